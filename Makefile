@@ -1,0 +1,40 @@
+# Every target sets up what it needs: the first use creates .venv.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+RECIPE ?= demo
+
+.PHONY: run test test-all up down bench lint
+
+run: $(READY)  ## the whole chain on the built-in corpus
+	@$(BIN)/python -m flows $(RECIPE)
+
+test: $(READY)  ## the proof, in minutes
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-all: $(READY)  ## with the slow proofs
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+up: $(READY)  ## Prefect server, worker and MLflow on loopback, deployments registered
+	@$(BIN)/python -m tasks.services up
+
+down: $(READY)  ## stop what `up` started
+	@$(BIN)/python -m tasks.services down
+
+bench: $(READY)  ## measurements; results with the machine's facts
+	@$(BIN)/python -m benchmarks.train_step
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch first and by its exact version: any other way may bring gigabytes of accelerator packages.
+$(READY): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.11 or say make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing the pinned packages into .venv (once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "$$(grep -E '^torch==' constraints.txt)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

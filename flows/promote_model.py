@@ -1,0 +1,13 @@
+"""Promote a version by hand, or roll back to the one before."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from tasks.night import promote_version
+
+
+@flow(name="promote-model")
+def promote_model(version: int | None = None) -> str:
+    """Make `version` the champion; without one, roll back to the previous champion. Returns what was done."""
+    return promote_version(version)

@@ -1,0 +1,125 @@
+"""Export to a folder that transformers, vLLM and llama.cpp load as Qwen3-MoE, and load such a folder back.
+
+Parameter names are those of Hugging Face, except that experts are stacked here and per expert on disk: the
+layout every reader knows. Config keys that changed their spelling between transformers 4 and 5 are written in
+both spellings, because a reader that misses `num_experts` silently falls back to 128 experts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from model.chat import CHAT_TEMPLATE
+from model.config import ModelConfig
+from model.tokenizer import END_OF_TEXT, TURN_END, TURN_START, special_id
+from model.transformer import Transformer
+
+
+def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write weights (fp32 safetensors), configuration, generation settings, tokenizer and chat template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(to_hugging_face(model), folder / "model.safetensors", metadata={"format": "pt"})
+    end, start, padding = (special_id(tokenizer, t) for t in (TURN_END, TURN_START, END_OF_TEXT))
+    ids = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": padding}
+    write_json(folder / "config.json", hugging_face_config(model.config) | ids)
+    write_json(
+        folder / "generation_config.json",
+        {"do_sample": True, "temperature": 0.6, "top_p": 0.9} | ids | {"eos_token_id": [end, padding]},
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": TURN_START,
+            "eos_token": TURN_END,
+            "pad_token": END_OF_TEXT,
+            "model_max_length": model.config.max_position_embeddings,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": CHAT_TEMPLATE,
+        },
+    )
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
+def hugging_face_config(config: ModelConfig) -> dict[str, object]:
+    """`Qwen3MoeConfig` as JSON, with the spellings of transformers 4 and 5."""
+    return {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "num_experts": config.num_experts,
+        "num_local_experts": config.num_experts,
+        "num_experts_per_tok": config.num_experts_per_tok,
+        "norm_topk_prob": True,
+        "moe_intermediate_size": config.moe_intermediate_size,
+        "intermediate_size": config.moe_intermediate_size * config.num_experts_per_tok,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rms_norm_eps": config.rms_norm_eps,
+        "initializer_range": config.initializer_range,
+        "router_aux_loss_coef": config.router_aux_loss_coef,
+        "output_router_logits": False,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        "torch_dtype": "float32",
+        "dtype": "float32",
+    }
+
+
+def to_hugging_face(model: Transformer) -> dict[str, Tensor]:
+    """State dict under Hugging Face's names, experts unstacked."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        prefix, _, leaf = name.rpartition(".experts.")
+        if not prefix:
+            tensors[f"model.{name}"] = tensor.contiguous()
+            continue
+        for index, expert in enumerate(tensor):
+            parts = {"gate_proj": expert.chunk(2)[0], "up_proj": expert.chunk(2)[1]}
+            for part, weight in (parts if leaf == "gate_up_proj" else {"down_proj": expert}).items():
+                tensors[f"model.{prefix}.experts.{index}.{part}.weight"] = weight.contiguous().clone()
+    return tensors
+
+
+def load_exported(folder: Path) -> Transformer:
+    """Load an exported folder back into this project's model. Strict: every tensor must be there and fit."""
+    written = json.loads((folder / "config.json").read_text())
+    fields = ModelConfig.__dataclass_fields__
+    config = ModelConfig(**{name: written[name] for name in fields if name in written})
+    tensors = load_file(folder / "model.safetensors")
+    state: dict[str, Tensor] = {}
+    for layer in range(config.num_hidden_layers):
+        prefix = f"layers.{layer}.mlp.experts"
+
+        def stacked(part: str, prefix: str = prefix) -> list[Tensor]:
+            return [tensors.pop(f"model.{prefix}.{e}.{part}.weight") for e in range(config.num_experts)]
+
+        gate, up = stacked("gate_proj"), stacked("up_proj")
+        state[f"{prefix}.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up, strict=True)])
+        state[f"{prefix}.down_proj"] = torch.stack(stacked("down_proj"))
+    state |= {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    model = Transformer(config)
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,183 @@
+"""The only training loop there is: a generator that yields after every optimizer step.
+
+Pretraining and SFT differ in batches and starting state. Tracking, progress and stopping belong to the caller:
+
+    for step in train(state, tokens, config):
+        tracker.log(step.as_metrics(), step=step.number)
+
+Shapes: B = rows, T = slots, N = B*T, L = layers, E = experts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.batches import Batch, PackedTokens, batch_of_step
+from model.config import ModelConfig, TrainConfig
+from model.losses import IGNORED, balance_loss, cross_entropy_sum, expert_counts, router_z_loss
+from model.optim import build_optimizer, learning_rate
+from model.transformer import Transformer
+
+LOGIT_CHUNK_TOKENS = 1024
+"""Tokens whose logits exist at once; whole-batch logits cost more in page faults than in arithmetic."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the gradient is not a number; the weights are those of the last good step."""
+
+
+@dataclass
+class TrainState:
+    """All that changes during training; `model.checkpoint` saves and loads exactly this."""
+
+    model: Transformer
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    """Optimizer steps done."""
+    tokens_seen: int = 0
+    """Real tokens seen, padding excluded."""
+
+    @classmethod
+    def create(cls, model_config: ModelConfig, config: TrainConfig, device: torch.device | None = None) -> TrainState:
+        """Fresh weights from the seed and an empty optimizer."""
+        model = Transformer(model_config, seed=config.seed).to(device or torch.device("cpu"))
+        return cls(model, build_optimizer(model, config.optim))
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one optimizer step did."""
+
+    number: int
+    """Steps done, this one included."""
+    num_steps: int
+    loss: float
+    """Nats per supervised token, over the whole step."""
+    balance_loss: float
+    z_loss: float
+    lr: float
+    grad_norm: float
+    """Before clipping."""
+    clipped: bool
+    tokens: int
+    supervised_tokens: int
+    tokens_seen: int
+    seconds: float
+    data_seconds: float
+    counts_LE: np.ndarray
+    """Real tokens routed to each expert."""
+
+    def as_metrics(self) -> dict[str, float]:
+        """The step under the names that go to the tracker."""
+        ratio_LE = self.counts_LE / np.maximum(self.counts_LE.mean(axis=1, keepdims=True), 1e-9)
+        return {
+            "train/loss": self.loss,
+            "train/lr": self.lr,
+            "train/grad_norm": self.grad_norm,
+            "train/clipped_share": float(self.clipped),
+            "train/tokens_per_s": self.tokens / max(self.seconds, 1e-9),
+            "train/data_wait_share": self.data_seconds / max(self.seconds, 1e-9),
+            "train/tokens_seen": float(self.tokens_seen),
+            "moe/balance_loss": self.balance_loss,
+            "moe/z_loss": self.z_loss,
+            "moe/max_load_ratio": float(ratio_LE.max()),
+            "moe/dead_experts": float((ratio_LE < 0.1).sum()),
+        }
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """bf16 autocast on any device, CPU included, or none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def supervised_loss_sum(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
+    """Sum of the cross entropy over supervised slots; logits exist for those slots only, chunk by chunk."""
+    wanted_N = labels_BT.flatten() != IGNORED
+    hidden_MD, labels_M = hidden_BTD.flatten(0, 1)[wanted_N], labels_BT.flatten()[wanted_N]
+    chunks = zip(hidden_MD.split(LOGIT_CHUNK_TOKENS), labels_M.split(LOGIT_CHUNK_TOKENS), strict=True)
+    total = hidden_BTD.new_zeros((), dtype=torch.float32)
+    for hidden, labels in chunks:
+        total = total + cross_entropy_sum(model.logits(hidden), labels)
+    return total
+
+
+def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig) -> tuple[float, float, float, Tensor]:
+    """Forward and backward over the micro-batches; returns loss sum (nats), balance and z loss, counts (L, E).
+
+    The loss of the step is the sum over all its supervised tokens divided once by their number, whatever the
+    split: (loss sum, tokens) = (2, 1) and (90, 9) give 9.2. The router losses weigh each micro-batch by its share
+    of real tokens, and the expert shares are counted over the step so far.
+    """
+    model_config = model.config
+    supervised, real = batch.num_supervised, int(batch.real_N.sum())
+    if supervised == 0:
+        raise ValueError("a batch without a single supervised token; its rows should never have been packed")
+    device = batch.ids_BT.device
+    counts_LE = torch.zeros(model_config.num_hidden_layers, model_config.num_experts, dtype=torch.int64, device=device)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    for micro in batch.split(config.micro_batch_rows):
+        with autocast(device, config.precision):
+            hidden, routing = model.hidden(micro.ids_BT, micro.segment_BT)
+            loss_sum = supervised_loss_sum(model, hidden, micro.labels_BT)
+        real_N = micro.real_N
+        share = float(real_N.sum()) / real
+        counts_LE += expert_counts(routing, real_N, model_config.num_experts)
+        balance = balance_loss(routing, real_N, counts_LE) if share else hidden.new_zeros(())
+        z = router_z_loss(routing, real_N) if share else hidden.new_zeros(())
+        router_loss = model_config.router_aux_loss_coef * balance + model_config.router_z_loss_coef * z
+        (loss_sum / supervised + share * router_loss).backward()
+        sums += torch.stack([loss_sum.detach(), share * balance.detach(), share * z.detach()]).double()
+    nats, balance_mean, z_mean = sums.tolist()
+    return nats, balance_mean, z_mean, counts_LE
+
+
+def train_step(state: TrainState, batch: Batch, config: TrainConfig, num_steps: int) -> StepMetrics:
+    """One optimizer step. Raises NonFiniteLoss before the weights are touched."""
+    started = time.perf_counter()
+    nats, balance, z, counts_LE = accumulate_gradients(state.model, batch, config)
+    norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip_norm))
+    loss = nats / batch.num_supervised
+    if not np.isfinite([loss, norm]).all():
+        state.optimizer.zero_grad(set_to_none=True)
+        raise NonFiniteLoss(
+            f"step {state.step + 1}: loss {loss}, gradient norm {norm}; the weights are those of step {state.step}; "
+            f"lower optim.peak_lr ({config.optim.peak_lr}) and run again"
+        )
+    lr = learning_rate(config.optim, state.step, num_steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    real = int(batch.real_N.sum())
+    state.tokens_seen += real
+    return StepMetrics(
+        number=state.step, num_steps=num_steps, loss=loss, balance_loss=balance, z_loss=z, lr=lr, grad_norm=norm,
+        clipped=norm > config.optim.clip_norm, tokens=real, supervised_tokens=batch.num_supervised,
+        tokens_seen=state.tokens_seen, seconds=time.perf_counter() - started, data_seconds=0.0,
+        counts_LE=counts_LE.cpu().numpy(),
+    )  # fmt: skip
+
+
+def train(state: TrainState, tokens: PackedTokens, config: TrainConfig) -> Iterator[StepMetrics]:
+    """Train from `state.step` to the last step of `config`, yielding after each step.
+
+    The batch of a step depends on data, seed and step number alone, so a run that was interrupted and resumed
+    from a checkpoint gives the same bits as one that was not.
+    """
+    num_steps = config.num_steps(tokens.sequence_length_tokens)
+    device = next(state.model.parameters()).device
+    state.model.train()
+    while state.step < num_steps:
+        started = time.perf_counter()
+        batch = batch_of_step(tokens, config.batch_rows, config.seed, state.step).to(device)
+        waited = time.perf_counter() - started
+        step = train_step(state, batch, config, num_steps)
+        yield replace(step, data_seconds=waited, seconds=step.seconds + waited)

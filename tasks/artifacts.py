@@ -1,0 +1,132 @@
+"""What stages hand each other: refs, records, digests, and directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+LOGS = "logs"
+"""Folder of a stage directory whose files carry times and do not count for the digest."""
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A path and the digest of what lies there; the only thing that stages hand each other."""
+
+    path: Path
+    digest: str
+
+
+class DatasetRef(Ref):
+    """Rows: parquet tables of validated or split text."""
+
+
+class TokensRef(Ref):
+    """A tokenizer and packed rows of ids."""
+
+
+class CheckpointRef(Ref):
+    """Weights: a training stage's output, or an exported folder."""
+
+
+class EvaluationRef(Ref):
+    """Scores of one model on the validation rows, document by document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """What a stage did; written last, as `record.json`. A directory without a valid one does not exist.
+
+    It goes into the folder before the rename that publishes it, so no crash can part a result from its record.
+    """
+
+    stage: str
+    key: str
+    path: Path
+    digest: str
+    config: object
+    inputs: Mapping[str, str]
+    code_version: str
+    counts: Mapping[str, int]
+    figures: Mapping[str, float]
+    """The stage's headline numbers, under their tracking names."""
+    headline: str
+    """The key figure, in words, for the table of the night."""
+    seconds: float
+    run_id: str
+    reused: bool = field(default=False, compare=False)
+
+    def write(self, folder: Path) -> None:
+        content = dataclasses.asdict(self) | {"path": self.path.name}
+        content.pop("reused")
+        (folder / RECORD).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> StageRecord | None:
+        """The record of a finished stage directory, or None."""
+        try:
+            content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            return cls(**(content | {"path": folder, "reused": True}))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def plain(value: object) -> object:
+    """A configuration value as JSON types; refuses what has no stable text form."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a {type(value).__name__} has no stable digest; put a string or a number into the configuration")
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 of a configuration value, independent of key order."""
+    text = json.dumps(plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_files(files: Iterable[tuple[str, Path]]) -> str:
+    """One digest for named files."""
+    return digest_of({name: digest_file(path) for name, path in files})
+
+
+def digest_folder(folder: Path) -> str:
+    """Digest of a stage directory's content: every file but the record and the logs."""
+    files = (
+        (str(path.relative_to(folder)), path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != RECORD and path.relative_to(folder).parts[0] != LOGS
+    )
+    return digest_files(files)
+
+
+@cache
+def code_version(*modules: str) -> str:
+    """Digest of the source of the given modules and packages: a stage is done again when its code changed."""
+    files: list[tuple[str, Path]] = []
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise TypeError(f"no source for module {module}")
+        origin = Path(spec.origin)
+        sources = sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+        files += [(f"{module}/{path.name}", path) for path in sources]
+    return digest_files(files)

@@ -1,0 +1,84 @@
+"""Pictures for the tracking store: every function draws one and returns its path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    return path
+
+
+def histogram(values: Mapping[str, Sequence[int]], xlabel: str, title: str, path: Path) -> Path:
+    """Step histograms on a logarithmic axis, one line a name."""
+    figure = Figure(figsize=(8, 4.2))
+    axes = figure.subplots()
+    longest = max((max(v) for v in values.values() if len(v)), default=1)
+    bins = np.geomspace(1, longest + 1, 50).tolist()
+    for name, numbers in sorted(values.items()):
+        if len(numbers):
+            axes.hist(numbers, bins=bins, histtype="step", linewidth=1.5, label=f"{name} ({len(numbers):,})")
+    axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="count", title=title)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return save(figure, path)
+
+
+def row_length_histogram(lengths: Mapping[str, Sequence[int]], path: Path) -> Path:
+    return histogram(lengths, "bytes of a row", "Row lengths by source, kept rows", path)
+
+
+def token_histogram(lengths: Mapping[str, Sequence[int]], path: Path) -> Path:
+    return histogram(lengths, "tokens of a segment", "Segment lengths after cutting to the row length", path)
+
+
+def smoothed(values: Sequence[float], weight: float = 0.95) -> np.ndarray:
+    """Exponential moving average with bias correction."""
+    average, out = 0.0, []
+    for number, value in enumerate(values, start=1):
+        average = weight * average + (1 - weight) * value
+        out.append(average / (1 - weight**number))
+    return np.array(out)
+
+
+def training_curves(curve: Sequence[Mapping[str, float]], title: str, path: Path) -> Path:
+    """Training loss raw and smoothed with validation loss, and the learning rate below."""
+    figure = Figure(figsize=(8, 6))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    trained = [point for point in curve if "train/loss" in point]
+    validated = [point for point in curve if "val/loss" in point]
+    steps = [point["step"] for point in trained]
+    losses = [point["train/loss"] for point in trained]
+    top.plot(steps, losses, color="0.75", linewidth=0.8, label="train, raw")
+    top.plot(steps, smoothed(losses), color="C0", label="train, smoothed")
+    top.plot(
+        [p["step"] for p in validated], [p["val/loss"] for p in validated], "o-", color="C3", ms=4, label="validation"
+    )
+    top.set(ylabel="nats per supervised token", title=title)
+    top.legend()
+    bottom.plot(steps, [point["train/lr"] for point in trained], color="C2")
+    bottom.set(ylabel="learning rate", xlabel="optimizer step")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+    return save(figure, path)
+
+
+def expert_load(counts_LE: np.ndarray, title: str, path: Path) -> Path:
+    """Heat map of each expert's share of its layer's tokens, relative to an equal share."""
+    ratio_LE = counts_LE / np.maximum(counts_LE.mean(axis=1, keepdims=True), 1e-9)
+    layers, experts = ratio_LE.shape
+    figure = Figure(figsize=(max(4, 0.9 * experts + 2), max(2.6, 0.6 * layers + 1.4)))
+    axes = figure.subplots()
+    image = axes.imshow(ratio_LE, cmap="RdBu_r", vmin=0, vmax=2, aspect="auto")
+    for layer in range(layers):
+        for expert in range(experts):
+            axes.text(expert, layer, f"{ratio_LE[layer, expert]:.2f}", ha="center", va="center", fontsize=8)
+    axes.set(xlabel="expert", ylabel="layer", title=title, xticks=range(experts), yticks=range(layers))
+    figure.colorbar(image, ax=axes, label="load over equal share")
+    return save(figure, path)

@@ -1,0 +1,153 @@
+"""The night as a whole: its lease, its parent run, its summary."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import get_client
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
+
+from tasks.artifacts import StageRecord, code_version, digest_of, plain
+from tasks.errors import Interrupted, NightStopped, PlainMessages
+from tasks.evaluate import read_samples
+from tasks.journal import KEY_CHARACTERS, Journal
+from tasks.recipe import Recipe, as_params
+from tasks.register import read_decision
+from tasks.report import NightReport
+from tasks.settings import Settings
+from tasks.sources import resolve
+from tasks.stage import Night
+from tasks.tracking import CHAMPION, PREVIOUS, Store
+
+log = logging.getLogger("nightschool")
+
+
+@contextmanager
+def open_night(recipe: Recipe) -> Iterator[Night]:
+    """Hold the lease and the parent run of a night, and end the run as the night ended.
+
+    A night is named by the digest of recipe, raw bytes and code. Running the same night again goes on in the same
+    parent run, so an interruption does not leave two halves to compare.
+    """
+    plain_messages_only()
+    settings = Settings.load()
+    journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
+    with journal.lease(recipe.name) as token:
+        if orphans := store.close_orphans(settings.home):
+            log.info("%d tracking runs of a night that died were closed", orphans)
+        files = resolve(recipe.sources, settings.home)
+        key = digest_of(
+            {
+                "recipe": plain(recipe),
+                "files": [f.digest for f in files],
+                "code": code_version("flows", "tasks", "schemas", "model"),
+            }
+        )
+        run_id = open_parent(settings.home, store, recipe, key)
+        night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token)
+        link_flow_run(night)
+        status = "FAILED"
+        try:
+            yield night
+            status = "FINISHED"
+        except (Interrupted, KeyboardInterrupt):
+            status = "KILLED"
+            raise
+        finally:
+            store.tracker(run_id).close(status)
+
+
+def plain_messages_only() -> None:
+    """Keep Prefect from printing a traceback for what already is a clear message."""
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(f, PlainMessages) for f in logger.filters):
+            logger.addFilter(PlainMessages())
+
+
+def open_parent(home: Path, store: Store, recipe: Recipe, key: str) -> str:
+    """The night's parent run: the one it had before, or a new one."""
+    note = home / "nights" / f"{recipe.name}@{key[:KEY_CHARACTERS]}.json"
+    if note.exists():
+        run_id = str(json.loads(note.read_text())["run_id"])
+        if store.reopen(run_id):
+            return run_id
+    tags = {
+        "nightschool.kind": "night",
+        "nightschool.recipe": recipe.name,
+        "nightschool.home": str(home),
+        "nightschool.key": key,
+    }
+    run_id = store.start_run(f"{recipe.name}-{key[:KEY_CHARACTERS]}", tags)
+    store.tracker(run_id).params(as_params(recipe))
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps({"run_id": run_id, "key": key}))
+    return run_id
+
+
+def link_flow_run(night: Night) -> None:
+    """Tags both ways: the tracking run names the flow run, the flow run names the tracking run."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    flow_run = context.flow_run
+    night.store.tracker(night.run_id).tags(
+        {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": flow_run.name}
+    )
+    tags = {*flow_run.tags, f"mlflow.run_id:{night.run_id}", f"night:{night.key[:KEY_CHARACTERS]}"}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, tags=sorted(tags))
+
+
+def conclude(night: Night, records: Sequence[StageRecord]) -> NightReport:
+    """Put the headline numbers on the parent run, the summary into Prefect and MLflow, and return it."""
+    by_stage = {record.stage: record for record in records}
+    report = NightReport(
+        recipe=night.recipe.name,
+        key=night.key[:KEY_CHARACTERS],
+        records=tuple(records),
+        decision=read_decision(by_stage["register"]),
+        chats=tuple(read_samples(by_stage["evaluate"].path)),
+        home=night.home,
+        export=by_stage["register"].path / "model",
+        tracking_uri=night.tracking_uri,
+        run_id=night.run_id,
+        experiment_id=night.store.experiment_id(),
+    )
+    if not all(record.reused for record in records):
+        tracker = night.store.tracker(night.run_id)
+        tracker.metrics({key: value for record in records for key, value in record.figures.items()})
+        tracker.tags({f"nightschool.stage.{r.stage}": r.run_id for r in records})
+        tracker.tags({"nightschool.reason": str(report.decision["reason"])})
+        summary = night.home / "nights" / f"{night.recipe.name}@{night.key[:KEY_CHARACTERS]}.md"
+        summary.write_text(report.as_markdown(), encoding="utf-8")
+        tracker.artifact(summary)
+        tracker.close("RUNNING")
+    if FlowRunContext.get() is not None:
+        create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
+    return report
+
+
+def promote_version(version: int | None) -> str:
+    """Move the champion alias by hand, to `version` or back to the previous champion; says what was done."""
+    settings = Settings.load()
+    journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
+    with journal.lease("by hand"):
+        before = store.holder_of(CHAMPION)
+        if version is None:
+            previous = store.holder_of(PREVIOUS)
+            if previous is None:
+                raise NightStopped("there is no previous champion to go back to; name a version")
+            version = previous.version
+        if not store.has_version(version):
+            raise NightStopped(f"there is no version {version} of the model; the tracking UI lists the versions")
+        store.make_champion(version, "by hand")
+        said = f"champion is version {version}, before it was {before.version if before else 'none'}"
+        journal.note(event="promoted by hand", version=version, before=before.version if before else None)
+        log.info(said)
+        return said

@@ -1,0 +1,107 @@
+"""An evaluated model → an export that other engines load, a registered version, and a decision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.artifacts import CheckpointRef, EvaluationRef, StageRecord, TokensRef
+from tasks.errors import NightStopped
+from tasks.evaluate import read_documents
+from tasks.promotion import Decision, decide
+from tasks.stage import Night, Outcome, StageRun, run_stage
+from tasks.tracking import CHALLENGER, CHAMPION, ModelVersion
+
+MAX_LOGIT_DIFFERENCE = 1e-3
+DECISION, EXPORT = "decision.json", "model"
+
+
+def champion(night: Night) -> ModelVersion | None:
+    """The version in use, if there is one."""
+    return night.store.holder_of(CHAMPION)
+
+
+def logit_difference(folder: Path) -> float:
+    """Largest difference of logits between transformers' reading of an exported folder and ours, in fp32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from model.export import load_exported
+
+    ours = load_exported(folder).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    ids = torch.randint(0, ours.config.vocab_size, (4, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return float((ours(ids) - theirs(ids).logits).abs().max())
+
+
+def export(trained: CheckpointRef, tokens: TokensRef, folder: Path) -> float:
+    """Write the export and prove that transformers computes the same; returns the largest logit difference."""
+    from model.export import export_folder
+    from tasks.evaluate import load_model
+
+    model, tokenizer = load_model(trained, tokens)
+    export_folder(model.cpu(), tokenizer, folder)
+    difference = logit_difference(folder)
+    if not difference < MAX_LOGIT_DIFFERENCE:
+        raise NightStopped(
+            f"the export in {folder} computes other logits in transformers: {difference:.2e} apart, the limit is "
+            f"{MAX_LOGIT_DIFFERENCE:.0e}; nothing was registered"
+        )
+    return difference
+
+
+@task(name="register", cache_policy=NO_CACHE, persist_result=False)
+def register(
+    night: Night,
+    trained: CheckpointRef,
+    tokens: TokensRef,
+    scored: EvaluationRef,
+    champion_scored: EvaluationRef | None,
+) -> StageRecord:
+    """Export, register, and move the champion alias if the evidence says so."""
+    config = night.recipe.promote
+
+    def work(run: StageRun) -> Outcome:
+        difference = export(trained, tokens, run.folder / EXPORT)
+        incumbent = read_documents(champion_scored) if champion_scored else None
+        decision = decide(read_documents(scored), incumbent, config)
+        run.tracker.artifact(run.folder / EXPORT, EXPORT)
+        version = publish(night, run, trained, decision)
+        content = {"promoted": decision.promoted, "reason": decision.reason, "version": version}
+        (run.folder / DECISION).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        run.tracker.artifact(run.folder / DECISION)
+        alias = CHAMPION if decision.promoted else CHALLENGER
+        figures = {"export/logit_difference": difference, "promote/promoted": float(decision.promoted)}
+        if champion_scored:
+            figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
+        return Outcome(counts={"version": version}, headline=f"version {version} is {alias}", figures=figures)
+
+    return run_stage(
+        night,
+        "register",
+        inputs={"trained": trained, "tokens": tokens, "scored": scored},
+        config=config,
+        code=("model.export", "tasks.promotion", __name__),
+        work=work,
+    )
+
+
+def publish(night: Night, run: StageRun, trained: CheckpointRef, decision: Decision) -> int:
+    """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
+    night.journal.check(night.token)
+    version = night.store.register(run.tracker.run_id, trained.digest, decision.reason)
+    if decision.promoted:
+        night.store.make_champion(version, decision.reason)
+    else:
+        night.store.set_alias(CHALLENGER, version)
+    run.tracker.tags({"nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason})
+    night.journal.note(event="decided", version=version, promoted=decision.promoted, reason=decision.reason)
+    return version
+
+
+def read_decision(record: StageRecord) -> dict[str, object]:
+    return dict(json.loads((record.path / DECISION).read_text(encoding="utf-8")))

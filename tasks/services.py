@@ -1,0 +1,215 @@
+"""Prefect server, worker and MLflow on loopback, started and stopped by process id (`make up`, `make down`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from tasks.errors import NightStopped
+from tasks.settings import Settings, child_environment
+
+PROJECT = Path(__file__).resolve().parent.parent
+POOL = "nightschool"
+PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+READY_TIMEOUT_SECONDS = 120
+CLIENT_SETTINGS = PROJECT / "prefect.toml"
+"""Prefect reads it in the project folder, so that `prefect deployment run …` finds the server without variables."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process we started; the start time tells it from a later one with the same id."""
+
+    name: str
+    pid: int
+    started: float
+    url: str = ""
+
+    def process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.started) < 1
+        except psutil.Error:
+            return None
+        return process if alive else None
+
+
+def services_file(home: Path) -> Path:
+    return home / "services" / "services.json"
+
+
+def read_services(home: Path) -> list[Service]:
+    """Services that were started from this home and still run."""
+    try:
+        written = [Service(**entry) for entry in json.loads(services_file(home).read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+    return [service for service in written if service.process()]
+
+
+def running_prefect_api() -> str:
+    """Address of the Prefect server of `make up`, or nothing."""
+    for service in read_services(Settings.load().home):
+        if service.name == "prefect":
+            return f"{service.url}/api"
+    return ""
+
+
+def free_port(preferred: int) -> int:
+    """`preferred` if nothing listens there, else one the system gives."""
+    with socket.socket() as probe:
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", preferred))
+            return preferred
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(name: str, command: list[str], environment: dict[str, str], home: Path, url: str = "") -> Service:
+    """Start a process in a session of its own, its output in a log under the home."""
+    log = home / "services" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+            # A shell that starts us in the background ignores SIGINT, which the worker needs in order to end.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+    return Service(name, process.pid, psutil.Process(process.pid).create_time(), url)
+
+
+def wait_until(ready: Callable[[], bool], service: Service, home: Path) -> None:
+    """Poll until ready. Raises NightStopped with the log's end if the process dies or takes too long."""
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    while not ready():
+        if service.process() is None or time.monotonic() > deadline:
+            log = home / "services" / f"{service.name}.log"
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+            raise NightStopped(f"{service.name} did not come up; the end of {log}:\n{tail}")
+        time.sleep(0.2)
+
+
+def answers(url: str) -> Callable[[], bool]:
+    def ask() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return ask
+
+
+def up() -> None:
+    """Start what is not running, register the deployments, print the addresses."""
+    settings = Settings.load()
+    home, running = settings.home, {service.name: service for service in read_services(settings.home)}
+    prefect_url = running["prefect"].url if "prefect" in running else f"http://127.0.0.1:{free_port(PREFECT_PORT)}"
+    mlflow_url = running["mlflow"].url if "mlflow" in running else f"http://127.0.0.1:{free_port(MLFLOW_PORT)}"
+    environment = child_environment(
+        NIGHTSCHOOL_HOME=str(home),
+        NIGHTSCHOOL_ROOT=str(PROJECT),
+        MLFLOW_TRACKING_URI=settings.tracking_uri,
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        PREFECT_API_URL=f"{prefect_url}/api",
+        PREFECT_HOME=str(home / "prefect"),
+        PYTHONPATH=str(PROJECT),
+    )
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    try:
+        if "prefect" not in running:
+            port = prefect_url.rpartition(":")[2]
+            command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", port]
+            running["prefect"] = start("prefect", command, environment, home, prefect_url)
+        if "mlflow" not in running:
+            running["mlflow"] = start("mlflow", mlflow_command(settings, mlflow_url), environment, home, mlflow_url)
+        wait_until(answers(f"{prefect_url}/api/health"), running["prefect"], home)
+        register_deployments(prefect, environment)
+        if "worker" not in running:
+            command = [prefect, "worker", "start", "--pool", POOL, "--type", "process"]
+            running["worker"] = start("worker", command, environment, home)
+        wait_until(answers(f"{mlflow_url}/health"), running["mlflow"], home)
+    finally:
+        services_file(home).parent.mkdir(parents=True, exist_ok=True)
+        services_file(home).write_text(json.dumps([asdict(service) for service in running.values()], indent=1))
+    CLIENT_SETTINGS.write_text(f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
+    print(
+        f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\n"
+        "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"
+        "Stop     make down"
+    )
+
+
+def mlflow_command(settings: Settings, url: str) -> list[str]:
+    """MLflow's server over the same store that the flows write to."""
+    Path(settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+    return [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2],
+        "--workers", "1", "--backend-store-uri", settings.tracking_uri,
+        "--artifacts-destination", str(settings.home / "mlflow" / "artifacts"),
+    ]  # fmt: skip
+
+
+def register_deployments(prefect: str, environment: dict[str, str]) -> None:
+    """Create the work pool and every deployment of prefect.yaml; both can be repeated."""
+    for command in (
+        [prefect, "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite"],
+        [prefect, "--no-prompt", "deploy", "--all"],
+    ):
+        done = subprocess.run(
+            command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise NightStopped(f"{' '.join(command[1:])} failed:\n{(done.stdout + done.stderr)[-1_000:]}")
+
+
+def down() -> None:
+    """Stop what `up` started: the worker first, children with their parents, nothing else."""
+    home = Settings.load().home
+    services = sorted(read_services(home), key=lambda service: service.name != "worker")
+    for service in services:
+        process = service.process()
+        if process is None:
+            continue
+        children = process.children(recursive=True)
+        process.terminate()
+        _, stubborn = psutil.wait_procs([process, *children], timeout=15)
+        for survivor in stubborn:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                survivor.kill()
+        print(f"stopped {service.name} ({service.pid})")
+    services_file(home).unlink(missing_ok=True)
+    CLIENT_SETTINGS.unlink(missing_ok=True)
+    if not services:
+        print("nothing was running")
+
+
+def main() -> int:
+    """`python -m tasks.services up|down`."""
+    actions = {"up": up, "down": down}
+    if len(sys.argv) != 2 or sys.argv[1] not in actions:
+        print("usage: python -m tasks.services up|down", file=sys.stderr)
+        return 2
+    try:
+        actions[sys.argv[1]]()
+    except NightStopped as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Where things are. The only module that reads or writes environment variables."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "nightschool",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Telemetry off, and logs of ours to Prefect. A value the user has set already stays."""
+
+
+def silence_telemetry() -> None:
+    """Set what keeps the libraries from calling home, and where Prefect keeps its data."""
+    settings = Settings.load()
+    for name, value in (QUIET | {"PREFECT_HOME": str(settings.home / "prefect")}).items():
+        os.environ.setdefault(name, value)
+
+
+def prepare_process() -> None:
+    """For a run in this process: the home exists, and Prefect's console lines are off, as ours are printed anyway."""
+    Settings.load().home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def use_prefect_api(url: str) -> None:
+    """Report to a running Prefect server instead of an embedded one, unless the user chose one."""
+    os.environ.setdefault("PREFECT_API_URL", url)
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """This process's environment with some variables added, for a process we start."""
+    return os.environ | values
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Absolute addresses of everything a night reads and writes."""
+
+    home: Path
+    tracking_uri: str
+
+    @classmethod
+    def load(cls) -> Settings:
+        """NIGHTSCHOOL_HOME (default ./store) and MLFLOW_TRACKING_URI (default SQLite under the home)."""
+        home = Path(os.environ.get("NIGHTSCHOOL_HOME") or "store").expanduser().absolute()
+        return cls(home, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")

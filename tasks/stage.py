@@ -1,0 +1,149 @@
+"""The frame every stage runs in: reuse what is done, go on with what is not, track, publish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect.context import TaskRunContext
+
+from tasks.artifacts import LOGS, Ref, StageRecord, code_version, digest_folder, digest_of, plain
+from tasks.errors import NightStopped
+from tasks.journal import KEY_CHARACTERS, Journal
+from tasks.recipe import Recipe
+from tasks.tracking import Store, Tracker
+
+log = logging.getLogger("nightschool")
+
+
+@dataclass(frozen=True)
+class Night:
+    """The night that a stage belongs to; small and plain, so that it passes between tasks and processes."""
+
+    recipe: Recipe
+    key: str
+    home: Path
+    tracking_uri: str
+    run_id: str
+    """The night's parent run."""
+    token: int
+    """Fencing token of the lease."""
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.home)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.tracking_uri, self.home)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage's work gets."""
+
+    folder: Path
+    """Where to write; `folder / "logs"` does not count for the digest."""
+    tracker: Tracker
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / LOGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a stage's work says of itself."""
+
+    counts: Mapping[str, int]
+    headline: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def run_stage(
+    night: Night,
+    stage: str,
+    *,
+    inputs: Mapping[str, Ref | str],
+    config: object,
+    code: tuple[str, ...],
+    work: Callable[[StageRun], Outcome],
+    resumable: bool = False,
+    system_metrics: bool = False,
+) -> StageRecord:
+    """Do a stage, or find it done.
+
+    The key is the digest of the inputs' content, the configuration and the code; a finished stage with the same
+    key is returned as it is. `work` writes into a folder that becomes visible only when it is complete.
+    """
+    digests = {name: ref.digest if isinstance(ref, Ref) else ref for name, ref in inputs.items()}
+    version = code_version(*code)
+    key = digest_of({"stage": stage, "inputs": digests, "config": plain(config), "code": version})
+    if done := night.journal.finished(stage, key):
+        log.info("%-9s reused     %s", stage, done.headline)
+        return done
+    working = night.journal.working_folder(stage, key, resumable)
+    run_id = open_run(night, stage, key, working, {name: ref for name, ref in inputs.items() if isinstance(ref, Ref)})
+    tracker = night.store.tracker(run_id, system_metrics)
+    log.info("%-9s started", stage)
+    started = time.monotonic()
+    status = "FAILED"
+    try:
+        outcome = work(StageRun(working, tracker))
+        record = StageRecord(
+            stage=stage, key=key, path=night.journal.stage_folder(stage, key), digest=digest_folder(working),
+            config=plain(config), inputs=digests, code_version=version, counts=dict(outcome.counts),
+            figures=dict(outcome.figures), headline=outcome.headline, seconds=elapsed(working, started), run_id=run_id,
+        )  # fmt: skip
+        tracker.params({f"stage.{name}": str(value) for name, value in record.counts.items()})
+        tracker.metrics(record.figures)
+        night.journal.publish(working, record, night.token)
+        status = "FINISHED"
+    except (KeyboardInterrupt, NightStopped) as stop:
+        status = "FAILED" if isinstance(stop, NightStopped) and stop.exit_code < 100 else "KILLED"
+        elapsed(working, started)
+        raise
+    finally:
+        tracker.close(status)
+    log.info("%-9s %6.1f s   %s", stage, record.seconds, record.headline)
+    return record
+
+
+def elapsed(working: Path, started: float) -> float:
+    """Seconds of work, those before an interruption included."""
+    file = working / LOGS / "seconds"
+    before = float(file.read_text()) if file.exists() else 0.0
+    total = before + time.monotonic() - started
+    file.write_text(f"{total:.3f}")
+    return round(total, 3)
+
+
+def open_run(night: Night, stage: str, key: str, working: Path, refs: Mapping[str, Ref]) -> str:
+    """The stage's tracking run: the one it was interrupted in, or a new one."""
+    note = working / LOGS / "run_id"
+    if note.exists() and night.store.reopen(note.read_text()):
+        return note.read_text()
+    tags = {
+        "nightschool.kind": "stage",
+        "nightschool.stage": stage,
+        "nightschool.recipe": night.recipe.name,
+        "nightschool.home": str(night.home),
+        "nightschool.key": key,
+        **{f"nightschool.input.{name}": ref.digest for name, ref in refs.items()},
+        **prefect_tags(),
+    }
+    run_id = night.store.start_run(f"{stage}-{key[:KEY_CHARACTERS]}", tags, parent_id=night.run_id)
+    note.write_text(run_id)
+    return run_id
+
+
+def prefect_tags() -> dict[str, str]:
+    """Which task run this is, if it is one."""
+    context = TaskRunContext.get()
+    if context is None:
+        return {}
+    run = context.task_run
+    return {"prefect.task_run_id": str(run.id), "prefect.flow_run_id": str(run.flow_run_id)}

@@ -1,0 +1,48 @@
+"""One thread, repeatable property tests, and a tokenizer that all tests of the package share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from tokenizers import Tokenizer
+
+from model.export import export_folder
+from model.tokenizer import load_tokenizer, train_tokenizer
+from model.transformer import Transformer
+from tests.model.tiny import tiny_config
+
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.load_profile("repeatable")
+torch.set_num_threads(1)
+
+TEXTS = [
+    "the cat sat on the mat and the user asked the assistant about the system",
+    "Übung macht den Meister, naïve café, größer",
+    "学而时习之,不亦说乎",
+    "def f(x):\n    return x\n",
+    "assistant\nuser\nsystem\n",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Trained on a few lines and loaded as the packages load it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(TEXTS * 20, vocab_size=340).save(str(folder / "tokenizer.json"))
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="session")
+def exported_model(tokenizer: Tokenizer) -> Transformer:
+    return Transformer(tiny_config(vocab_size=tokenizer.get_vocab_size()), seed=3)
+
+
+@pytest.fixture(scope="session")
+def exported(exported_model: Transformer, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`exported_model` and `tokenizer` as a folder that transformers loads."""
+    folder = tmp_path_factory.mktemp("exported")
+    export_folder(exported_model, tokenizer, folder)
+    return folder

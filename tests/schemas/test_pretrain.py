@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.pretrain import check_pretrain
+from tests.reference.rows import is_good_text
+
+texts = st.one_of(
+    st.text(max_size=6),
+    st.text(alphabet="a \t\n\x0b\x0c\r\x00\x1f\x7f\x85\xa0é", max_size=4),
+    st.none(),
+    st.integers(),
+    st.lists(st.text()),
+)
+rows = st.lists(st.one_of(st.fixed_dictionaries({"text": texts}, optional={"source": st.text()}), st.just({})))
+
+FAULTS = [
+    ({}, "text_missing"),
+    ({"Text": "a"}, "text_missing"),
+    ({"text": None}, "text_missing"),
+    ({"text": 5}, "text_missing"),
+    ({"text": ["a"]}, "text_missing"),
+    ({"text": ""}, "text_blank"),
+    ({"text": " \t\r\n\u3000\xa0"}, "text_blank"),
+    *(({"text": f"a{chr(code)}b"}, "text_control_characters") for code in (0, 8, 11, 14, 31, 127)),
+]
+GOOD = ["a", "  indented", "tab\tline\nfeed\x0cform\r\n", "naïve 🙂 学而时习之", "\u200b", "\x85 and \xa0"]
+
+
+@pytest.mark.parametrize(("row", "rule"), FAULTS)
+def test_a_bad_row_is_named(row: dict[str, object], rule: str) -> None:
+    checked = check_pretrain([{"text": "good"}, row])
+    assert checked.faults.keys() == {1}
+    assert checked.faults[1].rule == rule
+    assert checked.faults[1].detail.startswith("text: ")
+    assert checked.good.rows() == [(0, "good")]
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_a_good_text_passes_unchanged_whatever_else_the_row_holds(text: str) -> None:
+    checked = check_pretrain([{"text": text, "source": "web", "score": 1.5, "tags": [None]}])
+    assert checked.faults == {}
+    assert checked.good.rows() == [(0, text)]
+
+
+@given(rows)
+def test_every_row_is_good_or_faulty_as_the_plain_predicate_says(rows: list[dict[str, object]]) -> None:
+    checked = check_pretrain(rows)
+    expected = [(index, row["text"]) for index, row in enumerate(rows) if is_good_text(row.get("text"))]
+    assert checked.good.rows() == expected
+    assert checked.faults.keys() == set(range(len(rows))) - {index for index, _ in expected}
+
+
+def test_no_rows_are_no_faults() -> None:
+    checked = check_pretrain([])
+    assert (checked.good.rows(), checked.faults) == ([], {})
+    assert checked.good.columns == ["row", "text"]
