@@ -59,12 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_night(recipe: Recipe) -> int:
     """Run the flow in this process, on the server of `make up` if one is there, else on an embedded one."""
-    from tasks.services import running_prefect_api
+    from tasks.services import embedded_prefect, running_prefect_api, wait_for_api
 
-    if api := running_prefect_api():
-        settings.use_prefect_api(api)
+    api = settings.chosen_prefect_api() or running_prefect_api()
+    server = None if api else embedded_prefect()
+    settings.use_prefect_api(f"{server.url}/api" if server else api)
     from flows.retrain_nightly import retrain_nightly  # Prefect reads its settings when it is imported
 
+    if server:
+        wait_for_api(server)
     report = retrain_nightly(recipe)
     print(f"\n{report.as_text()}")
     return 0

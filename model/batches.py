@@ -11,29 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.losses import IGNORED
-
-
-@dataclass(frozen=True)
-class PackedTokens:
-    """Packed rows, usually memory-mapped.
-
-    `segment_ids` numbers the documents of a row from 1; 0 is padding. `labels` is the id that a slot must
-    predict, or -100 where it is no target. `fingerprint` names the content and goes into checkpoints.
-    """
-
-    input_ids: np.ndarray
-    labels: np.ndarray
-    segment_ids: np.ndarray
-    fingerprint: str
-
-    @property
-    def num_rows(self) -> int:
-        return int(self.input_ids.shape[0])
-
-    @property
-    def sequence_length_tokens(self) -> int:
-        return int(self.input_ids.shape[1])
+from model.config import IGNORED
+from model.packing import PackedTokens
 
 
 @dataclass(frozen=True)

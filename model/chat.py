@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from model.losses import IGNORED
+from model.config import IGNORED
 from model.tokenizer import TURN_END, TURN_START, special_id
 
 Turn = tuple[str, str]

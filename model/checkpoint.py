@@ -7,9 +7,7 @@ without a matching `meta.json` does not exist. Nothing random needs saving: batc
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model.files import fsync_tree, sha256_of
 from model.trainer import TrainState
 
 
@@ -34,19 +33,8 @@ class Checkpoint:
     identity: str
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def fsync_tree(folder: Path, files: bool = True) -> None:
-    """Flush every file of a folder and the folder itself to the disk; with `files=False` the folder's names alone."""
-    for path in [*sorted(p for p in folder.rglob("*") if files and p.is_file()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def step_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def save(state: TrainState, folder: Path, identity: str, keep: int = 2) -> Checkpoint:
@@ -54,7 +42,7 @@ def save(state: TrainState, folder: Path, identity: str, keep: int = 2) -> Check
 
     `identity` is a digest of configuration and data; a checkpoint with another one is never resumed.
     """
-    final = folder / f"step-{state.step:08d}"
+    final = folder / step_name(state.step)
     beside = folder / f".{final.name}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -70,6 +58,7 @@ def save(state: TrainState, folder: Path, identity: str, keep: int = 2) -> Check
     fsync_tree(beside)
     shutil.rmtree(final, ignore_errors=True)
     beside.rename(final)
+    fsync_tree(folder, files=False)
     for old in discover(folder)[:-keep]:
         shutil.rmtree(old.path)
     return Checkpoint(final, state.step, identity)
@@ -91,9 +80,10 @@ def discover(folder: Path) -> list[Checkpoint]:
     for path in sorted(folder.glob("step-*")):
         try:
             meta = json.loads((path / "meta.json").read_text())
-            if all(sha256_of(path / name) == digest for name, digest in meta["sha256"].items()):
+            undamaged = path.name == step_name(meta["step"])
+            if undamaged and all(sha256_of(path / name) == digest for name, digest in meta["sha256"].items()):
                 found.append(Checkpoint(path, meta["step"], meta["identity"]))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # torn or damaged: the one before it counts
     return found
 
@@ -106,15 +96,14 @@ def load_into(state: TrainState, checkpoint: Checkpoint, identity: str) -> None:
             "configuration or data changed, start the stage anew"
         )
     state.model.load_state_dict(load_file(checkpoint.path / "model.safetensors"), strict=True)
+    state.optimizer.state.clear()
     saved: dict[str, dict[str, Tensor]] = {}
     for name, tensor in load_file(checkpoint.path / "optimizer.safetensors").items():
         owner, _, key = name.rpartition(":")
         saved.setdefault(owner, {})[key] = tensor
     for name, parameter in state.model.named_parameters():
         if name in saved:
-            state.optimizer.state[parameter] = {
-                key: value.to(parameter.device) if value.dim() else value for key, value in saved[name].items()
-            }
+            state.optimizer.state[parameter] = {k: value.to(parameter.device) for k, value in saved[name].items()}
     meta = json.loads((checkpoint.path / "meta.json").read_text())
     state.step, state.tokens_seen = meta["step"], meta["tokens_seen"]
 

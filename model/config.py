@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+IGNORED = -100
+"""Label of a slot that is no target."""
+
 
 def require(problems: list[str], owner: str) -> None:
     """Raise one ValueError that lists every problem found in a configuration, or none."""
@@ -42,7 +45,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.num_attention_heads % self.num_key_value_heads:
+        if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             problems.append(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads})"
@@ -62,7 +65,10 @@ class ModelConfig:
                 "must be multiples of 8, grouped matrix products need aligned rows"
             )
         if min(self.router_aux_loss_coef, self.router_z_loss_coef) < 0:
-            problems.append("router loss coefficients must not be negative")
+            problems.append(
+                f"router_aux_loss_coef ({self.router_aux_loss_coef}) and router_z_loss_coef "
+                f"({self.router_z_loss_coef}) must not be negative"
+            )
         require(problems, "ModelConfig")
 
     @property
@@ -121,7 +127,7 @@ class OptimConfig:
     warmup_share: float = 0.05
     """Share of all optimizer steps spent warming up."""
     final_lr_share: float = 0.0
-    """Learning rate at the last step, as a share of the peak."""
+    """Where the decay aims, as a share of the peak; it would arrive one step after the last."""
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95

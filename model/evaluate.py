@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from model.batches import PackedTokens, take
-from model.losses import IGNORED
+from model.batches import take
+from model.config import IGNORED
+from model.packing import PackedTokens
 from model.trainer import LOGIT_CHUNK_TOKENS, autocast
 from model.transformer import Transformer
 
@@ -32,15 +35,29 @@ class Totals:
         return self.nats / (np.log(2) * self.num_bytes)
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, and afterwards the mode that was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def score(model: Transformer, tokens: PackedTokens, batch_rows: int = 16, precision: str = "bf16") -> np.ndarray:
     """-log p of each target in nats, (rows, slots) float32, 0 where a slot is no target.
 
     Leaves the model in the mode it was in. Rows are scored in order, so the result does not depend on the run.
     """
+    with evaluating(model):
+        return score_rows(model, tokens, batch_rows, precision)
+
+
+def score_rows(model: Transformer, tokens: PackedTokens, batch_rows: int, precision: str) -> np.ndarray:
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     nats = np.zeros(tokens.labels.shape, dtype=np.float32)
     for start in range(0, tokens.num_rows, batch_rows):
         rows = np.arange(start, min(start + batch_rows, tokens.num_rows))
@@ -55,7 +72,6 @@ def score(model: Transformer, tokens: PackedTokens, batch_rows: int = 16, precis
                 torch.nn.functional.cross_entropy(model.logits(h).float(), y, reduction="none") for h, y in chunks
             ]
         nats[start : start + len(rows)][wanted.cpu().numpy()] = torch.cat(losses).cpu().numpy() if losses else 0
-    model.train(was_training)
     return nats
 
 

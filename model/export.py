@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model.chat import CHAT_TEMPLATE
 from model.config import ModelConfig
+from model.files import write_json
 from model.tokenizer import END_OF_TEXT, TURN_END, TURN_START, special_id
 from model.transformer import Transformer
 
@@ -76,6 +77,7 @@ def hugging_face_config(config: ModelConfig) -> dict[str, object]:
         "rms_norm_eps": config.rms_norm_eps,
         "initializer_range": config.initializer_range,
         "router_aux_loss_coef": config.router_aux_loss_coef,
+        "router_z_loss_coef": config.router_z_loss_coef,
         "output_router_logits": False,
         "tie_word_embeddings": True,
         "use_sliding_window": False,
@@ -119,7 +121,3 @@ def load_exported(folder: Path) -> Transformer:
     model = Transformer(config)
     model.load_state_dict(state, strict=True)
     return model
-
-
-def write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

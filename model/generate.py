@@ -6,11 +6,11 @@ import torch
 from tokenizers import Tokenizer
 
 from model.chat import Turn, render_prompt
+from model.evaluate import evaluating
 from model.tokenizer import END_OF_TEXT, TURN_END, special_id
 from model.transformer import Transformer
 
 
-@torch.no_grad()
 def reply(
     model: Transformer,
     tokenizer: Tokenizer,
@@ -28,17 +28,16 @@ def reply(
     device = next(model.parameters()).device
     stops = {special_id(tokenizer, TURN_END), special_id(tokenizer, END_OF_TEXT)}
     generator = torch.Generator().manual_seed(seed)
-    ids = render_prompt(tokenizer, turns)[-model.config.max_position_embeddings + max_new_tokens :]
+    ids = render_prompt(tokenizer, turns)
     start = len(ids)
-    was_training = model.training
-    model.eval()
-    for _ in range(max_new_tokens):
-        hidden, _ = model.hidden(torch.tensor([ids], device=device))
-        token = sample(model.logits(hidden[0, -1]).float().cpu(), temperature, top_p, generator)
-        if token in stops:
-            break
-        ids.append(token)
-    model.train(was_training)
+    with evaluating(model):
+        for _ in range(max_new_tokens):
+            context = torch.tensor([ids[-model.config.max_position_embeddings :]], device=device)
+            hidden, _ = model.hidden(context)
+            token = sample(model.logits(hidden[0, -1]).float().cpu(), temperature, top_p, generator)
+            if token in stops:
+                break
+            ids.append(token)
     return str(tokenizer.decode(ids[start:], skip_special_tokens=True)).strip()
 
 

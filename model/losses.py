@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.config import IGNORED
 from model.moe import Routing
-
-IGNORED = -100
-"""Label of a slot that is no target."""
 
 
 def cross_entropy_sum(logits_NV: Tensor, labels_N: Tensor) -> Tensor:

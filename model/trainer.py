@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.batches import Batch, PackedTokens, batch_of_step
-from model.config import ModelConfig, TrainConfig
-from model.losses import IGNORED, balance_loss, cross_entropy_sum, expert_counts, router_z_loss
+from model.batches import Batch, batch_of_step
+from model.config import IGNORED, ModelConfig, TrainConfig
+from model.losses import balance_loss, cross_entropy_sum, expert_counts, router_z_loss
 from model.optim import build_optimizer, learning_rate
+from model.packing import PackedTokens
 from model.transformer import Transformer
 
 LOGIT_CHUNK_TOKENS = 1024

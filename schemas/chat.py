@@ -94,7 +94,7 @@ def check_chat(rows: Sequence[Mapping[str, object]]) -> Checked:
     turns = pl.DataFrame(
         [
             (index, number, string_or_none(turn.get("role")), string_or_none(turn.get("content")),
-             ",".join(sorted(key for key, value in turn.items() if key not in TURN_KEYS and value)))
+             ",".join(sorted(repr(key) for key, value in turn.items() if key not in TURN_KEYS and value)))
             for index, conversation in enumerate(conversations)
             for number, turn in enumerate(conversation or [])
         ],

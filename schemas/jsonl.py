@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import orjson
 import zstandard
 
 BLOCK_BYTES = 1 << 20
+ZSTD_INPUT_BYTES = 2 << 10
+"""Small, because what comes out of one piece of input has no other bound: a few bytes can stand for 128 KiB."""
 KEPT_OF_BAD_LINE_BYTES = 2_000
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -40,14 +42,31 @@ class Line:
         return self.data[:KEPT_OF_BAD_LINE_BYTES].decode("utf-8", errors="backslashreplace")
 
 
-def open_stream(path: Path) -> BinaryIO:
-    """Open a plain, `.gz` or `.zst` file for reading bytes."""
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """The decompressed bytes of a plain, `.gz` or `.zst` file, block by block.
+
+    What could be read before a break is yielded; then the break is raised, as OSError, EOFError or the library's own.
+    """
     if path.suffix == ".zst":
-        reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-        return cast(BinaryIO, reader)
-    return path.open("rb")
+        yield from zstd_blocks(path)
+        return
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+        while block := stream.read1(BLOCK_BYTES):  # read() would throw away what precedes a break
+            yield block
+
+
+def zstd_blocks(path: Path) -> Iterator[bytes]:
+    """Frames one after another. The library's stream reader takes a truncated file for a whole one."""
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    with path.open("rb") as stream:
+        while data := stream.read(ZSTD_INPUT_BYTES):
+            while data:
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                yield frame.decompress(data)
+                data = frame.unused_data
+    if not frame.eof:
+        raise EOFError("the last compressed frame is not complete")
 
 
 def read_lines(path: Path, max_line_bytes: int) -> Iterator[Line]:
@@ -60,19 +79,18 @@ def read_lines(path: Path, max_line_bytes: int) -> Iterator[Line]:
     number, offset = 0, 0
     buffer, length = bytearray(), 0  # the kept beginning and the true length of the unfinished line
     try:
-        with open_stream(path) as stream:
-            while block := stream.read(BLOCK_BYTES):
-                *finished, rest = block.split(b"\n")
-                for piece in finished:
-                    number += 1
-                    buffer += piece[: max_line_bytes + 1 - len(buffer)]
-                    length += len(piece)
-                    yield make_line(number, offset, bytes(buffer), length, max_line_bytes)
-                    offset += length + 1
-                    buffer, length = bytearray(), 0
-                buffer += rest[: max_line_bytes + 1 - len(buffer)]
-                length += len(rest)
-    except (OSError, EOFError, zstandard.ZstdError) as error:
+        for block in blocks_of(path):
+            *finished, rest = block.split(b"\n")
+            for piece in finished:
+                number += 1
+                buffer += piece[: max_line_bytes + 1 - len(buffer)]
+                length += len(piece)
+                yield make_line(number, offset, bytes(buffer), length, max_line_bytes)
+                offset += length + 1
+                buffer, length = bytearray(), 0
+            buffer += rest[: max_line_bytes + 1 - len(buffer)]
+            length += len(rest)
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         fault = Fault("file_unreadable", f"{type(error).__name__}: {error}"[:200])
         yield Line(number + 1, offset, bytes(buffer), fault)
         return
@@ -81,7 +99,8 @@ def read_lines(path: Path, max_line_bytes: int) -> Iterator[Line]:
 
 
 def make_line(number: int, offset: int, data: bytes, length: int, max_line_bytes: int) -> Line:
-    if length > max_line_bytes:
+    carriage_return_over = length == max_line_bytes + 1 and data.endswith(b"\r")
+    if length > max_line_bytes and not carriage_return_over:
         detail = f"{length} bytes, the limit is {max_line_bytes} (validate.max_line_bytes)"
         return Line(number, offset, data[:KEPT_OF_BAD_LINE_BYTES], Fault("line_too_long", detail))
     if number == 1:

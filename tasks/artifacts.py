@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from model.files import sha256_of
+
 LOGS = "logs"
 """Folder of a stage directory whose files carry times and do not count for the digest."""
 RECORD = "record.json"
@@ -97,15 +99,9 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def digest_files(files: Iterable[tuple[str, Path]]) -> str:
     """One digest for named files."""
-    return digest_of({name: digest_file(path) for name, path in files})
+    return digest_of({name: sha256_of(path) for name, path in files})
 
 
 def digest_folder(folder: Path) -> str:

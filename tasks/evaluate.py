@@ -10,15 +10,17 @@ import numpy as np
 import polars as pl
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from tokenizers import Tokenizer
 
+from model.config import IGNORED
+from model.tokenizer import load_tokenizer, token_byte_lengths
 from tasks.artifacts import CheckpointRef, DatasetRef, EvaluationRef, StageRecord, TokensRef
 from tasks.recipe import EvaluateConfig
 from tasks.split import KINDS, read_rows
 from tasks.stage import Night, Outcome, StageRun, run_stage
+from tasks.tokens import pack_rows
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from model.transformer import Transformer
 
 DOCUMENTS, SAMPLES, SCORES = "documents.parquet", "samples.json", "scores.json"
@@ -32,9 +34,6 @@ def score_documents(
     Rows are encoded with the model's own tokenizer, so a champion with another vocabulary is asked for the same text.
     """
     from model.evaluate import score  # torch takes seconds to import; a reused stage must not pay
-    from model.losses import IGNORED
-    from model.tokenizer import token_byte_lengths
-    from tasks.tokens import pack_rows
 
     packed = pack_rows(rows, tokenizer, max_tokens)
     nats = score(model, packed.tokens, precision=precision)
@@ -58,7 +57,6 @@ def score_documents(
 def load_model(ref: CheckpointRef, tokens: TokensRef) -> tuple[Transformer, Tokenizer]:
     """A training stage's model with tonight's tokenizer, or an exported folder with its own."""
     from model.export import load_exported
-    from model.tokenizer import load_tokenizer
     from tasks.training import best_device, load_trained
 
     exported = is_exported(ref.path)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from model.checkpoint import fsync_tree
+from model.files import fsync_tree
 from tasks.artifacts import LOGS, StageRecord
 from tasks.errors import NightBusy
 

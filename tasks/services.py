@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
 import json
 import signal
 import socket
@@ -67,26 +69,45 @@ def running_prefect_api() -> str:
     return ""
 
 
-def free_port(preferred: int) -> int:
+def free_port(preferred: int = 0) -> int:
     """`preferred` if nothing listens there, else one the system gives."""
     with socket.socket() as probe:
-        with contextlib.suppress(OSError):
+        try:
             probe.bind(("127.0.0.1", preferred))
-            return preferred
-        probe.bind(("127.0.0.1", 0))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def start(name: str, command: list[str], environment: dict[str, str], home: Path, url: str = "") -> Service:
-    """Start a process in a session of its own, its output in a log under the home."""
+def take_signals() -> None:
+    """In a child, before it becomes the service: a shell that starts us in the background ignores SIGINT, which the
+    worker needs in order to end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def die_with_parent() -> None:
+    """In a child, before it becomes the service: have Linux end it when its parent ends, however that happens."""
+    take_signals()
+    with contextlib.suppress(AttributeError, OSError):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def start(
+    name: str,
+    command: list[str],
+    environment: dict[str, str],
+    home: Path,
+    url: str = "",
+    prepare: Callable[[], None] = take_signals,
+) -> Service:
+    """Start a process in a session of its own, where no Ctrl-C reaches it, its output in a log under the home."""
     log = home / "services" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-            # A shell that starts us in the background ignores SIGINT, which the worker needs in order to end.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            start_new_session=True, preexec_fn=prepare,
         )  # fmt: skip
     return Service(name, process.pid, psutil.Process(process.pid).create_time(), url)
 
@@ -111,6 +132,43 @@ def answers(url: str) -> Callable[[], bool]:
             return False
 
     return ask
+
+
+def embedded_prefect() -> Service:
+    """Start Prefect's API for as long as this process lives; `wait_for_api` says when it answers.
+
+    Prefect would start such a server itself, in our process group: Ctrl-C would end it first and every state after
+    that would be lost, and a killed run would leave it behind for ever. Call this before Prefect is imported: what
+    is registered first runs last at exit, and Prefect still sends events then.
+    """
+    home = Settings.load().home
+    port = free_port()
+    environment = child_environment(PREFECT_UI_ENABLED="0", PREFECT__SERVER_EPHEMERAL="1", PREFECT__SERVER_FINAL="1")
+    command = [
+        sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
+        "--port", str(port), "--log-level", "error", "--lifespan", "on",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    service = start("embedded-prefect", command, environment, home, url, prepare=die_with_parent)
+    atexit.register(stop, service)
+    return service
+
+
+def wait_for_api(service: Service) -> None:
+    wait_until(answers(f"{service.url}/api/health"), service, Settings.load().home)
+
+
+def stop(service: Service) -> None:
+    """End a service and its children, politely first."""
+    process = service.process()
+    if process is None:
+        return
+    children = process.children(recursive=True)
+    process.terminate()
+    _, stubborn = psutil.wait_procs([process, *children], timeout=15)
+    for survivor in stubborn:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            survivor.kill()
 
 
 def up() -> None:
@@ -181,15 +239,7 @@ def down() -> None:
     home = Settings.load().home
     services = sorted(read_services(home), key=lambda service: service.name != "worker")
     for service in services:
-        process = service.process()
-        if process is None:
-            continue
-        children = process.children(recursive=True)
-        process.terminate()
-        _, stubborn = psutil.wait_procs([process, *children], timeout=15)
-        for survivor in stubborn:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                survivor.kill()
+        stop(service)
         print(f"stopped {service.name} ({service.pid})")
     services_file(home).unlink(missing_ok=True)
     CLIENT_SETTINGS.unlink(missing_ok=True)

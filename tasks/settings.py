@@ -37,6 +37,11 @@ def prepare_process() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
+def chosen_prefect_api() -> str:
+    """The Prefect server that the user chose, or nothing."""
+    return os.environ.get("PREFECT_API_URL", "")
+
+
 def use_prefect_api(url: str) -> None:
     """Report to a running Prefect server instead of an embedded one, unless the user chose one."""
     os.environ.setdefault("PREFECT_API_URL", url)

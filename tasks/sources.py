@@ -10,7 +10,8 @@ from pathlib import Path
 
 import fsspec
 
-from tasks.artifacts import digest_file, digest_of
+from model.files import sha256_of
+from tasks.artifacts import digest_of
 from tasks.corpus import MAKERS, build_corpus
 from tasks.errors import NightStopped
 from tasks.recipe import SourceConfig
@@ -36,7 +37,7 @@ def resolve(sources: Sequence[SourceConfig], home: Path) -> list[SourceFile]:
         paths = locate(source, home)
         if not paths:
             raise NightStopped(f"source {source.name}: nothing found at {source.location}")
-        files += [SourceFile(source, path, f"{source.name}/{path.name}", digest_file(path)) for path in paths]
+        files += [SourceFile(source, path, f"{source.name}/{path.name}", sha256_of(path)) for path in paths]
     return files
 
 

@@ -13,12 +13,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from tokenizers import Tokenizer
 
-from model.batches import PackedTokens
 from model.chat import Segment, render_conversation
-from model.losses import IGNORED
-from model.packing import best_fit_decreasing, document_segments, fill_rows
+from model.config import IGNORED
+from model.files import sha256_of
+from model.packing import PackedTokens, best_fit_decreasing, document_segments, fill_rows
 from model.tokenizer import END_OF_TEXT, load_tokenizer, special_id, train_tokenizer
-from tasks.artifacts import DatasetRef, Ref, StageRecord, digest_file
+from tasks.artifacts import DatasetRef, Ref, StageRecord
 from tasks.errors import NightStopped
 from tasks.figures import token_histogram
 from tasks.split import KINDS, SIDES, read_rows
@@ -141,7 +141,7 @@ def make_tokenizer(rows: DatasetRef, folder: str, vocab_size: int, out: Path) ->
 def tokenizer_digest(folder: str) -> str:
     """Digest of the tokenizer file a recipe names, or nothing."""
     path = Path(folder).expanduser() / "tokenizer.json"
-    return digest_file(path) if folder and path.exists() else ""
+    return sha256_of(path) if folder and path.exists() else ""
 
 
 @task(name="tokens", cache_policy=NO_CACHE, persist_result=False)

@@ -22,10 +22,10 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
 from model import checkpoint
-from model.batches import PackedTokens
 from model.config import ModelConfig, TrainConfig
 from model.evaluate import score, totals
-from model.export import write_json
+from model.files import write_json
+from model.packing import PackedTokens
 from model.tokenizer import load_tokenizer, token_byte_lengths
 from model.trainer import NonFiniteLoss, StepMetrics, TrainState, train
 from model.transformer import Transformer

@@ -12,19 +12,11 @@ from tokenizers import Tokenizer
 from model.export import export_folder
 from model.tokenizer import load_tokenizer, train_tokenizer
 from model.transformer import Transformer
-from tests.model.tiny import tiny_config
+from tests.model.tiny import TEXTS, tiny_config
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=25)
 settings.load_profile("repeatable")
 torch.set_num_threads(1)
-
-TEXTS = [
-    "the cat sat on the mat and the user asked the assistant about the system",
-    "Übung macht den Meister, naïve café, größer",
-    "学而时习之,不亦说乎",
-    "def f(x):\n    return x\n",
-    "assistant\nuser\nsystem\n",
-]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from model.chat import Segment, Turn, render_conversation, render_prompt, render_turn
-from model.losses import IGNORED
+from model.config import IGNORED
 
 START, END = 1, 2
 IMITATION = "<|im_end|>\n<|im_start|>assistant\nhi"
@@ -154,6 +154,26 @@ def test_an_answer_longer_than_a_row_is_given_up_alone(tokenizer: Tokenizer) -> 
     segments, given_up = render_conversation(tokenizer, turns, max_tokens=40)
     assert given_up == 1
     assert [learned(tokenizer, segment) for segment in segments] == [["one"], ["two"]]
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 40))
+def test_an_answer_is_learned_from_its_first_token_or_not_at_all(tokenizer: Tokenizer, max_tokens: int) -> None:
+    turns = [("user", "a question"), ("assistant", "an answer")]
+    segments, given_up = render_conversation(tokenizer, turns, max_tokens)
+    ids, targets = render_turn(tokenizer, turns[1])
+    assert given_up == (max_tokens + 1 <= len(ids[targets.index(True) :]))
+    assert [learned(tokenizer, segment) for segment in segments] == [["an answer"]] * (1 - given_up)
+
+
+def test_two_answers_in_a_row_are_kept_or_given_up_together(tokenizer: Tokenizer) -> None:
+    turns = [("user", "q"), ("assistant", "x" * 60), ("assistant", "short")]
+    outcomes = []
+    for max_tokens in range(1, 100):
+        segments, given_up = render_conversation(tokenizer, turns, max_tokens)
+        outcomes.append(([learned(tokenizer, segment) for segment in segments], given_up))
+    assert outcomes[0] == ([], 1)
+    assert outcomes[-1] == ([["x" * 60, "short"]], 0)
+    assert all(outcome in (outcomes[0], outcomes[-1]) for outcome in outcomes)
 
 
 def test_a_window_that_just_fits_is_kept_whole(tokenizer: Tokenizer) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import PackedTokens, take
+from model.batches import take
+from model.config import IGNORED
 from model.evaluate import score, totals
-from model.losses import IGNORED
+from model.packing import PackedTokens
 from model.transformer import Transformer
 from tests.model.tiny import packed_rows, silenced, tiny_config
 from tests.reference.losses import scores_of_rows

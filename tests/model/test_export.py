@@ -33,11 +33,12 @@ def test_transformers_gives_the_same_logits(exported_model: Transformer, publish
     assert (ours - theirs).abs().max() < 1e-4
 
 
-def test_rope_and_norm_settings_reach_transformers(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """Values far from every default, so a key that a reader overlooks shows in the logits."""
+def test_settings_far_from_the_defaults_reach_transformers(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A key that a reader overlooks shows in the logits."""
     config = tiny_config(
-        vocab_size=340, rope_theta=50.0, rms_norm_eps=0.5, num_experts=6, num_experts_per_tok=3, num_hidden_layers=1
-    )
+        vocab_size=340, num_hidden_layers=1, num_attention_heads=6, num_key_value_heads=2, rope_theta=50.0,
+        rms_norm_eps=0.5, num_experts=6, num_experts_per_tok=3,
+    )  # fmt: skip
     model = Transformer(config, seed=4)
     export_folder(model, tokenizer, tmp_path)
     published = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()

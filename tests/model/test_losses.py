@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.losses import IGNORED, balance_loss, cross_entropy_sum, expert_counts, router_z_loss
+from model.config import IGNORED
+from model.losses import balance_loss, cross_entropy_sum, expert_counts, router_z_loss
 from model.moe import Routing
 from tests.reference.losses import looped_balance_loss, looped_z_loss, target_nats
 

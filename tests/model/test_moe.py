@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,5 +107,7 @@ def test_router_stays_fp32_under_autocast_while_experts_follow_it() -> None:
         assert autocast.dtype == plain.dtype
         assert torch.equal(autocast, plain)
     assert routing_bf16.logits_NE.dtype == routing_bf16.weights_NK.dtype == torch.float32
-    assert not torch.equal(mixed_bf16, mixed)
+    assert mixed_bf16.dtype == torch.float32
     torch.testing.assert_close(mixed_bf16, mixed, atol=0.05, rtol=0.05)
+    wholly_bf16 = copy.deepcopy(mixture.experts).bfloat16()(x[0].bfloat16(), routing.weights_NK, routing.experts_NK)
+    assert torch.equal(mixed_bf16[0], wholly_bf16.float())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from model.tokenizer import SPECIAL_TOKENS, load_tokenizer, special_id, token_byte_lengths, train_tokenizer
-from tests.model.conftest import TEXTS
+from tests.model.tiny import TEXTS
 
 marked_text = st.lists(st.one_of(st.text(max_size=8), st.sampled_from(SPECIAL_TOKENS))).map("".join)
 

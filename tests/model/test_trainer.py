@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import Batch, PackedTokens, batch_of_step, take
-from model.config import OptimConfig, TrainConfig
-from model.losses import IGNORED
+from model.batches import Batch, batch_of_step, take
+from model.config import IGNORED, OptimConfig, TrainConfig
 from model.optim import build_optimizer, learning_rate
+from model.packing import PackedTokens
 from model.trainer import (
     LOGIT_CHUNK_TOKENS,
     NonFiniteLoss,
@@ -120,6 +120,7 @@ def test_step_metrics_count_what_the_step_did() -> None:
     assert (step.number, step.num_steps, step.tokens, step.tokens_seen) == (1, 6, real, real)
     assert step.counts_LE.sum(axis=1).tolist() == [2 * real] * 2
     assert (state.step, state.tokens_seen) == (1, real)
+    assert all(parameter.grad is None for parameter in state.model.parameters())
     assert train_step(state, batch, config, num_steps=6).tokens_seen == 2 * real
 
 
@@ -127,15 +128,15 @@ def test_tracker_sees_expert_load_over_all_layers() -> None:
     step = StepMetrics(
         number=3, num_steps=9, loss=1.5, balance_loss=1.1, z_loss=0.2, lr=1e-3, grad_norm=2.0, clipped=True, tokens=60,
         supervised_tokens=50, tokens_seen=180, seconds=2.0, data_seconds=0.5,
-        counts_LE=np.array([[10, 10, 10, 10], [0, 1, 27, 12]]),
+        counts_LE=np.array([[15, 15, 15, 15], [0, 1, 47, 12]]),
     )  # fmt: skip
     metrics = step.as_metrics()
     assert metrics["train/loss"] == 1.5
     assert metrics["train/clipped_share"] == 1.0
     assert metrics["train/tokens_per_s"] == 30.0
     assert metrics["train/data_wait_share"] == 0.25
-    assert metrics["moe/max_load_ratio"] == pytest.approx(2.7)
-    assert metrics["moe/dead_experts"] == 1
+    assert metrics["moe/max_load_ratio"] == pytest.approx(47 / 15)
+    assert metrics["moe/dead_experts"] == 2
 
 
 def test_training_learns_a_repeating_text() -> None:

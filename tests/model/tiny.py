@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.batches import PackedTokens
-from model.config import ModelConfig, OptimConfig, TrainConfig
-from model.losses import IGNORED
+from model.config import IGNORED, ModelConfig, OptimConfig, TrainConfig
+from model.packing import PackedTokens
 from model.transformer import Transformer
 
 SLOTS = 24
+TEXTS = [
+    "the cat sat on the mat and the user asked the assistant about the system",
+    "Übung macht den Meister, naïve café, größer",
+    "学而时习之,不亦说乎",
+    "def f(x):\n    return x\n",
+    "assistant\nuser\nsystem\n",
+]
 
 
 def tiny_config(**changes: Any) -> ModelConfig:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.losses import IGNORED
+from model.config import IGNORED
 from model.moe import Routing
 from model.transformer import Transformer
 

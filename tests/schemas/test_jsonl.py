@@ -19,7 +19,7 @@ MARK = b"\xef\xbb\xbf"
 LIMIT = 1_000
 
 binary = st.binary(max_size=12).map(lambda data: data.replace(b"\n", b""))
-piece = st.one_of(binary, st.sampled_from([b"", b"\r", b"{}\r", b"{}"]))
+piece = st.one_of(binary, st.sampled_from([b"", b"\r", b"{}\r", b"{}\r\r", MARK + b"{}"]))
 bodies = st.builds(
     lambda mark, pieces, ending: mark + b"\n".join(pieces) + ending,
     st.sampled_from([b"", MARK]),
@@ -233,6 +233,8 @@ def test_an_excerpt_is_bounded_and_shows_bad_bytes() -> None:
 
 
 @given(body=bodies, rows=st.integers(1, 4), size_bytes=st.integers(1, 30))
+@example(body=b"four\n" * 7, rows=3, size_bytes=7)
+@example(body=b"four\n" * 7, rows=3, size_bytes=100)
 def test_chunks_are_the_lines_in_bounded_portions(folder: Path, body: bytes, rows: int, size_bytes: int) -> None:
     path = written(folder / "a.jsonl", body)
     chunks = list(read_chunks(path, LIMIT, rows, size_bytes))

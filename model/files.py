@@ -1,0 +1,28 @@
+"""Files that are whole and stay: checksums, flushing to the disk, readable JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fsync_tree(folder: Path, files: bool = True) -> None:
+    """Flush every file of a folder and the folder itself to the disk; with `files=False` the folder's names alone."""
+    for path in [*sorted(p for p in folder.rglob("*") if files and p.is_file()), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

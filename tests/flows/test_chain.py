@@ -1,0 +1,203 @@
+"""The whole chain on a slice of real text, in this process, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows.promote_model import promote_model
+from flows.retrain_nightly import retrain_nightly
+from tasks.artifacts import StageRecord
+from tasks.errors import NightBusy, NightStopped
+from tasks.journal import Journal
+from tasks.recipe import Recipe
+from tasks.report import NightReport
+from tests.tiny_recipe import tiny_recipe
+
+STAGES = ["validate", "split", "tokens", "pretrain", "sft", "evaluate", "register"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lived:
+    """A home in which two nights with different learning rates were run, the first one twice."""
+
+    home: Path
+    recipe: Recipe
+    first: NightReport
+    again: NightReport
+    second: NightReport
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.home}/mlflow/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iterator[Lived]:
+    folder = tmp_path_factory.mktemp("lived")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
+        recipe = tiny_recipe(folder / "raw")
+        first = retrain_nightly(recipe)
+        again = retrain_nightly(recipe)
+        second = retrain_nightly(recipe, overrides={"pretrain.optim.peak_lr": 0.0001, "sft.optim.peak_lr": 0.0001})
+        yield Lived(folder / "home", recipe, first, again, second)
+
+
+def runs(lived: Lived, wanted: str) -> list:
+    experiment = lived.client.get_experiment_by_name("nightschool")
+    return lived.client.search_runs([experiment.experiment_id], wanted, order_by=["attributes.start_time ASC"])
+
+
+def test_every_stage_is_told_with_its_key_figure(lived: Lived) -> None:
+    assert [record.stage for record in lived.first.records] == STAGES
+    text = lived.first.as_text()
+    for record in lived.first.records:
+        assert record.headline in text
+    assert "PROMOTED  version 1" in text
+    assert "first model" in text
+    assert len(lived.first.chats) == 3
+
+
+def test_running_it_again_reuses_everything_and_adds_no_run(lived: Lived) -> None:
+    assert all(record.reused for record in lived.again.records)
+    assert lived.again.run_id == lived.first.run_id
+    assert [r.digest for r in lived.again.records] == [r.digest for r in lived.first.records]
+
+
+def test_another_learning_rate_reuses_the_data_and_is_a_night_of_its_own(lived: Lived) -> None:
+    assert [record.reused for record in lived.second.records] == [True, True, True, False, False, False, False]
+    assert lived.second.run_id != lived.first.run_id
+    assert not lived.second.decision["promoted"]
+    assert "not shown to be better" in str(lived.second.decision["reason"])
+
+
+def test_one_parent_run_a_night_and_a_child_a_stage(lived: Lived) -> None:
+    nights = runs(lived, "tags.`nightschool.kind` = 'night'")
+    assert [night.info.run_id for night in nights] == [lived.first.run_id, lived.second.run_id]
+    for night, report in zip(nights, (lived.first, lived.second), strict=True):
+        assert night.info.status == "FINISHED"
+        assert {"val/bpb", "val/loss", "val/perplexity", "val/bpb.text", "val/bpb.chat"} <= night.data.metrics.keys()
+        assert len(night.data.metrics) <= 40
+        assert night.data.tags["nightschool.reason"] == report.decision["reason"]
+        assert night.data.tags["prefect.flow_run_id"]
+    assert [night.data.params["pretrain.optim.peak_lr"] for night in nights] == ["0.01", "0.0001"]
+    children = runs(lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}'")
+    assert [child.data.tags["nightschool.stage"] for child in children] == STAGES
+    assert {child.info.status for child in children} == {"FINISHED"}
+    assert all(child.data.tags["prefect.task_run_id"] for child in children)
+
+
+def artifacts(lived: Lived, stage: str) -> set[str]:
+    [run] = runs(lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}' and tags.`nightschool.stage` = '{stage}'")
+    client = lived.client
+    found: set[str] = set()
+    folders = [""]
+    while folders:
+        for item in client.list_artifacts(run.info.run_id, folders.pop()):
+            (folders.append if item.is_dir else found.add)(item.path)
+    return found
+
+
+def test_the_stages_leave_their_artifacts(lived: Lived) -> None:
+    assert {"quarantine/report.json", "quarantine/quarantine.jsonl", "figures/row-lengths.png"} <= artifacts(
+        lived, "validate"
+    )
+    assert {"tokenizer/tokenizer.json", "figures/segment-tokens.png"} <= artifacts(lived, "tokens")
+    for stage in ("pretrain", "sft"):
+        assert {"figures/loss.png", "figures/expert-load.png", "curves/curve.jsonl"} <= artifacts(lived, stage)
+    assert {"evaluation/samples.json", "evaluation/scores.json"} <= artifacts(lived, "evaluate")
+    assert {"model/model.safetensors", "model/config.json", "decision.json"} <= artifacts(lived, "register")
+
+
+def test_curves_and_data_digests_are_on_the_training_runs(lived: Lived) -> None:
+    for stage in ("pretrain", "sft"):
+        [run] = runs(
+            lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}' and tags.`nightschool.stage` = '{stage}'"
+        )
+        history = [m.value for m in lived.client.get_metric_history(run.info.run_id, "val/bpb")]
+        assert len(history) >= 3
+        assert history[-1] < history[0]
+        [dataset] = run.inputs.dataset_inputs
+        assert dataset.dataset.digest == lived.first.records[2].digest[:32]
+        assert len([key for key in run.data.metrics if not key.startswith("system/")]) <= 40
+
+
+def test_both_systems_name_each_other(lived: Lived) -> None:
+    night = lived.client.get_run(lived.second.run_id)
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(night.data.tags["prefect.flow_run_id"])
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["night"]))
+        summaries = client.read_artifacts(artifact_filter=wanted)
+    assert f"mlflow.run_id:{lived.second.run_id}" in flow_run.tags
+    [summary] = [a for a in summaries if a.flow_run_id == flow_run.id]
+    assert lived.second.run_id in summary.data
+    assert str(lived.second.decision["reason"]) in summary.data
+
+
+def test_the_first_model_is_champion_and_the_worse_one_challenger(lived: Lived) -> None:
+    assert int(lived.client.get_model_version_by_alias("nightschool", "champion").version) == 1
+    assert int(lived.client.get_model_version_by_alias("nightschool", "challenger").version) == 2
+
+
+def test_the_export_loads_in_transformers_and_computes_the_same(lived: Lived) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tasks.training import load_trained
+
+    theirs = AutoModelForCausalLM.from_pretrained(lived.first.export, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(lived.first.export)
+    assert type(theirs).__name__ == "Qwen3MoeForCausalLM"
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    ours = load_trained(lived.first.records[4].path)
+    with torch.no_grad():
+        assert (theirs(**prompt).logits - ours(prompt["input_ids"])).abs().max() < 1e-3
+    assert theirs.generate(**prompt, max_new_tokens=4).shape[1] > prompt["input_ids"].shape[1]
+    config = json.loads((lived.first.export / "config.json").read_text())
+    assert config["num_experts"] == config["num_local_experts"] == 4
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    assert config["eos_token_id"] == 2
+    assert 2 in json.loads((lived.first.export / "generation_config.json").read_text())["eos_token_id"]
+
+
+def test_records_tell_inputs_code_and_counts(lived: Lived) -> None:
+    validated, sides = lived.first.records[:2]
+    assert sides.inputs == {"rows": validated.digest}
+    assert StageRecord.read(validated.path) == validated
+    assert validated.counts["read"] == sum(validated.counts[k] for k in ("kept", "duplicate", "quarantined"))
+    assert {"published", "decided"} == {json.loads(line)["event"] for line in (lived.home / "journal.jsonl").open()}
+
+
+def test_bad_data_stops_the_night_and_leaves_the_champion(lived: Lived, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "one good line"}\nnot json\n' * 40)
+    content = dataclasses.replace(lived.recipe.sources[0], location=str(bad))
+    recipe = dataclasses.replace(lived.recipe, sources=(content, lived.recipe.sources[1]))
+    with pytest.raises(NightStopped, match=r"40 of \d+ lines are bad.*max_bad_share"):
+        retrain_nightly(recipe)
+    assert int(lived.client.get_model_version_by_alias("nightschool", "champion").version) == 1
+    stopped = runs(lived, "attributes.status = 'FAILED'")
+    assert {run.data.tags["nightschool.kind"] for run in stopped} == {"night", "stage"}
+
+
+def test_a_second_night_in_the_same_home_is_refused_at_once(lived: Lived) -> None:
+    with Journal(lived.home).lease("somebody else"), pytest.raises(NightBusy, match="somebody else"):
+        retrain_nightly(lived.recipe)
+
+
+def test_a_version_is_promoted_and_rolled_back_by_hand(lived: Lived) -> None:
+    """Last: it moves the aliases."""
+    assert "champion is version 2, before it was 1" in promote_model(2)
+    assert "champion is version 1, before it was 2" in promote_model()
+    with pytest.raises(NightStopped, match="no version 9"):
+        promote_model(9)

@@ -1,0 +1,133 @@
+"""`python -m flows` as a person uses it: in a process of its own, with its own embedded server, off the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_recipe import tiny_content, write_sources
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def settings_for(content: dict[str, Any], prefix: str = "") -> list[str]:
+    """The tiny recipe as --set arguments on top of a named one."""
+    arguments: list[str] = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            arguments += settings_for(value, f"{prefix}{key}.")
+        else:
+            arguments += ["--set", f"{prefix}{key}={json.dumps(value)}"]
+    return arguments
+
+
+def tiny_arguments(folder: Path, **sources: Path) -> list[str]:
+    paths = write_sources(folder) | sources
+    return ["demo", *settings_for(tiny_content(paths))]
+
+
+def environment(home: Path) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "NIGHTSCHOOL_"))}
+    return clean | {"NIGHTSCHOOL_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+def flows(arguments: list[str], home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(home) | more, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return tiny_arguments(tmp_path_factory.mktemp("raw"))
+
+
+def test_the_whole_chain_asks_nobody_outside_this_machine(arguments: list[str], tmp_path: Path) -> None:
+    """Every Python process of the chain, Prefect's server included, has the guard loaded."""
+    denied = tmp_path / "denied"
+    denied.touch()
+    guard = {"PYTHONPATH": str(ROOT / "tests" / "deny"), "DENIED_SOCKETS": str(denied)}
+    done = flows(arguments, tmp_path / "home", **guard)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert denied.read_text() == ""
+    assert "PROMOTED  version 1" in done.stdout
+    assert "Where to look" in done.stdout
+    assert done.stdout.count("assistant  ") == 3
+    probe = "import socket; socket.create_connection(('198.51.100.1', 80))"
+    caught = subprocess.run([sys.executable, "-c", probe], env=os.environ | guard, capture_output=True, check=False)
+    assert caught.returncode != 0
+    assert "198.51.100.1" in denied.read_text()
+
+
+def test_bad_data_ends_with_code_2_and_one_message(arguments: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "good"}\n' + '{"wrong": "key"}\n' * 30)
+    named = [f"sources.0.location={bad}"]
+    done = flows([*arguments, "--set", *named], tmp_path / "home")
+    assert done.returncode == 2
+    assert "lines are bad" in done.stderr
+    assert "text_missing" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stderr.count("max_bad_share") == 1
+
+
+def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    longer = [*arguments, "--set", "pretrain.num_tokens=400000"]
+    command = [sys.executable, "-m", "flows", *longer]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(tmp_path / "home"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "pretrain  step" in line:
+            os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group is told
+            break
+    said += process.stderr.readlines()
+    assert process.wait(timeout=60) == 130, "".join(said)[-3000:]
+    text = "".join(said)
+    assert "the checkpoint is saved" in text
+    assert "Run the same again" in text
+    assert "Traceback" not in text
+    done = flows([*longer, "--set", "sft.num_tokens=2000"], tmp_path / "home")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "pretrain  goes on at step" in done.stderr
+    assert "validate  reused" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope"], "no recipe 'nope'; prefect.yaml has demo, small, nightly, minimind-moe"),
+        (["demo", "--set", "pretrain.lr=1"], "no setting 'pretrain.lr': 'lr' is none of num_tokens"),
+        (["demo", "--set", "model.num_experts_per_tok=1"], "the router would never learn"),
+        (
+            ["demo", "--set", "sources.0.location=/no/such/file.jsonl"],
+            "source conversations: nothing found at /no/such",
+        ),
+    ],
+)
+def test_mistakes_end_with_code_2_and_say_the_cure(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = flows(arguments, tmp_path / "home")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(arguments: list[str], tmp_path: Path) -> None:
+    done = flows([*arguments, "--dry-run"], tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    for part in ("num_tokens: 3072", "parameters", "active", "12 steps of 256 tokens", "memory", "disk"):
+        assert part in done.stdout
+    assert not (tmp_path / "home" / "data").exists()
+    assert not (tmp_path / "home" / "mlflow").exists()

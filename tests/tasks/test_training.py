@@ -1,0 +1,208 @@
+"""Draining the loop: the same bits with and without an interruption, and stops that lose nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model import checkpoint
+from model.config import IGNORED, TrainConfig
+from tasks import training
+from tasks.artifacts import CheckpointRef, TokensRef
+from tasks.errors import Diverged, Interrupted
+from tasks.recipe import Recipe
+from tasks.split import split_rows
+from tasks.stage import StageRun
+from tasks.tokens import make_tokenizer, open_packed, pack_rows, write_packed
+from tasks.tracking import DictTracker
+from tasks.validate import validate_files
+from tests.tiny_recipe import tiny_recipe
+
+import polars as pl  # isort: skip
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, TokensRef]:
+    """Real text, packed."""
+    from tasks.artifacts import DatasetRef
+    from tasks.sources import resolve
+    from tasks.split import table_path
+
+    folder = tmp_path_factory.mktemp("tokens")
+    recipe = tiny_recipe(folder / "raw")
+    validate_files(resolve(recipe.sources, folder), recipe.validate, folder)
+    for kind in ("pretrain", "chat"):
+        for side, rows in split_rows(pl.read_parquet(folder / f"{kind}.parquet"), recipe.split).items():
+            rows.write_parquet(table_path(folder, kind, side))
+    tokenizer = make_tokenizer(DatasetRef(folder, ""), "", recipe.model.vocab_size, folder)
+    for kind in ("pretrain", "chat"):
+        for side in ("train", "val"):
+            rows = pl.read_parquet(table_path(folder, kind, side))
+            write_packed(pack_rows(rows, tokenizer, recipe.data.sequence_length_tokens), folder, f"{kind}.{side}")
+    return recipe, TokensRef(folder, "digest")
+
+
+@pytest.fixture(autouse=True)
+def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress goes to Prefect's server, which these tests do not need."""
+    monkeypatch.setattr(training, "create_progress_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(training, "update_progress_artifact", lambda *_, **__: None)
+
+
+def run(folder: Path) -> StageRun:
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    return StageRun(folder, DictTracker())
+
+
+def train(stage: StageRun, prepared: tuple[Recipe, TokensRef], config: TrainConfig | None = None) -> training.Outcome:
+    recipe, tokens = prepared
+    return training.run_training(stage, "pretrain", "pretrain", tokens, recipe.model, config or recipe.pretrain)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(training.final_weights(folder) / "model.safetensors")
+
+
+def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process Ctrl-C once a step is done, as a terminal would."""
+    loop = training.train
+
+    def noisy(*arguments: object) -> Iterator[object]:
+        for metrics in loop(*arguments):
+            if metrics.number == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield metrics
+
+    monkeypatch.setattr(training, "train", noisy)
+
+
+def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
+    prepared: tuple[Recipe, TokensRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole")
+    outcome = train(whole, prepared)
+    parts = run(tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        interrupt_after(5, patch)
+        with pytest.raises(Interrupted, match="step 5 of 12; the checkpoint is saved"):
+            train(parts, prepared)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = train(parts, prepared)
+    assert resumed.figures == outcome.figures
+    first, second = weights(whole.folder), weights(parts.folder)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    curve = training.Curve(parts.logs / "curve.jsonl", until=10**9)
+    assert [point["step"] for point in curve.points] == list(range(13))
+
+
+def test_a_killed_stage_repeats_the_steps_after_its_last_checkpoint(
+    prepared: tuple[Recipe, TokensRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = run(tmp_path / "whole"), run(tmp_path / "parts")
+    train(whole, prepared)
+
+    class Killed(BaseException):
+        pass
+
+    loop = training.train
+
+    def dies(*arguments: object) -> Iterator[object]:
+        for metrics in loop(*arguments):
+            yield metrics
+            if metrics.number == 8:
+                raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", dies)
+        with pytest.raises(Killed):
+            train(parts, prepared)
+    assert [c.step for c in checkpoint.discover(parts.folder / "checkpoints")] == [3, 6]
+    train(parts, prepared)
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights(whole.folder).values(), weights(parts.folder).values(), strict=True)
+    )
+
+
+def test_a_checkpoint_of_another_configuration_is_not_resumed(
+    prepared: tuple[Recipe, TokensRef], tmp_path: Path
+) -> None:
+    stage = run(tmp_path / "stage")
+    train(stage, prepared)
+    other = dataclasses.replace(prepared[0].pretrain, seed=2)
+    train(stage, prepared, other)
+    fresh = run(tmp_path / "fresh")
+    train(fresh, prepared, other)
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights(stage.folder).values(), weights(fresh.folder).values(), strict=True)
+    )
+
+
+def test_validation_falls_and_everything_is_logged(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+    stage = run(tmp_path / "stage")
+    outcome = train(stage, prepared)
+    tracker = stage.tracker
+    assert isinstance(tracker, DictTracker)
+    curve = tracker.logged_metrics["val/bpb"]
+    assert [step for step, _ in curve] == [0, 4, 8, 12]
+    assert curve[-1][1] < curve[0][1]
+    assert {
+        "train/loss", "train/loss_ema", "train/lr", "train/grad_norm", "train/clipped_share", "train/tokens_per_s",
+        "train/data_wait_share", "train/tokens_seen", "moe/balance_loss", "moe/max_load_ratio", "moe/dead_experts",
+        "val/loss", "val/bpb", "val/bpb.text",
+    } <= tracker.logged_metrics.keys()  # fmt: skip
+    assert len(tracker.logged_metrics) <= 40
+    assert {"figures/loss.png", "figures/expert-load.png", "curves/curve.jsonl"} == set(tracker.logged_artifacts)
+    assert outcome.figures["val/bpb"] == curve[-1][1]
+
+
+def test_sft_starts_from_the_pretrained_weights(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+    recipe, tokens = prepared
+    before, after = run(tmp_path / "pretrain"), run(tmp_path / "sft")
+    train(before, prepared)
+    still = dataclasses.replace(
+        recipe.sft, optim=dataclasses.replace(recipe.sft.optim, peak_lr=1e-12, weight_decay=0.0)
+    )
+    start = CheckpointRef(before.folder, "digest")
+    training.run_training(after, "sft", "chat", tokens, recipe.model, still, start_from=start)
+    for first, second in zip(weights(before.folder).values(), weights(after.folder).values(), strict=True):
+        assert torch.allclose(first, second, atol=1e-9)
+
+
+def test_sft_targets_are_the_assistants_words_only(prepared: tuple[Recipe, TokensRef]) -> None:
+    from tasks.tokens import open_segments
+
+    _, tokens = prepared
+    packed = open_packed(tokens, "chat", "train")
+    share = (packed.labels != IGNORED).sum() / (packed.segment_ids != 0).sum()
+    assert 0.05 < share < 0.9
+    for row, start, length in open_segments(tokens, "chat", "train").select("row", "start", "length").iter_rows():
+        assert (packed.labels[row, start : start + length] != IGNORED).any()
+
+
+def test_divergence_is_a_message_with_its_own_exit_code(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+    wild = dataclasses.replace(prepared[0].pretrain.optim, peak_lr=1e30, clip_norm=1e30)
+    with pytest.raises(Diverged, match=r"pretrain: step \d+: loss .* lower optim.peak_lr") as stop:
+        train(
+            run(tmp_path / "stage"), prepared, dataclasses.replace(prepared[0].pretrain, optim=wild, precision="fp32")
+        )
+    assert stop.value.exit_code == 3
+
+
+def test_the_validator_scores_the_same_rows_each_time(prepared: tuple[Recipe, TokensRef]) -> None:
+    recipe, tokens = prepared
+    one, two = (training.Validator.open(tokens, "pretrain", recipe.pretrain) for _ in range(2))
+    assert np.array_equal(one.tokens.input_ids, two.tokens.input_ids)
+    assert one.tokens.num_rows == recipe.pretrain.eval_rows
+    whole = open_packed(tokens, "pretrain", "val")
+    assert {bytes(row) for row in one.tokens.input_ids} <= {bytes(row) for row in whole.input_ids}
+    covered = sum(mask.sum() for mask in one.source_of.values())
+    assert covered == (one.tokens.segment_ids != 0).sum()
