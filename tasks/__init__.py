@@ -1,8 +1,8 @@
 """The stages: refs in, refs out, with tracking and publication around the work.
 
-Importing the package silences the libraries that call home, before any of them is imported.
+Importing the package sets what other libraries read from the environment, before any of them is imported.
 """
 
-from tasks.settings import silence_telemetry
+from tasks.settings import prepare_libraries
 
-silence_telemetry()
+prepare_libraries()

@@ -132,6 +132,7 @@ def test_a_record_goes_with_its_folder(tmp_path: Path) -> None:
     record = stage_record(tmp_path / "split@0123")
     record.write(tmp_path / "split@0123.partial")
     (tmp_path / "split@0123.partial").rename(record.path)
+    assert str(tmp_path) not in (record.path / RECORD).read_text(encoding="utf-8")
     assert StageRecord.read(record.path) == record
     elsewhere = record.path.rename(tmp_path / "moved")
     assert StageRecord.read(elsewhere) == replace(record, path=elsewhere)

@@ -1,0 +1,128 @@
+"""Every deployment of prefect.yaml can be run: its entrypoint exists, its parameters fit, its schedule fires."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.utilities.callables import parameter_schema
+
+from tasks.recipe import DEPLOYMENTS, ENTRYPOINT, load_recipe, read_deployments, recipe_names
+from tasks.services import free_port
+
+ALL = read_deployments(DEPLOYMENTS)
+ROOT = DEPLOYMENTS.parent
+
+
+def test_the_promised_recipes_are_there() -> None:
+    assert recipe_names() == ["demo", "small", "nightly", "minimind-moe"]
+
+
+@pytest.mark.parametrize("deployment", ALL, ids=lambda d: d["name"])
+def test_the_entrypoint_takes_the_parameters(deployment: dict[str, Any]) -> None:
+    module, _, name = deployment["entrypoint"].partition(":")
+    function = getattr(importlib.import_module(module), name)
+    function.validate_parameters(deployment["parameters"])
+    assert set(deployment["parameters"]) <= parameter_schema(function).properties.keys()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_carries_its_own_name_and_a_sane_size(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.model.active_parameters < recipe.model.total_parameters
+    for config in (recipe.pretrain, recipe.sft):
+        assert config.num_steps(recipe.data.sequence_length_tokens) >= 100
+
+
+def test_minimind_moe_has_minimind_s_size() -> None:
+    model = load_recipe("minimind-moe").model
+    assert round(model.total_parameters / 1e6) == 198
+    assert round(model.active_parameters / 1e6) == 64
+
+
+def test_a_misspelt_setting_is_refused_before_anything_starts() -> None:
+    from flows.retrain_nightly import retrain_nightly
+
+    parameters = {"recipe": ALL[0]["parameters"]["recipe"] | {"pretrian": {}}}
+    with pytest.raises(Exception, match="pretrian"):
+        retrain_nightly.validate_parameters(parameters)
+
+
+def test_nights_exclude_each_other_and_the_nightly_one_has_a_schedule_in_utc() -> None:
+    nights = [d for d in ALL if d["entrypoint"] == ENTRYPOINT]
+    assert all(d["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"} for d in nights)
+    scheduled = {d["name"]: d["schedules"] for d in nights if d["schedules"]}
+    assert list(scheduled) == ["nightly"]
+    assert scheduled["nightly"][0]["timezone"] == "UTC"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server with its scheduler, on loopback, with a database of its own."""
+    home, port = tmp_path_factory.mktemp("server"), free_port()
+    environment = os.environ | {
+        "PREFECT_HOME": str(home),
+        "NIGHTSCHOOL_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    api = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for(lambda: httpx.get(f"{api}/health", timeout=2).status_code == 200)
+        client = environment | {"PREFECT_API_URL": api, "NIGHTSCHOOL_ROOT": str(ROOT)}
+        for arguments in (["work-pool", "create", "nightschool", "--type", "process"], ["deploy", "--all"]):
+            done = subprocess.run(
+                [prefect, "--no-prompt", *arguments], cwd=ROOT, env=client, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        yield api
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_for(condition: Any, seconds: float = 90) -> None:
+    """Ask again and again, with a deadline."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while True:
+        try:
+            if condition():
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline, "waited too long"
+        pause.wait(0.2)
+
+
+def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
+    """With some versions of its database library, Prefect's scheduler fails silently and no run is ever created."""
+    deployment = httpx.get(f"{server}/deployments/name/retrain-nightly/nightly").json()
+    wanted = {
+        "deployments": {"id": {"any_": [deployment["id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+
+    def runs() -> list[dict[str, Any]]:
+        return httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
+
+    wait_for(lambda: len(runs()) >= 3)
+    times = sorted(run["expected_start_time"] for run in runs())
+    assert all("T01:30:00" in at for at in times)
+    assert runs()[0]["parameters"]["recipe"]["name"] == "nightly"
+
+
+def test_every_deployment_arrives_on_the_server(server: str) -> None:
+    names = {d["name"] for d in httpx.post(f"{server}/deployments/filter", json={}).json()}
+    assert names == {d["name"] for d in ALL}
