@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks import settings
-from tasks.settings import QUIET, Settings
+from tasks.settings import PROCESS, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,8 @@ def test_a_relative_tracking_address_becomes_absolute(environment: dict[str, str
 
 def test_telemetry_is_off_unless_the_user_wants_it(environment: dict[str, str], tmp_path: Path) -> None:
     environment["DO_NOT_TRACK"] = "0"
-    settings.silence_telemetry()
-    assert {name: environment[name] for name in QUIET} == QUIET | {"DO_NOT_TRACK": "0"}
+    settings.prepare_libraries()
+    assert {name: environment[name] for name in PROCESS} == PROCESS | {"DO_NOT_TRACK": "0"}
     assert environment["PREFECT_HOME"] == str(tmp_path / "store" / "prefect")
 
 
