@@ -59,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_night(recipe: Recipe) -> int:
     """Run the flow in this process, on the server of `make up` if one is there, else on an embedded one."""
-    from tasks.services import embedded_prefect, running_prefect_api, wait_for_api
+    from tasks.services import embedded_prefect, running_url, wait_for_api
 
-    api = settings.chosen_prefect_api() or running_prefect_api()
-    server = None if api else embedded_prefect()
-    settings.use_prefect_api(f"{server.url}/api" if server else api)
+    url = running_url("prefect")
+    server = None if url or settings.chosen_prefect_api() else embedded_prefect()
+    settings.use_prefect_api(f"{server.url if server else url}/api")
     from flows.retrain_nightly import retrain_nightly  # Prefect reads its settings when it is imported
 
     if server:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+STRICT = {"extra": "forbid"}
+"""For whoever builds these classes from plain values, as Prefect does: an unknown key is an error."""
 IGNORED = -100
 """Label of a slot that is no target."""
 
@@ -26,6 +28,8 @@ class ModelConfig:
     Every layer is a mixture of experts, top-k weights are renormalised and k is at least 2: with k = 1 the
     renormalised weight is the constant 1, and the router gets no gradient from the language-model loss.
     """
+
+    __pydantic_config__ = STRICT
 
     vocab_size: int = 6400
     hidden_size: int = 256
@@ -107,6 +111,8 @@ class ModelConfig:
 class DataConfig:
     """How text becomes rows of tokens."""
 
+    __pydantic_config__ = STRICT
+
     tokenizer: str = ""
     """A folder with tokenizer.json to load; empty trains a byte-level BPE of `ModelConfig.vocab_size` entries."""
     sequence_length_tokens: int = 512
@@ -122,6 +128,8 @@ class DataConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """AdamW and its schedule: warm-up, then linear decay to zero (arXiv 2502.15938)."""
+
+    __pydantic_config__ = STRICT
 
     peak_lr: float = 2e-3
     warmup_share: float = 0.05
@@ -150,6 +158,8 @@ class OptimConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training stage; pretraining and SFT differ in batches and starting state only."""
+
+    __pydantic_config__ = STRICT
 
     num_tokens: int = 1_000_000
     """Token slots to train on; the number of optimizer steps follows from it."""

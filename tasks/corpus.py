@@ -116,8 +116,10 @@ def docstrings() -> Iterator[str]:
 
 def code_files() -> Iterator[str]:
     for path in library_sources():
-        if path.relative_to(standard_library()).parts[0].removesuffix(".py") in CODE_PACKAGES:
-            yield path.read_text(encoding="utf-8", errors="replace")
+        package = path.relative_to(standard_library()).parts[0].removesuffix(".py")
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        if package in CODE_PACKAGES and text:
+            yield text
 
 
 def spoken(conversations: Iterator[list[tuple[str, str]]]) -> Iterator[str]:

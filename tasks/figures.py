@@ -25,7 +25,8 @@ def histogram(values: Mapping[str, Sequence[int]], xlabel: str, title: str, path
         if len(numbers):
             axes.hist(numbers, bins=bins, histtype="step", linewidth=1.5, label=f"{name} ({len(numbers):,})")
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="count", title=title)
-    axes.legend(fontsize=8)
+    if any(len(numbers) for numbers in values.values()):
+        axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return save(figure, path)
 

@@ -19,6 +19,7 @@ from tasks.journal import KEY_CHARACTERS, Journal
 from tasks.recipe import Recipe, as_params
 from tasks.register import read_decision
 from tasks.report import NightReport
+from tasks.services import MLFLOW_PORT, running_url
 from tasks.settings import Settings
 from tasks.sources import resolve
 from tasks.stage import Night
@@ -116,6 +117,7 @@ def conclude(night: Night, records: Sequence[StageRecord]) -> NightReport:
         home=night.home,
         export=by_stage["register"].path / "model",
         tracking_uri=night.tracking_uri,
+        tracking_ui=tracking_ui(night.tracking_uri),
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),
     )
@@ -133,21 +135,27 @@ def conclude(night: Night, records: Sequence[StageRecord]) -> NightReport:
     return report
 
 
+def tracking_ui(tracking_uri: str) -> str:
+    """The tracking server itself, or the one that `make up` starts over a local store."""
+    if tracking_uri.startswith("http"):
+        return tracking_uri
+    return running_url("mlflow") or f"http://127.0.0.1:{MLFLOW_PORT}"
+
+
 def promote_version(version: int | None) -> str:
     """Move the champion alias by hand, to `version` or back to the previous champion; says what was done."""
     settings = Settings.load()
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     with journal.lease("by hand"):
-        before = store.holder_of(CHAMPION)
+        before = store.version_of(CHAMPION)
         if version is None:
-            previous = store.holder_of(PREVIOUS)
-            if previous is None:
+            version = store.version_of(PREVIOUS)
+            if version is None:
                 raise NightStopped("there is no previous champion to go back to; name a version")
-            version = previous.version
         if not store.has_version(version):
             raise NightStopped(f"there is no version {version} of the model; the tracking UI lists the versions")
         store.make_champion(version, "by hand")
-        said = f"champion is version {version}, before it was {before.version if before else 'none'}"
-        journal.note(event="promoted by hand", version=version, before=before.version if before else None)
+        said = f"champion is version {version}, before it was {before or 'none'}"
+        journal.note(event="promoted by hand", version=version, before=before)
         log.info(said)
         return said

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from model.config import DataConfig, ModelConfig, TrainConfig, require
+from model.config import STRICT, DataConfig, ModelConfig, TrainConfig, require
 from tasks.errors import NightStopped
 
 DEPLOYMENTS = Path(__file__).resolve().parent.parent / "prefect.yaml"
@@ -22,6 +22,8 @@ ENTRYPOINT = "flows.retrain_nightly:retrain_nightly"
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """Raw jsonl, and what it is called in every report and metric."""
+
+    __pydantic_config__ = STRICT
 
     name: str
     kind: Literal["pretrain", "chat"]
@@ -36,6 +38,8 @@ class SourceConfig:
 @dataclass(frozen=True, kw_only=True)
 class ValidateConfig:
     """How much dirt is bearable."""
+
+    __pydantic_config__ = STRICT
 
     max_bad_share: float = 0.05
     """Quarantined lines over all lines; above it the night stops before anything is trained."""
@@ -54,6 +58,8 @@ class ValidateConfig:
 class SplitConfig:
     """Which rows are never trained on."""
 
+    __pydantic_config__ = STRICT
+
     val_share: float = 0.02
     salt: str = "nightschool"
     """Another salt gives another validation side; keep it, or nights stop being comparable."""
@@ -68,6 +74,8 @@ class SplitConfig:
 class EvaluateConfig:
     """What is asked of a model besides its score."""
 
+    __pydantic_config__ = STRICT
+
     prompts: tuple[str, ...] = ("Hello!", "How are you doing today?", "What do you like to do for fun?")
     max_new_tokens: int = 32
     temperature: float = 0.5
@@ -76,6 +84,8 @@ class EvaluateConfig:
 @dataclass(frozen=True, kw_only=True)
 class PromoteConfig:
     """What counts as evidence that the challenger is better than the champion."""
+
+    __pydantic_config__ = STRICT
 
     confidence: float = 0.95
     """One-sided confidence that the challenger needs fewer bits per byte on the same documents."""
@@ -95,6 +105,8 @@ class PromoteConfig:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One night. The defaults are the small CPU recipe; prefect.yaml holds the named ones."""
+
+    __pydantic_config__ = STRICT
 
     name: str
     sources: tuple[SourceConfig, ...]
@@ -165,7 +177,8 @@ def recipe_from(content: Mapping[str, Any]) -> Recipe:
         return TypeAdapter(Recipe).validate_python(content)
     except ValidationError as error:
         problems = [f"  {'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg']}" for e in error.errors()]
-        raise NightStopped("the recipe is not valid:\n" + "\n".join(problems[:10])) from None
+        more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise NightStopped("\n".join(["the recipe is not valid:", *problems[:10], *more])) from None
 
 
 def recipe_names(path: Path = DEPLOYMENTS) -> list[str]:
@@ -192,7 +205,10 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
         key, separator, value = pair.partition("=")
         if not separator:
             raise NightStopped(f"--set takes key.path=value, not {pair!r}")
-        overrides[key] = read_value(value)
+        try:
+            overrides[key] = read_value(value)
+        except yaml.YAMLError as error:
+            raise NightStopped(f"--set {key}: {value!r} is no YAML value: {str(error).splitlines()[0]}") from None
     return overrides
 
 

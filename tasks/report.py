@@ -21,6 +21,8 @@ class NightReport:
     home: Path
     export: Path
     tracking_uri: str
+    tracking_ui: str
+    """Where the tracking runs can be looked at."""
     run_id: str
     experiment_id: str
 
@@ -53,7 +55,7 @@ class NightReport:
         return "\n".join(lines)
 
     def as_markdown(self) -> str:
-        """For Prefect and MLflow. Runs are linked below the UI that `make up` starts."""
+        """For Prefect and MLflow, with links to the tracking runs."""
         lines = [
             f"# Night {self.recipe} {self.key}",
             "",
@@ -72,8 +74,7 @@ class NightReport:
         return "\n".join([*lines, ""])
 
     def link(self, run_id: str) -> str:
-        ui = self.tracking_uri if self.tracking_uri.startswith("http") else "http://127.0.0.1:5000"
-        return f"[{run_id[:8]}]({ui}/#/experiments/{self.experiment_id}/runs/{run_id})"
+        return f"[{run_id[:8]}]({self.tracking_ui}/#/experiments/{self.experiment_id}/runs/{run_id})"
 
 
 def one_line(text: str) -> str:

@@ -25,6 +25,7 @@ from tasks.settings import Settings, child_environment
 PROJECT = Path(__file__).resolve().parent.parent
 POOL = "nightschool"
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+"""Preferred; another free one is taken if something listens there."""
 READY_TIMEOUT_SECONDS = 120
 CLIENT_SETTINGS = PROJECT / "prefect.toml"
 """Prefect reads it in the project folder, so that `prefect deployment run …` finds the server without variables."""
@@ -61,12 +62,9 @@ def read_services(home: Path) -> list[Service]:
     return [service for service in written if service.process()]
 
 
-def running_prefect_api() -> str:
-    """Address of the Prefect server of `make up`, or nothing."""
-    for service in read_services(Settings.load().home):
-        if service.name == "prefect":
-            return f"{service.url}/api"
-    return ""
+def running_url(name: str) -> str:
+    """Address of a service of `make up` that runs, or nothing."""
+    return next((service.url for service in read_services(Settings.load().home) if service.name == name), "")
 
 
 def free_port(preferred: int = 0) -> int:

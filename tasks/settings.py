@@ -10,7 +10,6 @@ PROCESS = {
     # Threads that wait for each other sleep instead of spinning: with anything else on the machine, spinning threads
     # take the core that the last one needs, and training runs at a sixth of its speed (docs/log.md).
     "OMP_WAIT_POLICY": "PASSIVE",
-
     "DO_NOT_TRACK": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -23,6 +22,7 @@ PROCESS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "nightschool",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """Telemetry off, our logs to Prefect, threads polite. A value the user has set already stays."""
@@ -67,4 +67,7 @@ class Settings:
     def load(cls) -> Settings:
         """NIGHTSCHOOL_HOME (default ./store) and MLFLOW_TRACKING_URI (default SQLite under the home)."""
         home = Path(os.environ.get("NIGHTSCHOOL_HOME") or "store").expanduser().absolute()
-        return cls(home, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+        if uri.startswith("sqlite:///"):
+            uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+        return cls(home, uri)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -55,7 +56,7 @@ def locate(source: SourceConfig, home: Path) -> list[Path]:
     if "://" in location:
         return bring_remote(source, downloads)
     path = Path(location).expanduser().absolute()
-    if not glob.has_magic(location):
+    if path.is_file() or not glob.has_magic(location):
         return [path] if path.is_file() else []
     return sorted(found for found in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if found.is_file())
 
@@ -67,8 +68,9 @@ def bring_remote(source: SourceConfig, downloads: Path) -> list[Path]:
         remotes = sorted(filesystem.glob(pattern)) if glob.has_magic(pattern) else [pattern]
         found = []
         for remote in remotes:
-            state = digest_of([source.location, str(remote), str(filesystem.ukey(remote))])[:12]
-            local = downloads / source.name / state / Path(remote).name
+            # `info` holds what the remote says of its state (ETag, date, size); `ukey` of http is the address alone.
+            state = digest_of({key: str(value) for key, value in filesystem.info(remote).items()})[:12]
+            local = downloads / source.name / state / Path(urlsplit(str(remote)).path).name
             if not local.exists():
                 local.parent.mkdir(parents=True, exist_ok=True)
                 beside = local.with_name(f"{local.name}.partial")
@@ -77,7 +79,7 @@ def bring_remote(source: SourceConfig, downloads: Path) -> list[Path]:
                 beside.rename(local)
             found.append(local)
         return found
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # each filesystem brings errors of its own; all mean that the source is not to be had
         raise NightStopped(f"source {source.name}: {source.location} cannot be read: {error}") from error
 
 

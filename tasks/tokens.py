@@ -79,13 +79,13 @@ def pack_rows(rows: pl.DataFrame, tokenizer: Tokenizer, max_tokens: int, fingerp
 
 
 def write_packed(packed: Packed, folder: Path, name: str) -> None:
-    """`<name>.arrow`, one record batch of fixed-size lists, and `<name>.segments.parquet`."""
+    """`<name>.arrow`, a stream of one record batch of fixed-size lists, and `<name>.segments.parquet`."""
     columns = {
         column: pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), packed.tokens.sequence_length_tokens)
         for column, array in arrays_of(packed.tokens).items()
     }
     table = pa.record_batch(list(columns.values()), names=list(columns))
-    with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_batch(table)
     packed.segments.write_parquet(folder / f"{name}.segments.parquet")
 
@@ -97,9 +97,9 @@ def arrays_of(tokens: PackedTokens) -> dict[str, np.ndarray]:
 def open_packed(ref: Ref, kind: str, side: str) -> PackedTokens:
     """Packed rows, memory-mapped."""
     path = ref.path / f"{kind}.{side}.arrow"
-    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    batch = pa.ipc.open_stream(pa.memory_map(str(path))).read_next_batch()
     input_ids, labels, segment_ids = (
-        batch.column(i).flatten().to_numpy().reshape(batch.num_rows, -1) for i in range(batch.num_columns)
+        column.flatten().to_numpy().reshape(batch.num_rows, column.type.list_size) for column in batch.columns
     )
     return PackedTokens(input_ids, labels, segment_ids, fingerprint=f"{ref.digest}/{kind}.{side}")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
@@ -18,12 +18,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from tasks.artifacts import Ref
+from tasks.errors import NightStopped
 
 EXPERIMENT = "nightschool"
 MODEL = "nightschool"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 BUFFERED_METRICS = 500
 log = logging.getLogger("nightschool")
+T = TypeVar("T")
 
 
 class Tracker(Protocol):
@@ -126,7 +128,23 @@ class MlflowTracker:
         if self._monitor:
             self._monitor.finish()
         self._flush()
-        self._client.set_terminated(self.run_id, status)
+        try:
+            self._client.set_terminated(self.run_id, status)
+        except MlflowException as error:
+            log.warning("tracking store did not answer, run %s stays open: %s", self.run_id, str(error)[:200])
+
+
+def known(ask: Callable[..., T], *arguments: str) -> T | None:
+    """What the store answers, None if it knows no such thing. A store that is away is not one that does not know.
+
+    Raises NightStopped then: a night that took silence for "there is no champion" would promote anything.
+    """
+    try:
+        return ask(*arguments)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise NightStopped(f"the tracking store did not answer: {error}; nothing was promoted") from error
 
 
 @dataclass(frozen=True)
@@ -165,16 +183,15 @@ class Store:
 
     def reopen(self, run_id: str) -> bool:
         """Set a run running again; False if the store does not know it."""
-        try:
-            self._client.update_run(run_id, status="RUNNING")
-        except MlflowException:
+        if known(self._client.get_run, run_id) is None:
             return False
+        self._client.update_run(run_id, status="RUNNING")
         return True
 
     def close_orphans(self, home: Path) -> int:
         """Mark runs of this home that a dead process left RUNNING as KILLED. Call it while holding the lease."""
-        wanted = f"attributes.status = 'RUNNING' and tags.`nightschool.home` = '{home}'"
-        orphans = self._client.search_runs([self.experiment_id()], wanted)
+        open_runs = self._client.search_runs([self.experiment_id()], "attributes.status = 'RUNNING'", max_results=1_000)
+        orphans = [run for run in open_runs if run.data.tags.get("nightschool.home") == str(home)]
         for run in orphans:
             self._client.set_terminated(run.info.run_id, "KILLED")
         return len(orphans)
@@ -182,21 +199,21 @@ class Store:
     def tracker(self, run_id: str, system_metrics: bool = False) -> MlflowTracker:
         return MlflowTracker(self.tracking_uri, run_id, system_metrics)
 
-    def url(self, run_id: str, ui: str) -> str:
-        """Where a run is shown, below the address of the user interface."""
-        return f"{ui}/#/experiments/{self.experiment_id()}/runs/{run_id}"
+    def version_of(self, alias: str) -> int | None:
+        """Number of the version that holds an alias."""
+        found = known(self._client.get_model_version_by_alias, MODEL, alias)
+        return int(found.version) if found else None
 
     def holder_of(self, alias: str) -> ModelVersion | None:
         """The version that holds an alias, with its files on this machine."""
-        try:
-            found = self._client.get_model_version_by_alias(MODEL, alias)
-        except MlflowException:
+        found = known(self._client.get_model_version_by_alias, MODEL, alias)
+        if found is None:
             return None
         folder = Path(mlflow.artifacts.download_artifacts(found.source, tracking_uri=self.tracking_uri))
         return ModelVersion(int(found.version), folder, found.tags.get("nightschool.digest", ""))
 
     def register(self, run_id: str, digest: str, description: str) -> int:
-        """Register the `model` folder of a run's artifacts; a digest that is registered already keeps its version."""
+        """Register the `model` folder of a run's artifacts; done again for the same run it gives the same version."""
         with suppress(MlflowException):
             self._client.create_registered_model(MODEL, description="MoE chat models of the nightly retraining")
         for version in self._client.search_model_versions(f"name='{MODEL}'"):
@@ -208,19 +225,15 @@ class Store:
         return int(created.version)
 
     def has_version(self, version: int) -> bool:
-        try:
-            self._client.get_model_version(MODEL, str(version))
-        except MlflowException:
-            return False
-        return True
+        return known(self._client.get_model_version, MODEL, str(version)) is not None
 
     def set_alias(self, alias: str, version: int) -> None:
         self._client.set_registered_model_alias(MODEL, alias, str(version))
 
     def make_champion(self, version: int, reason: str) -> None:
         """Move the champion alias; the one before becomes `previous`. Raises MlflowException for an unknown version."""
-        before = self.holder_of(CHAMPION)
+        before = self.version_of(CHAMPION)
         self._client.set_model_version_tag(MODEL, str(version), "nightschool.decision", reason[:5_000])
-        if before and before.version != version:
-            self.set_alias(PREVIOUS, before.version)
+        if before and before != version:
+            self.set_alias(PREVIOUS, before)
         self.set_alias(CHAMPION, version)

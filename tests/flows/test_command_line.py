@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flows.__main__ import main
 from tests.tiny_recipe import tiny_content, write_sources
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -105,29 +106,53 @@ def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(arguments: list[str
     assert "validate  reused" in done.stderr
 
 
+def test_a_source_without_a_file_ends_with_code_2(tmp_path: Path) -> None:
+    done = flows(["demo", "--set", "sources.0.location=/no/such/file.jsonl"], tmp_path / "home")
+    assert done.returncode == 2
+    assert "source conversations: nothing found at /no/such/file.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("mistake", "said"),
     [
         (["nope"], "no recipe 'nope'; prefect.yaml has demo, small, nightly, minimind-moe"),
         (["demo", "--set", "pretrain.lr=1"], "no setting 'pretrain.lr': 'lr' is none of num_tokens"),
         (["demo", "--set", "model.num_experts_per_tok=1"], "the router would never learn"),
-        (
-            ["demo", "--set", "sources.0.location=/no/such/file.jsonl"],
-            "source conversations: nothing found at /no/such",
-        ),
+        (["demo", "--set", "pretrain"], "--set takes key.path=value, not 'pretrain'"),
     ],
 )
-def test_mistakes_end_with_code_2_and_say_the_cure(arguments: list[str], said: str, tmp_path: Path) -> None:
-    done = flows(arguments, tmp_path / "home")
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_mistakes_end_with_code_2_and_say_the_cure(
+    mistake: list[str], said: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(mistake) == 2
+    assert said in capsys.readouterr().err
+    assert not (home / "data").exists()
 
 
-def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(arguments: list[str], tmp_path: Path) -> None:
-    done = flows([*arguments, "--dry-run"], tmp_path / "home")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("wrong", [["promote"], ["demo", "3"], []])
+def test_a_wrong_call_shows_the_usage(wrong: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(wrong)
+    assert stop.value.code == 2
+    assert "usage: python -m flows" in capsys.readouterr().err
+
+
+def test_promoting_by_hand_without_a_model_says_so(
+    home: Path, prefect_server: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rollback"]) == 2
+    assert "no previous champion" in capsys.readouterr().err
+    assert main(["promote", "7"]) == 2
+    assert "no version 7" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(
+    arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--dry-run"]) == 0
+    said = capsys.readouterr().out
     for part in ("num_tokens: 3072", "parameters", "active", "12 steps of 256 tokens", "memory", "disk"):
-        assert part in done.stdout
-    assert not (tmp_path / "home" / "data").exists()
-    assert not (tmp_path / "home" / "mlflow").exists()
+        assert part in said
+    assert not (home / "data").exists()
+    assert not (home / "mlflow").exists()

@@ -60,11 +60,12 @@ def test_a_path_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_pattern_is_its_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "data", "b.jsonl", "a10.jsonl", "a9.jsonl", "c.txt", "deep/d.jsonl")
+    names = [f"{number * 7 % 20}.jsonl" for number in range(20)]
+    write(tmp_path / "data", *names, "c.txt", "deep/d.jsonl")
     (tmp_path / "data" / "folder.jsonl").mkdir()
     monkeypatch.chdir(tmp_path)
     for pattern in (tmp_path / "data" / "*.jsonl", "data/*.jsonl", "d?ta/*.jsonl"):
-        assert [f.path.name for f in found(pattern, tmp_path)] == ["a10.jsonl", "a9.jsonl", "b.jsonl"]
+        assert [f.path.name for f in found(pattern, tmp_path)] == sorted(names)
     assert [f.path.name for f in found("data/**/d.jsonl", tmp_path)] == ["d.jsonl"]
 
 

@@ -189,12 +189,14 @@ def test_packed_rows_are_mapped_not_read(tmp_path: Path) -> None:
     assert not opened.segment_ids.any()
 
 
-def test_other_arrow_readers_open_the_file(tmp_path: Path) -> None:
+def test_datasets_opens_the_file(tmp_path: Path) -> None:
+    import datasets
+
     packed = written(tmp_path / "tokens", text_rows(TEXTS))
-    table = pl.read_ipc(tmp_path / "tokens" / "pretrain.val.arrow")
-    assert table.columns == ["input_ids", "labels", "segment_ids"]
-    for name in table.columns:
-        assert table[name].to_list() == getattr(packed.tokens, name).tolist()
+    table = datasets.Dataset.from_file(str(tmp_path / "tokens" / "pretrain.val.arrow"))
+    assert table.column_names == ["input_ids", "labels", "segment_ids"]
+    for name in table.column_names:
+        assert table[:][name] == getattr(packed.tokens, name).tolist()
 
 
 @pytest.mark.parametrize("rows", [text_rows([]), chat_rows([]), chat_rows([[("hello", "world " * 99)]])])

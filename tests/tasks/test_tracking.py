@@ -62,7 +62,7 @@ def test_everything_said_appears_in_the_run(store: Store, tmp_path: Path) -> Non
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "tokens-0123"
     assert run.data.params["stage.kept"] == "3"
-    assert set(run.data.params["long"]) == {"x"}
+    assert run.data.params["long"] == "x" * 6_000
     assert run.data.metrics == {"val/bpb": 2.5, "train/loss": 4.0, "train/lr": 0.1}
     assert run.data.tags["nightschool.model"] == "challenger"
     assert run.data.tags["nightschool.stage"] == "tokens"
@@ -99,7 +99,6 @@ def test_runs_lie_in_one_experiment_with_artifacts_below_the_home(store: Store, 
     assert run.info.experiment_id == run_of(store, parent).info.experiment_id == store.experiment_id()
     assert MlflowClient(store.tracking_uri).get_experiment(run.info.experiment_id).name == EXPERIMENT
     assert run.info.artifact_uri.startswith((tmp_path / "mlflow" / "artifacts").as_uri())
-    assert store.url(child, "http://ui").endswith(f"/{run.info.experiment_id}/runs/{child}")
 
 
 def test_a_full_buffer_is_sent_before_the_end(store: Store) -> None:
