@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESS = {
-    # Threads that wait for each other sleep instead of spinning: with anything else on the machine, spinning threads
-    # take the core that the last one needs, and training runs at a sixth of its speed (docs/log.md).
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # Threads that wait for each other spin a thousandth of OpenMP's patience, then sleep: with anything else on the
+    # machine, spinning threads take the core that the last one needs, and training crawls (docs/log.md).
+    "GOMP_SPINCOUNT": "1000",
     "DO_NOT_TRACK": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
