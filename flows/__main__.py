@@ -90,7 +90,6 @@ def print_our_messages() -> None:
     """Our log lines go to the terminal as they are."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
-    log.setLevel(logging.INFO)
     log.addHandler(handler)
     log.propagate = False
 

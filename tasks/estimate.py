@@ -70,7 +70,8 @@ def estimate(recipe: Recipe) -> str:
     device = best_device().type
     lines += [
         f"time       about {duration(total)} of training on this machine ({device}), data and evaluation on top",
-        f"memory     about {memory / 2**30:.1f} GiB for weights, optimizer and activations",
+        f"memory     about {memory / 2**30:.1f} GiB for weights, optimizer and activations, and about 2 GiB "
+        "for the libraries and the built-in text",
         f"disk       about {disk / 2**30:.2f} GiB for checkpoints and exports",
     ]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from prefect import get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from tasks.artifacts import StageRecord, code_version, digest_of, plain
+from tasks.artifacts import LOGS, StageRecord, code_version, digest_of, plain
 from tasks.errors import Interrupted, NightStopped, PlainMessages
 from tasks.evaluate import read_samples
 from tasks.journal import KEY_CHARACTERS, Journal
@@ -35,7 +35,7 @@ def open_night(recipe: Recipe) -> Iterator[Night]:
     A night is named by the digest of recipe, raw bytes and code. Running the same night again goes on in the same
     parent run, so an interruption does not leave two halves to compare.
     """
-    plain_messages_only()
+    prepare_logging()
     settings = Settings.load()
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     with journal.lease(recipe.name) as token:
@@ -63,8 +63,9 @@ def open_night(recipe: Recipe) -> Iterator[Night]:
             store.tracker(run_id).close(status)
 
 
-def plain_messages_only() -> None:
-    """Keep Prefect from printing a traceback for what already is a clear message."""
+def prepare_logging() -> None:
+    """Let our messages through to Prefect, and keep it from adding a traceback to what already is a clear message."""
+    log.setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logger = logging.getLogger(name)
         if not any(isinstance(f, PlainMessages) for f in logger.filters):
@@ -121,18 +122,29 @@ def conclude(night: Night, records: Sequence[StageRecord]) -> NightReport:
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),
     )
-    if not all(record.reused for record in records):
+    summary = night.home / "nights" / f"{night.recipe.name}@{night.key[:KEY_CHARACTERS]}.md"
+    if not summary.exists() or not all(record.reused for record in records):
         tracker = night.store.tracker(night.run_id)
         tracker.metrics({key: value for record in records for key, value in record.figures.items()})
+        for stage in ("pretrain", "sft"):
+            for step, point in curve_of(by_stage[stage]):
+                tracker.metrics(point, step=step)
         tracker.tags({f"nightschool.stage.{r.stage}": r.run_id for r in records})
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
-        summary = night.home / "nights" / f"{night.recipe.name}@{night.key[:KEY_CHARACTERS]}.md"
         summary.write_text(report.as_markdown(), encoding="utf-8")
         tracker.artifact(summary)
         tracker.close("RUNNING")
     if FlowRunContext.get() is not None:
         create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
     return report
+
+
+def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:
+    """A training stage's curves under names of the night, so that nights overlay without opening their stages."""
+    names = {"train/loss_ema": f"{record.stage}/loss_ema", "val/bpb": f"{record.stage}/bpb"}
+    for line in (record.path / LOGS / "curve.jsonl").read_text().splitlines():
+        point = json.loads(line)
+        yield point["step"], {name: point[key] for key, name in names.items() if key in point}
 
 
 def tracking_ui(tracking_uri: str) -> str:

@@ -96,6 +96,19 @@ def test_one_parent_run_a_night_and_a_child_a_stage(lived: Lived) -> None:
     assert all(child.data.tags["prefect.task_run_id"] for child in children)
 
 
+def test_nights_overlay_without_opening_their_stages(lived: Lived) -> None:
+    for report in (lived.first, lived.second):
+        for stage, record in (("pretrain", report.records[3]), ("sft", report.records[4])):
+            [child] = runs(lived, f"attributes.run_id = '{record.run_id}'")
+            of_stage = [
+                (m.step, m.value) for m in lived.client.get_metric_history(child.info.run_id, "val/bpb") if m.step
+            ]
+            of_night = [
+                (m.step, m.value) for m in lived.client.get_metric_history(report.run_id, f"{stage}/bpb") if m.step
+            ]
+            assert of_night == of_stage != []
+
+
 def artifacts(lived: Lived, stage: str) -> set[str]:
     [run] = runs(lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}' and tags.`nightschool.stage` = '{stage}'")
     client = lived.client

@@ -89,6 +89,9 @@ def test_a_run_on_the_worker_completes_and_is_tracked(copy: Copy, tmp_path: Path
     [night] = httpx.post(f"{url}/api/2.0/mlflow/runs/search", json=search).json()["runs"]
     assert night["info"]["status"] == "FINISHED"
     assert "val/bpb" in {metric["key"] for metric in night["data"]["metrics"]}
+    wanted = {"logs": {"level": {"ge_": 20}}, "limit": 200}
+    logs = httpx.post(f"{addresses(copy.said)['Prefect']}/api/logs/filter", json=wanted).json()
+    assert any(line["name"] == "nightschool" and "bits per byte" in line["message"] for line in logs)
 
 
 def test_up_again_starts_nothing_twice(copy: Copy) -> None:
