@@ -58,7 +58,7 @@ def decide(challenger: pl.DataFrame, champion: pl.DataFrame | None, config: Prom
     return Decision(
         promoted,
         f"{verdict}: {difference:+.4f} bits per byte against the champion on {len(bits):,} documents, upper "
-        f"{config.confidence:.0%} bound {upper:+.4f}, needed below {-config.min_gain_bpb:+.4f}",
+        f"{config.confidence:.0%} bound {upper:+.4f}, needed below {0.0 - config.min_gain_bpb:+.4f}",
         difference,
         upper,
     )

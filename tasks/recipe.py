@@ -33,6 +33,8 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"source name {self.name!r} may hold letters, digits, - and _ alone")
+        if self.name in ("pretrain", "chat"):
+            raise ValueError(f"source name {self.name!r} is a kind; metrics could not tell the two apart")
 
 
 @dataclass(frozen=True, kw_only=True)

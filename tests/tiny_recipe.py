@@ -32,7 +32,7 @@ def tiny_content(paths: dict[str, Path]) -> dict[str, Any]:
         "name": "tiny",
         "sources": [
             {"name": "text", "kind": "pretrain", "location": str(paths["text"])},
-            {"name": "chat", "kind": "chat", "location": str(paths["chat"])},
+            {"name": "talk", "kind": "chat", "location": str(paths["chat"])},
         ],
         "split": {"val_share": 0.1},
         "data": {"sequence_length_tokens": 64},
