@@ -37,7 +37,8 @@ from tasks.tokens import open_packed, open_segments
 
 MODEL_CONFIG = "model.json"
 CHECKPOINTS = "checkpoints"
-EMA_WEIGHT = 0.95
+EMA_WEIGHT, EMA_STEPS = 0.95, 100
+"""Weight of the past, and how many steps back it still counts: 0.95^100 is half a percent."""
 log = logging.getLogger("nightschool")
 
 
@@ -93,8 +94,9 @@ class Curve:
         with self.path.open("a") as stream:
             stream.write(json.dumps(self.points[-1]) + "\n")
 
-    def values(self, key: str) -> list[float]:
-        return [point[key] for point in self.points if key in point]
+    def values(self, key: str, last: int = 0) -> list[float]:
+        """A metric over all points, or over the `last` ones."""
+        return [point[key] for point in self.points[-last:] if key in point]
 
 
 @dataclass(frozen=True)
@@ -201,9 +203,8 @@ def run_training(
             for step in train(state, tokens, config):
                 last = step.number == num_steps
                 metrics = step.as_metrics()
-                metrics["train/loss_ema"] = float(
-                    smoothed([*curve.values("train/loss")[-100:], step.loss], EMA_WEIGHT)[-1]
-                )
+                recent_losses = [*curve.values("train/loss", last=EMA_STEPS), step.loss]
+                metrics["train/loss_ema"] = float(smoothed(recent_losses, EMA_WEIGHT)[-1])
                 if step.number % config.eval_every_steps == 0 or last:
                     metrics |= validator.metrics(state.model)
                 recent = 0.98 * recent + step.counts_LE
