@@ -11,7 +11,7 @@ run: $(READY)  ## the whole chain on the built-in corpus
 	@$(BIN)/python -m flows $(RECIPE)
 
 test: $(READY)  ## the proof, in minutes
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow" --durations=12 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-all: $(READY)  ## with the slow proofs
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90

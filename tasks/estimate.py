@@ -13,7 +13,7 @@ from model.trainer import TrainState, train_step
 from tasks.recipe import Recipe
 from tasks.training import best_device, keep_freed_memory
 
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = 2.5
 BYTES_PER_PARAMETER = 16
 """fp32 weight and gradient, two moments of AdamW."""
 BYTES_PER_CHECKPOINTED_PARAMETER = 12

@@ -81,7 +81,7 @@ def test_bad_data_ends_with_code_2_and_one_message(arguments: list[str], tmp_pat
 
 
 def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(arguments: list[str], tmp_path: Path) -> None:
-    longer = [*arguments, "--set", "pretrain.num_tokens=400000"]
+    longer = [*arguments, "--set", "pretrain.num_tokens=60000"]
     command = [sys.executable, "-m", "flows", *longer]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(tmp_path / "home"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,

@@ -118,7 +118,7 @@ def test_a_position_is_a_share(row_id: str, salt: str) -> None:
 
 def night(store: Store, home: Path, val_share: float) -> Night:
     """A night that holds the newest token of its home."""
-    sources = [{"name": kind, "kind": kind, "location": "x"} for kind in KINDS]
+    sources = [{"name": f"{kind}-rows", "kind": kind, "location": "x"} for kind in KINDS]
     recipe = recipe_from({"name": "test", "sources": sources, "split": {"val_share": val_share}})
     with Journal(home).lease("test") as token:
         return Night(recipe, "key", home, store.tracking_uri, store.start_run("night", {}), token)
