@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= demo
 
-.PHONY: run test test-all up down bench lint
+.PHONY: run test test-all up down bench bench-data lint
 
 run: $(READY)  ## the whole chain on the built-in corpus
 	@$(BIN)/python -m flows $(RECIPE)
@@ -24,6 +24,10 @@ down: $(READY)  ## stop what `up` started
 
 bench: $(READY)  ## measurements; results with the machine's facts
 	@$(BIN)/python -m benchmarks.train_step
+
+SIZES ?= 10MB,100MB,1GB
+bench-data: $(READY)  ## the data stages beside the usual way; SIZES=10GB for the largest corpus
+	@$(BIN)/python -m benchmarks.data_room --sizes $(SIZES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,9 +10,10 @@ from flows.prepare_data import prepare_data
 from flows.train_model import train_model
 from tasks.artifacts import CheckpointRef, EvaluationRef
 from tasks.evaluate import evaluate
+from tasks.inspect import champion
 from tasks.night import conclude, open_night
 from tasks.recipe import Recipe
-from tasks.register import champion, register
+from tasks.register import register
 from tasks.report import NightReport
 
 
@@ -29,6 +30,11 @@ def retrain_nightly(recipe: Recipe, overrides: dict[str, Any] | None = None) -> 
             rescored = evaluate(night, ref, prepared.rows, prepared.tokens, label="champion")
             incumbent_scored = EvaluationRef(rescored.path, rescored.digest)
         registered = register(
-            night, trained.model, prepared.tokens, EvaluationRef(scored.path, scored.digest), incumbent_scored
+            night,
+            trained.model,
+            prepared.tokens,
+            EvaluationRef(scored.path, scored.digest),
+            incumbent_scored,
+            prepared.data,
         )
         return conclude(night, [*prepared.records, *trained.records, scored, registered])

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from model.config import IGNORED
-from model.packing import PackedTokens
+from model.order import rows_of_step as rows_of_step
+from model.packing import PackedTokens, ShardedTokens
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,14 @@ class Batch:
         return Batch(self.ids_BT.to(device), self.labels_BT.to(device), self.segment_BT.to(device))
 
 
-def take(tokens: PackedTokens, rows: np.ndarray) -> Batch:
+def take(tokens: PackedTokens | ShardedTokens, rows: np.ndarray) -> Batch:
     """The given rows as tensors."""
-    arrays = (tokens.input_ids[rows], tokens.labels[rows], tokens.segment_ids[rows])
+    taken = tokens.rows(rows)
+    arrays = (taken.input_ids, taken.labels, taken.segment_ids)
     return Batch(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
 
-def rows_of_step(num_rows: int, batch_rows: int, seed: int, step: int) -> np.ndarray:
-    """Row numbers of one optimizer step; each epoch is a permutation of its own, every row once an epoch."""
-    position = np.arange(step * batch_rows, (step + 1) * batch_rows)
-    epoch, offset = position // num_rows, position % num_rows
-    chosen = np.empty(batch_rows, dtype=np.int64)
-    for number in np.unique(epoch):
-        permutation = np.random.default_rng([seed, int(number)]).permutation(num_rows)
-        chosen[epoch == number] = permutation[offset[epoch == number]]
-    return chosen
-
-
-def batch_of_step(tokens: PackedTokens, batch_rows: int, seed: int, step: int) -> Batch:
+def batch_of_step(tokens: PackedTokens | ShardedTokens, batch_rows: int, seed: int, step: int) -> Batch:
     """The batch of optimizer step `step`, counted from 0."""
     if tokens.num_rows == 0:
         raise ValueError("the training side has no packed rows; give the recipe more text or shorter rows")

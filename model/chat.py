@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +14,62 @@ from model.tokenizer import TURN_END, TURN_START, special_id
 Turn = tuple[str, str]
 """(role, content)"""
 
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
-    "{%- if message['role'] == 'assistant' -%}"
-    "{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}"
-    "{%- else -%}"
-    "{{- message['content'] + '<|im_end|>' -}}"
-    "{%- endif -%}"
-    "{{- '\\n' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-)
-"""ChatML, MiniMind's template without its default system prompt; exported with the tokenizer."""
+RenderedTurn = tuple[list[int], list[bool]]
+"""(ids, which of them an assistant must produce)"""
+
+CHAT_TEMPLATE = r"""
+{%- macro text_of(content) -%}
+    {%- if content is string -%}{{- content -}}
+    {%- else -%}{%- for part in content or [] -%}{{- part.text -}}{%- endfor -%}{%- endif -%}
+{%- endmacro -%}
+{%- if tools -%}
+    {{- '<|im_start|>system\n' -}}
+    {%- if messages[0].role == 'system' and text_of(messages[0].content) -%}
+        {{- text_of(messages[0].content) + '\n\n' -}}
+    {%- endif -%}
+    {{- '# Tools\n\nYou may call one or more functions to assist with the user query.\n\n' -}}
+    {{- 'You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n' -}}
+    {%- for tool in tools -%}{{- (tool | tojson) + '\n' -}}{%- endfor -%}
+    {{- '</tools>\n\nFor each function call, return a json object with function name and arguments ' -}}
+    {{- 'within <tool_call></tool_call> XML tags:\n<tool_call>\n' -}}
+    {{- '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- if message.role == 'tool' -%}
+        {%- if loop.first or loop.previtem.role != 'tool' -%}{{- '<|im_start|>user' -}}{%- endif -%}
+        {{- '\n<tool_response>\n' + text_of(message.content) + '\n</tool_response>' -}}
+        {%- if loop.last or loop.nextitem.role != 'tool' -%}{{- '<|im_end|>\n' -}}{%- endif -%}
+    {%- elif message.role == 'assistant' -%}
+        {{- '<|im_start|>assistant\n' -}}
+        {%- generation -%}
+        {%- set reasoning = (message.reasoning_content or '').strip('\n') -%}
+        {%- set content = text_of(message.content) -%}
+        {%- if reasoning -%}
+            {%- set content = content.lstrip('\n') -%}
+            {{- '<think>\n' + reasoning + '\n</think>\n\n' -}}
+        {%- endif -%}
+        {{- content -}}
+        {%- for tool_call in message.tool_calls or [] -%}
+            {%- set function = tool_call.function or tool_call -%}
+            {%- if content or not loop.first -%}{{- '\n' -}}{%- endif -%}
+            {{- '<tool_call>\n{"name": ' + (function.name | tojson) + ', "arguments": ' -}}
+            {{- function.arguments if function.arguments is string else (function.arguments | tojson) -}}
+            {{- '}\n</tool_call>' -}}
+        {%- endfor -%}
+        {{- '<|im_end|>' -}}
+        {%- endgeneration -%}
+        {{- '\n' -}}
+    {%- elif not (tools and loop.first and message.role == 'system') -%}
+        {{- '<|im_start|>' + message.role + '\n' + text_of(message.content) + '<|im_end|>\n' -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}
+"""
+"""ChatML with tools and reasoning as in Qwen3's public chat format, exported with the tokenizer.
+
+Unlike there, no turn gets a system prompt or an empty thought that it does not have, and earlier turns keep their
+reasoning, so a turn's text does not depend on what follows it.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +83,7 @@ class Segment:
         return len(self.inputs)
 
 
-def render_turn(tokenizer: Tokenizer, turn: Turn) -> tuple[list[int], list[bool]]:
+def render_turn(tokenizer: Tokenizer, turn: Turn) -> RenderedTurn:
     """Ids of one turn, and which of them an assistant must produce: its content and the end marker."""
     role, content = turn
     header = f"{role}\n"
@@ -63,45 +107,78 @@ def render_prompt(tokenizer: Tokenizer, turns: list[Turn]) -> list[int]:
 
 
 def render_conversation(tokenizer: Tokenizer, turns: list[Turn], max_tokens: int) -> tuple[list[Segment], int]:
-    """A conversation as segments of at most `max_tokens` slots, and how many windows had to be given up.
+    """A conversation as segments of at most `max_tokens` slots, and how many windows had to be given up."""
+    return cut_conversation([turn[0] for turn in turns], [render_turn(tokenizer, turn) for turn in turns], max_tokens)
 
-    A conversation that does not fit is cut between exchanges, so every answer is learned once and none is cut;
-    each window starts at a user's turn and repeats the system turn. An exchange that alone is too long loses the
-    start of its question; one whose answer alone is too long is given up, and counted for the caller to report.
+
+def cut_conversation(
+    roles: Sequence[str], rendered: Sequence[RenderedTurn], max_tokens: int
+) -> tuple[list[Segment], int]:
+    """Segments of a rendered conversation, and how many windows had to be given up.
+
+    A conversation that does not fit is cut between exchanges, from its end, so every answer is learned once and none
+    is cut. Each window repeats the system turn, and what room it has left holds the end of what was said before, as
+    context that is no target; so all windows but the first are full. An exchange that alone is too long is cut from
+    the left; one whose last answer alone is too long is given up. A conversation without anything to learn has no
+    segment and counts as one window given up.
     """
-    rendered = [render_turn(tokenizer, turn) for turn in turns]
-    system = rendered[:1] if turns and turns[0][0] == "system" else []
-    exchanges: list[list[tuple[list[int], list[bool]]]] = []
-    for turn, item in zip(turns[len(system) :], rendered[len(system) :], strict=True):
-        if turn[0] == "user" or not exchanges:
+    system = list(rendered[:1]) if roles and roles[0] == "system" else []
+    exchanges: list[list[RenderedTurn]] = []
+    for role, item in zip(roles[len(system) :], rendered[len(system) :], strict=True):
+        if role == "user" or not exchanges:
             exchanges.append([])
         exchanges[-1].append(item)
     budget = max_tokens + 1 - sum(len(ids) for ids, _ in system)
-    windows: list[list[tuple[list[int], list[bool]]]] = []
-    used = budget + 1
-    for exchange in exchanges:
-        size = sum(len(ids) for ids, _ in exchange)
-        if used + size > budget:
-            windows.append([])
-            used = 0
-        windows[-1].extend(exchange)
-        used += size
-    segments = [to_segment([*system, *window], max_tokens) for window in windows if has_answer(window)]
-    kept = [segment for segment in segments if segment is not None]
-    return kept, len(segments) - len(kept)
+    sizes = [sum(len(ids) for ids, _ in exchange) for exchange in exchanges]
+    windows: list[range] = []
+    last = len(exchanges)
+    while last:
+        first, used = last - 1, sizes[last - 1]
+        while first and used + sizes[first - 1] <= budget:
+            first -= 1
+            used += sizes[first]
+        windows.insert(0, range(first, last))
+        last = first
+    found: list[Segment | None] = []
+    for window in windows:
+        items = [item for number in window for item in exchanges[number]]
+        if has_answer(items):
+            room = budget - sum(sizes[number] for number in window)
+            found.append(to_segment([*system, *context(exchanges[: window.start], room), *items], max_tokens))
+    kept = [segment for segment in found if segment is not None]
+    return kept, len(found) - len(kept) if found else 1
 
 
-def has_answer(window: list[tuple[list[int], list[bool]]]) -> bool:
+def context(exchanges: Sequence[Sequence[RenderedTurn]], room: int) -> list[RenderedTurn]:
+    """The last `room` ids of what was said, none of them a target."""
+    ids: list[int] = []
+    for exchange in reversed(exchanges):
+        if len(ids) >= room:
+            break
+        ids = [token for tokens, _ in exchange for token in tokens] + ids
+    kept = ids[max(0, len(ids) - room) :] if room > 0 else []
+    return [(kept, [False] * len(kept))] if kept else []
+
+
+def has_answer(window: list[RenderedTurn]) -> bool:
     """Whether a window holds anything to learn; a last question without an answer does not."""
     return any(any(targets) for _, targets in window)
 
 
-def to_segment(items: list[tuple[list[int], list[bool]]], max_tokens: int) -> Segment | None:
-    """Shift by one; drop what does not fit from the left. None if an answer would be cut or nothing is a target."""
-    ids = np.array([token for tokens, _ in items for token in tokens], dtype=np.int64)
-    targets = np.array([flag for _, flags in items for flag in flags], dtype=bool)
-    overflow = max(0, len(ids) - (max_tokens + 1))
-    if targets[:overflow].any() or (overflow and targets[overflow]) or not targets[overflow:].any():
+def to_segment(items: list[RenderedTurn], max_tokens: int) -> Segment | None:
+    """Shift by one; drop what does not fit from the left. None if no answer stays whole.
+
+    What is left of a cut answer is context: its first token would have to be predicted from nothing.
+    """
+    size = sum(len(tokens) for tokens, _ in items)
+    overflow = max(0, size - (max_tokens + 1))
+    ids: list[int] = []
+    targets: list[bool] = []
+    for tokens, flags in items:
+        is_cut = overflow > 0 and any(flags) and len(ids) + flags.index(True) <= overflow
+        ids += tokens
+        targets += [False] * len(flags) if is_cut else flags
+    if not any(targets):
         return None
-    ids, targets = ids[overflow:], targets[overflow:]
-    return Segment(ids[:-1], np.where(targets[1:], ids[1:], IGNORED))
+    kept, learned = np.array(ids[overflow:], dtype=np.int64), np.array(targets[overflow:], dtype=bool)
+    return Segment(kept[:-1], np.where(learned[1:], kept[1:], IGNORED))

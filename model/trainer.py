@@ -23,7 +23,7 @@ from model.batches import Batch, batch_of_step
 from model.config import IGNORED, ModelConfig, TrainConfig
 from model.losses import balance_loss, cross_entropy_sum, expert_counts, router_z_loss
 from model.optim import build_optimizer, learning_rate
-from model.packing import PackedTokens
+from model.packing import PackedTokens, ShardedTokens
 from model.transformer import Transformer
 
 LOGIT_CHUNK_TOKENS = 1024
@@ -167,7 +167,7 @@ def train_step(state: TrainState, batch: Batch, config: TrainConfig, num_steps: 
     )  # fmt: skip
 
 
-def train(state: TrainState, tokens: PackedTokens, config: TrainConfig) -> Iterator[StepMetrics]:
+def train(state: TrainState, tokens: PackedTokens | ShardedTokens, config: TrainConfig) -> Iterator[StepMetrics]:
     """Train from `state.step` to the last step of `config`, yielding after each step.
 
     The batch of a step depends on data, seed and step number alone, so a run that was interrupted and resumed

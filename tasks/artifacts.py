@@ -6,7 +6,10 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,6 +66,8 @@ class StageRecord:
     """The key figure, in words, for the table of the night."""
     seconds: float
     run_id: str
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """SHA-256 of each file but the record and the logs, by path in the folder."""
     reused: bool = field(default=False, compare=False)
 
     def write(self, folder: Path) -> None:
@@ -104,14 +109,43 @@ def digest_files(files: Iterable[tuple[str, Path]]) -> str:
     return digest_of({name: sha256_of(path) for name, path in files})
 
 
-def digest_folder(folder: Path) -> str:
-    """Digest of a stage directory's content: every file but the record and the logs."""
-    files = (
-        (str(path.relative_to(folder)), path)
-        for path in sorted(folder.rglob("*"))
+def file_digests(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """SHA-256 of a stage directory's files: every one but the record and the logs, by path in the folder.
+
+    What is `known` already, of files taken over from an earlier record, is not read again.
+    """
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
         if path.is_file() and path.name != RECORD and path.relative_to(folder).parts[0] != LOGS
     )
-    return digest_files(files)
+    given = known or {}
+    unknown = [name for name in names if name not in given]
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
+        found = dict(zip(unknown, pool.map(lambda name: sha256_of(folder / name), unknown), strict=True))
+    return {name: given[name] if name in given else found[name] for name in names}
+
+
+def take_over(
+    base: StageRecord | None, folder: Path, named: Callable[[str], str | None] = lambda name: name
+) -> dict[str, str]:
+    """Link files of a finished stage into another's folder, `named` says under which name; returns their digests.
+
+    A link costs nothing, and the folders do not need each other afterwards. Where the disk knows no links, files
+    are copied.
+    """
+    taken: dict[str, str] = {}
+    for name, digest in base.files.items() if base else ():
+        if (wanted := named(name)) is None:
+            continue
+        source, target = base.path / name, folder / wanted  # type: ignore[union-attr]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+        taken[wanted] = digest
+    return taken
 
 
 @cache

@@ -85,7 +85,7 @@ def chatterbot_conversations(languages: Callable[[str], bool]) -> Iterator[list[
         if not languages(path.parent.name):
             continue
         for lines in yaml.safe_load(path.read_text(encoding="utf-8")).get("conversations") or []:
-            texts = [str(line).strip() for line in lines if str(line).strip()]
+            texts = [str(line).strip() for line in lines if str(line).strip()] if isinstance(lines, list) else []
             texts = texts[: len(texts) // 2 * 2]
             if texts:
                 yield [("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]

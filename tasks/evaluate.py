@@ -12,13 +12,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from tokenizers import Tokenizer
 
+from data.contamination import CONTAMINATED_FROM
+from data.encode import Encoder
 from model.config import IGNORED
 from model.tokenizer import load_tokenizer, token_byte_lengths
 from tasks.artifacts import CheckpointRef, DatasetRef, EvaluationRef, StageRecord, TokensRef
 from tasks.recipe import EvaluateConfig
-from tasks.split import KINDS, read_rows
+from tasks.split import KINDS, read_rows, read_slices
 from tasks.stage import Night, Outcome, StageRun, run_stage
-from tasks.tokens import pack_rows
+from tasks.tokens import contamination, pack_table
 
 if TYPE_CHECKING:
     from model.transformer import Transformer
@@ -35,7 +37,7 @@ def score_documents(
     """
     from model.evaluate import score  # torch takes seconds to import; a reused stage must not pay
 
-    packed = pack_rows(rows, tokenizer, max_tokens)
+    packed = pack_table(rows, Encoder.of(tokenizer), max_tokens)
     nats = score(model, packed.tokens, precision=precision)
     labels = packed.tokens.labels
     wanted = labels != IGNORED
@@ -81,7 +83,7 @@ def sample_chats(model: Transformer, tokenizer: Tokenizer, config: EvaluateConfi
 
 
 def headline_scores(documents: pl.DataFrame) -> dict[str, float]:
-    """Scores overall, per kind and per source, under their tracking names."""
+    """Scores overall, per kind, source and slice, and of the documents that the train side does not repeat."""
     from tasks.metrics import language_model_metrics
 
     def of(part: pl.DataFrame) -> dict[str, float]:
@@ -89,11 +91,14 @@ def headline_scores(documents: pl.DataFrame) -> dict[str, float]:
 
     overall = of(documents)
     scores = {"val/loss": overall["loss"], "val/perplexity": overall["perplexity"], "val/bpb": overall["bpb"]}
-    for kind in KINDS:
-        scores[f"val/bpb.{kind}"] = of(documents.filter(pl.col("kind") == kind))["bpb"]
-    for (source,), part in sorted(documents.group_by("source")):
-        if part["num_bytes"].sum():
-            scores[f"val/bpb.{source}"] = of(part)["bpb"]
+    slices = pl.concat_str("kind", pl.lit("."), "domain")
+    for key in (pl.col("kind"), pl.col("source"), slices):
+        for (name,), part in sorted(documents.group_by(key.alias("slice"))):
+            if part["num_bytes"].sum():
+                scores[f"val/bpb.{name}"] = of(part)["bpb"]
+    clean = documents.filter(pl.col("contaminated_share") < CONTAMINATED_FROM)
+    if clean["num_bytes"].sum():
+        scores["val/bpb.clean"] = of(clean)["bpb"]
     return scores
 
 
@@ -113,7 +118,11 @@ def evaluate(night: Night, model: CheckpointRef, rows: DatasetRef, tokens: Token
             ).with_columns(kind=pl.lit(kind))
             for kind in KINDS
         )  # fmt: skip
+        facts = contamination(rows, tokens.path).rename({"share": "contaminated_share"})
+        documents = documents.join(facts, on=["row_id", "kind"], how="left", maintain_order="left")
         scores = headline_scores(documents)
+        slices = read_slices(rows.path)
+        run.tracker.params({f"slice.{name.replace('/', '.')}": str(s["version"]) for name, s in slices.items()})
         samples = sample_chats(network, tokenizer, recipe.evaluate)
         documents.write_parquet(run.folder / DOCUMENTS)
         for name, content in ((SAMPLES, samples), (SCORES, scores)):
@@ -129,7 +138,7 @@ def evaluate(night: Night, model: CheckpointRef, rows: DatasetRef, tokens: Token
     return run_stage(
         night,
         "evaluate",
-        inputs={"model": model, "rows": rows, "tokenizer": model.digest if is_exported(model.path) else tokens.digest},
+        inputs={"model": model, "rows": rows, "tokens": tokens},
         config={
             "evaluate": recipe.evaluate,
             "sequence_length_tokens": recipe.data.sequence_length_tokens,

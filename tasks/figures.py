@@ -15,28 +15,34 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def histogram(values: Mapping[str, Sequence[int]], xlabel: str, title: str, path: Path) -> Path:
-    """Step histograms on a logarithmic axis, one line a name."""
+def histogram(counts: Mapping[str, Sequence[int]], xlabel: str, title: str, path: Path) -> Path:
+    """Step histograms on logarithmic axes, one line a name; entry k of `counts` is of values 2^(k-1) to 2^k - 1."""
     figure = Figure(figsize=(8, 4.2))
     axes = figure.subplots()
-    longest = max((max(v) for v in values.values() if len(v)), default=1)
-    bins = np.geomspace(1, longest + 1, 50).tolist()
-    for name, numbers in sorted(values.items()):
-        if len(numbers):
-            axes.hist(numbers, bins=bins, histtype="step", linewidth=1.5, label=f"{name} ({len(numbers):,})")
+    longest = max((int(np.max(np.nonzero(np.array(c))[0])) for c in counts.values() if any(c)), default=1)
+    edges = [0.5, *(2.0**k for k in range(longest + 1))]
+    for name, numbers in sorted(counts.items()):
+        if any(numbers):
+            shown = [*numbers, *[0] * (longest + 1)][: longest + 1]
+            axes.stairs(shown, edges, linewidth=1.5, label=f"{name} ({sum(numbers):,})")
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="count", title=title)
-    if any(len(numbers) for numbers in values.values()):
+    if any(any(numbers) for numbers in counts.values()):
         axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return save(figure, path)
 
 
-def row_length_histogram(lengths: Mapping[str, Sequence[int]], path: Path) -> Path:
-    return histogram(lengths, "bytes of a row", "Row lengths by source, kept rows", path)
+def log2_counts(values: np.ndarray) -> tuple[int, ...]:
+    """How many values are 0, 1, 2 to 3, 4 to 7, …"""
+    return tuple(np.bincount(np.frexp(values)[1], minlength=1).tolist()) if len(values) else ()
 
 
-def token_histogram(lengths: Mapping[str, Sequence[int]], path: Path) -> Path:
-    return histogram(lengths, "tokens of a segment", "Segment lengths after cutting to the row length", path)
+def row_length_histogram(counts: Mapping[str, Sequence[int]], path: Path) -> Path:
+    return histogram(counts, "bytes of a row", "Row lengths by source, valid rows", path)
+
+
+def token_histogram(counts: Mapping[str, Sequence[int]], path: Path) -> Path:
+    return histogram(counts, "tokens of a segment", "Segment lengths after cutting to the row length", path)
 
 
 def smoothed(values: Sequence[float], weight: float = 0.95) -> np.ndarray:

@@ -62,6 +62,29 @@ class Journal:
         fsync_tree(record.path.parent, files=False)
         self.note(event="published", stage=record.stage, key=record.key, digest=record.digest, run_id=record.run_id)
 
+    def newest(self, stage: str, recipe: str) -> StageRecord | None:
+        """What the stage last gave for a recipe, if it is still there: what tonight's data may only have to grow."""
+        try:
+            folder = self.home / "data" / json.loads(self._newest_path(recipe).read_text(encoding="utf-8"))[stage]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return StageRecord.read(folder)
+
+    def remember(self, record: StageRecord, recipe: str) -> None:
+        """Make a record the newest of its stage for a recipe. Only a hint: without it a stage starts anew."""
+        path = self._newest_path(recipe)
+        try:
+            names = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            names = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(names | {record.stage: record.path.name}), encoding="utf-8")
+        beside.rename(path)
+
+    def _newest_path(self, recipe: str) -> Path:
+        return self.home / "newest" / f"{recipe}.json"
+
     def note(self, **entry: object) -> None:
         """Append one line to the journal."""
         line = json.dumps({"at": now(), **entry}, ensure_ascii=False) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from tasks.register import read_decision
 from tasks.report import NightReport
 from tasks.services import MLFLOW_PORT, running_url
 from tasks.settings import Settings
-from tasks.sources import resolve
+from tasks.sources import KnownPiece, resolve
 from tasks.stage import Night
 from tasks.tracking import CHAMPION, PREVIOUS, Store
+from tasks.validate import read_pieces
 
 log = logging.getLogger("nightschool")
 
@@ -41,16 +42,18 @@ def open_night(recipe: Recipe) -> Iterator[Night]:
     with journal.lease(recipe.name) as token:
         if orphans := store.close_orphans(settings.home):
             log.info("%d tracking runs of a night that died were closed", orphans)
-        files = resolve(recipe.sources, settings.home)
+        raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
+        for label, reason in raw.set_aside:
+            log.info("left out  %s: %s", label, reason)
         key = digest_of(
             {
                 "recipe": plain(recipe),
-                "files": [f.digest for f in files],
-                "code": code_version("flows", "tasks", "schemas", "model"),
+                "pieces": [(p.label, p.start, p.digest) for p in raw.pieces],
+                "code": code_version("flows", "tasks", "data", "schemas", "model"),
             }
         )
         run_id = open_parent(settings.home, store, recipe, key)
-        night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token)
+        night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw)
         link_flow_run(night)
         status = "FAILED"
         try:
@@ -61,6 +64,12 @@ def open_night(recipe: Recipe) -> Iterator[Night]:
             raise
         finally:
             store.tracker(run_id).close(status)
+
+
+def known_pieces(journal: Journal, recipe: Recipe) -> list[KnownPiece]:
+    """Pieces that the recipe's last validation knew: of a file that has grown since, only the tail is new."""
+    newest = journal.newest("validate", recipe.name)
+    return [piece.known for piece in read_pieces(newest.path)] if newest else []
 
 
 def prepare_logging() -> None:
@@ -134,9 +143,20 @@ def conclude(night: Night, records: Sequence[StageRecord]) -> NightReport:
         summary.write_text(report.as_markdown(), encoding="utf-8")
         tracker.artifact(summary)
         tracker.close("RUNNING")
+    note = night.home / "nights" / f"{night.recipe.name}@{night.key[:KEY_CHARACTERS]}.json"
+    note_outcome(note, records, report.decision)
     if FlowRunContext.get() is not None:
         create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
     return report
+
+
+def note_outcome(note: Path, records: Sequence[StageRecord], decision: Mapping[str, object]) -> None:
+    """Add to a night's note where its stages lie and which version it made: questions need no tracking server then."""
+    content = json.loads(note.read_text())
+    stages = {record.stage: record.path.name for record in records}
+    beside = note.with_suffix(".tmp")
+    beside.write_text(json.dumps(content | {"stages": stages, "version": decision["version"]}))
+    beside.rename(note)
 
 
 def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:

@@ -13,6 +13,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from model.config import STRICT, DataConfig, ModelConfig, TrainConfig, require
+from schemas.adapters import Format
+from schemas.domain import Domain
+from schemas.filters import FilterConfig
 from tasks.errors import NightStopped
 
 DEPLOYMENTS = Path(__file__).resolve().parent.parent / "prefect.yaml"
@@ -29,12 +32,20 @@ class SourceConfig:
     kind: Literal["pretrain", "chat"]
     location: str
     """A path, a glob, `builtin:NAME`, an http(s), s3 or other fsspec address, or `hub:OWNER/NAME[:SPLIT]`."""
+    format: Format = "minimind"
+    """The shape of a row; `schemas/adapters.py` lists them."""
+    domain: Domain | None = None
+    """What every row of the source is about; without it each row is classified by its text."""
+    weight: float = 1.0
+    """How often a row of the train side is seen in an epoch: 2 is twice, 0.5 is every second row."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.weight <= 100:
+            raise ValueError(f"source {self.name}: weight ({self.weight}) must lie above 0 and up to 100")
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"source name {self.name!r} may hold letters, digits, - and _ alone")
-        if self.name in ("pretrain", "chat"):
-            raise ValueError(f"source name {self.name!r} is a kind; metrics could not tell the two apart")
+        if self.name in ("pretrain", "chat", "clean"):
+            raise ValueError(f"source name {self.name!r} is a kind or a metric; the two could not be told apart")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +56,38 @@ class ValidateConfig:
 
     max_bad_share: float = 0.05
     """Quarantined lines over all lines; above it the night stops before anything is trained."""
+    max_bad_share_per_file: float = 0.5
+    """The same for each file with at least `min_lines_to_judge` lines: one spoilt file cannot hide among good ones."""
+    min_lines_to_judge: int = 100
     max_line_bytes: int = 1 << 20
+    settle_seconds: float = 2.0
+    """A file changed more recently than this is looked at twice; one that still grows is left for the next night."""
+    filters: FilterConfig = field(default_factory=FilterConfig)
 
     def __post_init__(self) -> None:
         problems = []
-        if not 0 <= self.max_bad_share <= 1:
-            problems.append(f"max_bad_share ({self.max_bad_share}) must lie between 0 and 1")
+        for name in ("max_bad_share", "max_bad_share_per_file"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} ({getattr(self, name)}) must lie between 0 and 1")
         if self.max_line_bytes < 1:
             problems.append(f"max_line_bytes ({self.max_line_bytes}) must be at least 1")
         require(problems, "ValidateConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeduplicateConfig:
+    """How alike is too alike. Exact copies, white space aside, are always left out."""
+
+    __pydantic_config__ = STRICT
+
+    near_threshold: float | None = 0.8
+    """Estimated Jaccard similarity of five-word shingles from which rows are near duplicates; null looks for none."""
+    near: Literal["drop", "keep"] = "drop"
+    """Leave near duplicates out, or keep them all on one side."""
+
+    def __post_init__(self) -> None:
+        if self.near_threshold is not None and not 0.5 <= self.near_threshold <= 1:
+            raise ValueError(f"near_threshold ({self.near_threshold}) must lie between 0.5 and 1, or be null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +97,34 @@ class SplitConfig:
     __pydantic_config__ = STRICT
 
     val_share: float = 0.02
+    """Share of clusters of near-duplicate rows that is held out."""
+    val_bytes_per_slice: int = 1_000_000
+    """UTF-8 bytes of text in each frozen validation slice, a kind and domain; what is held out beyond it rests."""
     salt: str = "nightschool"
     """Another salt gives another validation side; keep it, or nights stop being comparable."""
     shuffle_seed: int = 1
 
     def __post_init__(self) -> None:
+        problems = []
         if not 0 < self.val_share < 1:
-            raise ValueError(f"val_share ({self.val_share}) must lie between 0 and 1, both excluded")
+            problems.append(f"val_share ({self.val_share}) must lie between 0 and 1, both excluded")
+        if self.val_bytes_per_slice < 1:
+            problems.append(f"val_bytes_per_slice ({self.val_bytes_per_slice}) must be at least 1")
+        require(problems, "SplitConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """How far tonight's data may be from the champion's."""
+
+    __pydantic_config__ = STRICT
+
+    max_drift_psi: float | None = None
+    """Population stability index of any feature above which the night stops; null reports and goes on."""
+
+    def __post_init__(self) -> None:
+        if self.max_drift_psi is not None and self.max_drift_psi <= 0:
+            raise ValueError(f"max_drift_psi ({self.max_drift_psi}) must be above 0, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +168,10 @@ class Recipe:
     name: str
     sources: tuple[SourceConfig, ...]
     validate: ValidateConfig = field(default_factory=ValidateConfig)
+    deduplicate: DeduplicateConfig = field(default_factory=DeduplicateConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    inspect: InspectConfig = field(default_factory=InspectConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: TrainConfig = field(default_factory=TrainConfig)
     sft: TrainConfig = field(default_factory=TrainConfig)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import CheckpointRef, EvaluationRef, StageRecord, TokensRef
+from data.statistics import STATISTICS
+from tasks.artifacts import CheckpointRef, EvaluationRef, Ref, StageRecord, TokensRef
 from tasks.errors import NightStopped
 from tasks.evaluate import read_documents
+from tasks.inspect import TRAINING_DATA
 from tasks.promotion import Decision, decide
 from tasks.stage import Night, Outcome, StageRun, run_stage
-from tasks.tracking import CHALLENGER, CHAMPION, ModelVersion
+from tasks.tracking import CHALLENGER, CHAMPION
 
 MAX_LOGIT_DIFFERENCE = 1e-3
 DECISION, EXPORT = "decision.json", "model"
-
-
-def champion(night: Night) -> ModelVersion | None:
-    """The version in use, if there is one."""
-    return night.store.holder_of(CHAMPION)
 
 
 def logit_difference(folder: Path) -> float:
@@ -61,12 +59,14 @@ def register(
     tokens: TokensRef,
     scored: EvaluationRef,
     champion_scored: EvaluationRef | None,
+    data: Ref,
 ) -> StageRecord:
-    """Export, register, and move the champion alias if the evidence says so."""
+    """Export, register, and move the champion alias if the evidence says so. `data` is tonight's data report."""
     config = night.recipe.promote
 
     def work(run: StageRun) -> Outcome:
         difference = export(trained, tokens, run.folder / EXPORT)
+        shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
         incumbent = read_documents(champion_scored) if champion_scored else None
         decision = decide(read_documents(scored), incumbent, config)
         run.tracker.artifact(run.folder / EXPORT, EXPORT)
@@ -83,7 +83,7 @@ def register(
     return run_stage(
         night,
         "register",
-        inputs={"trained": trained, "tokens": tokens, "scored": scored},
+        inputs={"trained": trained, "tokens": tokens, "scored": scored, "data": data},
         config=config,
         code=("model.export", "tasks.promotion", __name__),
         work=work,

@@ -1,83 +1,211 @@
-"""From a source's location to files on this machine, with the digest of their bytes."""
+"""From the locations of a recipe's sources to tonight's pieces of raw files on this machine."""
 
 from __future__ import annotations
 
 import glob
+import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import fsspec
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from model.files import sha256_of
 from tasks.artifacts import digest_of
 from tasks.corpus import MAKERS, build_corpus
 from tasks.errors import NightStopped
+from tasks.pieces import TABLES, KnownPiece, Looker, RawFile, state_of
 from tasks.recipe import SourceConfig
 
+__all__ = ["Deferred", "KnownPiece", "Piece", "Resolved", "resolve"]
+
 BUILTIN, HUB = "builtin:", "hub:"
+PIECE_BYTES = 64 << 20
+TABLE_ROWS = 1_000
+"""Rows of a table converted at once."""
+REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """One raw file of a source."""
+class Piece:
+    """The unit of parallel work, and of what later nights need not do again: a range of whole lines."""
 
     source: SourceConfig
     path: Path
     label: str
-    """What reports call it: the file's name, not where this machine keeps it."""
+    """What reports call the file: source and name, not where this machine keeps it."""
+    start: int
+    end: int | None
+    """None: to the end, of a compressed file or of a table that was converted to jsonl."""
+    first_line: int
+    """From 1."""
     digest: str
+    """SHA-256 of the raw bytes from `start` to `end`; of the whole raw file, before conversion, if that is None."""
 
 
-def resolve(sources: Sequence[SourceConfig], home: Path) -> list[SourceFile]:
-    """All files of all sources, in a fixed order. Raises NightStopped for a source without a file."""
-    files = []
+@dataclass(frozen=True)
+class Deferred:
+    """A file, or the end of one, that is not for tonight."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Tonight's raw data."""
+
+    pieces: tuple[Piece, ...]
+    deferred: tuple[Deferred, ...] = ()
+    """Still being written: the next night will see them."""
+    unreadable: tuple[Deferred, ...] = ()
+
+    @property
+    def set_aside(self) -> list[tuple[str, str]]:
+        """(file, reason) of everything that is not for tonight."""
+        return [(item.label, item.reason) for item in (*self.deferred, *self.unreadable)]
+
+
+def resolve(
+    sources: Sequence[SourceConfig], home: Path, known: Sequence[KnownPiece] = (), settle_seconds: float = 0.0,
+    clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep,
+) -> Resolved:  # fmt: skip
+    """Tonight's pieces of all sources, in a fixed order, and what is not for tonight.
+
+    The known pieces of a file are taken over if all of them are as they were, and what follows them is cut anew. A
+    file that changed less than `settle_seconds` ago is looked at again after the rest of them. Raises NightStopped
+    for a source of which no piece is left.
+    """
+    files = [(source, file) for source in sources for file in files_of(source, home)]
+    moving = moving_files([file for _, file in files if not file.is_ours], settle_seconds, clock, sleep)
+    looker = Looker(home / "sources.json", PIECE_BYTES, clock)
+    known_of = defaultdict(list)
+    for piece in known:
+        known_of[piece.source, piece.label].append(piece)
+    pieces: list[Piece] = []
+    deferred, unreadable = [], []
+    for source, file in files:
+        try:
+            found = looker.look(file, known_of[file.source, file.label], file.path in moving)
+            path = as_jsonl(file, found.pieces, home / "downloads")
+        except (OSError, ValueError, pa.ArrowException) as error:
+            unreadable.append(Deferred(file.label, getattr(error, "strerror", None) or str(error)[:200]))
+            continue
+        pieces += [Piece(source, path, file.label, p.start, p.end, p.first_line, p.digest) for p in found.pieces]
+        if found.left:
+            deferred.append(Deferred(file.label, found.left))
+    looker.save()
+    resolved = Resolved(tuple(pieces), tuple(deferred), tuple(unreadable))
     for source in sources:
-        paths = locate(source, home)
-        if not paths:
-            raise NightStopped(f"source {source.name}: nothing found at {source.location}")
-        files += [SourceFile(source, path, f"{source.name}/{path.name}", sha256_of(path)) for path in paths]
-    return files
+        stop_if_nothing_is_left(source, resolved)
+    return resolved
 
 
-def locate(source: SourceConfig, home: Path) -> list[Path]:
-    """Files of one source; what is remote is brought under the home first."""
-    location = source.location
+def stop_if_nothing_is_left(source: SourceConfig, resolved: Resolved) -> None:
+    if any(piece.source.name == source.name for piece in resolved.pieces):
+        return
+    reasons = [f"{label}: {reason}" for label, reason in resolved.set_aside if label.startswith(f"{source.name}/")]
+    more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
+    told = "\n  ".join([*reasons[:REASONS_SHOWN], *more])
+    raise NightStopped(f"source {source.name}: nothing of {source.location} is left for tonight\n  {told}")
+
+
+def files_of(source: SourceConfig, home: Path) -> list[RawFile]:
+    """Files of one source, those that are remote brought here. Raises NightStopped if there is none."""
+    located = locate(source, home)
+    if not located:
+        raise NightStopped(f"source {source.name}: nothing found at {source.location}")
+    is_ours = source.location.startswith((BUILTIN, HUB)) or "://" in source.location
+    ends = shortest_ends([origin for origin, _ in located])
+    return [RawFile(source.name, f"{source.name}/{ends[origin]}", path, is_ours) for origin, path in located]
+
+
+def shortest_ends(paths: Sequence[Path]) -> dict[Path, str]:
+    """For each path the shortest end that no other has: the name, with folders where names are the same."""
+    ends: dict[Path, str] = {}
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        times = Counter(path.parts[-depth:] for path in paths)
+        for path in paths:
+            if path not in ends and times[path.parts[-depth:]] == 1:
+                ends[path] = Path(*path.parts[-depth:]).as_posix()
+    return ends
+
+
+def moving_files(
+    files: Sequence[RawFile], settle_seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> set[Path]:
+    """Files that changed less than `settle_seconds` ago, and again while we waited for the rest of them."""
+    now, rest, young = clock(), 0.0, {}
+    for file in files:
+        with suppress(OSError):  # told where the file is read
+            state = state_of(file.path)
+            age = max(0.0, now - state[1] / 1e9)
+            if age < settle_seconds:
+                young[file.path], rest = state, max(rest, settle_seconds - age)
+    if young:
+        sleep(rest)
+    moving = set(young)
+    for path, state in young.items():
+        with suppress(OSError):
+            moving -= {path} if state_of(path) == state else set()
+    return moving
+
+
+def locate(source: SourceConfig, home: Path) -> list[tuple[Path, Path]]:
+    """Where each file of a source comes from, and where it is on this machine."""
+    location, downloads = source.location, home / "downloads" / source.name
     if location.startswith(BUILTIN):
         name = location.removeprefix(BUILTIN)
         if name not in MAKERS:
             raise NightStopped(f"source {source.name}: no built-in {name!r}, there are {', '.join(MAKERS)}")
-        return [build_corpus(home) / f"{name}.jsonl"]
-    downloads = home / "downloads"
+        path = build_corpus(home) / f"{name}.jsonl"
+        return [(path, path)]
     if location.startswith(HUB):
-        return [bring_from_hub(source, downloads)]
+        path = bring_from_hub(source, downloads)
+        return [(path, path)]
     if "://" in location:
         return bring_remote(source, downloads)
-    path = Path(location).expanduser().absolute()
-    if path.is_file() or not glob.has_magic(location):
-        return [path] if path.is_file() else []
-    return sorted(found for found in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if found.is_file())
+    path = Path(location).expanduser()
+    found = [str(path)] if location and os.path.lexists(path) else []
+    if not found and glob.has_magic(location):
+        found = glob.glob(str(path), recursive=True, include_hidden=True)  # noqa: PTH207 - that skips dead links
+    return [(Path(name).absolute(),) * 2 for name in sorted(set(found))]
 
 
-def bring_remote(source: SourceConfig, downloads: Path) -> list[Path]:
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, made beside its place if it is not there: it is whole or it is not."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.partial")
+        make(beside)
+        beside.rename(path)
+    return path
+
+
+def bring_remote(source: SourceConfig, downloads: Path) -> list[tuple[Path, Path]]:
     """Copy files of an fsspec address, unless the copy here is of the same remote state."""
     try:
         filesystem, pattern = fsspec.core.url_to_fs(source.location)
-        remotes = sorted(filesystem.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+
+        def copy(remote: str, path: Path) -> None:
+            with filesystem.open(remote, "rb", compression=None) as reader, path.open("wb") as writer:
+                shutil.copyfileobj(reader, writer)
+
         found = []
-        for remote in remotes:
+        for remote in sorted(filesystem.glob(pattern)) if glob.has_magic(pattern) else [pattern]:
             # `info` holds what the remote says of its state (ETag, date, size); `ukey` of http is the address alone.
             state = digest_of({key: str(value) for key, value in filesystem.info(remote).items()})[:12]
-            local = downloads / source.name / state / Path(urlsplit(str(remote)).path).name
-            if not local.exists():
-                local.parent.mkdir(parents=True, exist_ok=True)
-                beside = local.with_name(f"{local.name}.partial")
-                with filesystem.open(remote, "rb", compression=None) as reader, beside.open("wb") as writer:
-                    shutil.copyfileobj(reader, writer)
-                beside.rename(local)
-            found.append(local)
+            origin = Path(urlsplit(str(remote)).path)
+            local = made_once(downloads / state / origin.name, partial(copy, remote))
+            found.append((origin, local))
         return found
     except Exception as error:  # each filesystem brings errors of its own; all mean that the source is not to be had
         raise NightStopped(f"source {source.name}: {source.location} cannot be read: {error}") from error
@@ -92,10 +220,54 @@ def bring_from_hub(source: SourceConfig, downloads: Path) -> Path:
         rows = datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # the Hub client raises many kinds; each means that the source is not to be had
         raise NightStopped(f"source {source.name}: {source.location} cannot be loaded: {error}") from error
-    local = downloads / source.name / str(rows._fingerprint) / f"{Path(name).name}.jsonl"
-    if not local.exists():
-        local.parent.mkdir(parents=True, exist_ok=True)
-        beside = local.with_name(f"{local.name}.partial")
-        rows.to_json(str(beside), force_ascii=False)
-        beside.rename(local)
-    return local
+    local = downloads / str(rows._fingerprint) / f"{Path(name).name}.jsonl"
+    return made_once(local, lambda path: rows.to_json(str(path), force_ascii=False))
+
+
+def as_jsonl(file: RawFile, pieces: Sequence[KnownPiece], downloads: Path) -> Path:
+    """The file itself, or a table as jsonl, row by row, made once for the same bytes.
+
+    Raises OSError, ValueError or ArrowException if the table cannot be read.
+    """
+    if file.path.suffix not in TABLES or not pieces:
+        return file.path
+    [whole] = pieces
+    local = downloads / file.source / whole.digest[:16] / f"{file.path.stem}.jsonl"
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            for batch in batches_of(file.path):
+                stream.writelines(lines_of(batch))
+
+    return made_once(local, write)
+
+
+def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
+    """A table in batches of at most TABLE_ROWS rows."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as table:
+            yield from table.iter_batches(TABLE_ROWS)
+        return
+    with pa.memory_map(str(path)) as stream:
+        try:
+            table = pa.ipc.open_file(stream)
+            batches = (table.get_batch(number) for number in range(table.num_record_batches))
+        except pa.ArrowInvalid:  # what the `datasets` library writes
+            batches = pa.ipc.open_stream(stream)
+        for batch in batches:
+            yield from (batch.slice(at, TABLE_ROWS) for at in range(0, batch.num_rows, TABLE_ROWS))
+
+
+def lines_of(batch: pa.RecordBatch) -> list[bytes]:
+    """Rows as lines of JSON. A row that no JSON can hold becomes a line that the reader finds to be no UTF-8."""
+    try:
+        return [orjson.dumps(row, default=str_of, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()]
+    except (UnicodeDecodeError, orjson.JSONEncodeError) as error:
+        if batch.num_rows == 1:
+            return [b"\xff" + repr(str(error)).encode() + b"\n"]
+        return [line for at in range(batch.num_rows) for line in lines_of(batch.slice(at, 1))]
+
+
+def str_of(value: object) -> str:
+    """Text where the table has bytes; anything else that JSON has not as Python writes it."""
+    return value.decode() if isinstance(value, bytes) else str(value)

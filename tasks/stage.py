@@ -10,10 +10,11 @@ from pathlib import Path
 
 from prefect.context import TaskRunContext
 
-from tasks.artifacts import LOGS, Ref, StageRecord, code_version, digest_folder, digest_of, plain
+from tasks.artifacts import LOGS, Ref, StageRecord, code_version, digest_of, file_digests, plain
 from tasks.errors import NightStopped
 from tasks.journal import KEY_CHARACTERS, Journal
 from tasks.recipe import Recipe
+from tasks.sources import Resolved
 from tasks.tracking import Store, Tracker
 
 log = logging.getLogger("nightschool")
@@ -31,6 +32,8 @@ class Night:
     """The night's parent run."""
     token: int
     """Fencing token of the lease."""
+    raw: Resolved
+    """Tonight's raw data, piece by piece."""
 
     @property
     def journal(self) -> Journal:
@@ -61,6 +64,8 @@ class Outcome:
     counts: Mapping[str, int]
     headline: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    taken_over: Mapping[str, str] = field(default_factory=dict)
+    """Digests of files that were linked from an earlier record."""
 
 
 def run_stage(
@@ -93,8 +98,9 @@ def run_stage(
     status = "FAILED"
     try:
         outcome = work(StageRun(working, tracker))
+        files = file_digests(working, outcome.taken_over)
         record = StageRecord(
-            stage=stage, key=key, path=night.journal.stage_folder(stage, key), digest=digest_folder(working),
+            stage=stage, key=key, path=night.journal.stage_folder(stage, key), digest=digest_of(files), files=files,
             config=plain(config), inputs=digests, code_version=version, counts=dict(outcome.counts),
             figures=dict(outcome.figures), headline=outcome.headline, seconds=elapsed(working, started), run_id=run_id,
         )  # fmt: skip
@@ -109,6 +115,35 @@ def run_stage(
     finally:
         tracker.close(status)
     log.info("%-9s %6.1f s   %s", stage, record.seconds, record.headline)
+    return record
+
+
+def grow_stage(
+    night: Night,
+    stage: str,
+    *,
+    rows: Ref,
+    grown_from: str,
+    config: object,
+    code: tuple[str, ...],
+    work: Callable[[StageRun, StageRecord | None], Outcome],
+) -> StageRecord:
+    """Do a data stage, or only what is new of it.
+
+    If tonight's `rows` are earlier rows and more (`grown_from` is the digest of the earlier ones), and this stage
+    made something of those with the same configuration and code, `work` gets that record and adds to it.
+    """
+    newest, version = night.journal.newest(stage, night.recipe.name), code_version(*code)
+    if newest and (newest.config != plain(config) or newest.code_version != version):
+        newest = None
+    if newest and newest.inputs["rows"] == rows.digest:
+        base_digest, base = newest.inputs["base"], None  # found done, whatever it was grown from
+    else:
+        base = newest if newest and grown_from and newest.inputs["rows"] == grown_from else None
+        base_digest = base.digest if base else ""
+    inputs: dict[str, Ref | str] = {"rows": rows, "base": base_digest}
+    record = run_stage(night, stage, inputs=inputs, config=config, code=code, work=lambda run: work(run, base))
+    night.journal.remember(record, night.recipe.name)
     return record
 
 

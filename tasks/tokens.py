@@ -1,190 +1,298 @@
-"""Rows → a tokenizer and packed rows of ids."""
+"""Rows → a tokenizer and packed rows of ids, bucket by bucket."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from tokenizers import Tokenizer
 
-from model.chat import Segment, render_conversation
-from model.config import IGNORED
+from data.contamination import Fingerprints
+from data.encode import Encoder
+from data.parts import KINDS, texts_of
+from data.shards import open_segments as segments_in
+from data.shards import open_shards, segments_frame, shard_paths, write_shard
+from data.sides import Bucket, read_val, train_buckets
+from data.tokenise import Tokenised, TokenJob, pack_rows, tokenise
+from data.workers import run_jobs
+from model.config import IGNORED, DataConfig
 from model.files import sha256_of
-from model.packing import PackedTokens, best_fit_decreasing, document_segments, fill_rows
-from model.tokenizer import END_OF_TEXT, load_tokenizer, special_id, train_tokenizer
-from tasks.artifacts import DatasetRef, Ref, StageRecord
+from model.packing import PackedTokens, Packing, ShardedTokens
+from model.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from tasks.artifacts import DatasetRef, Ref, StageRecord, take_over
 from tasks.errors import NightStopped
-from tasks.figures import token_histogram
-from tasks.split import KINDS, SIDES, read_rows
-from tasks.stage import Night, Outcome, StageRun, run_stage
+from tasks.figures import log2_counts, token_histogram
+from tasks.split import SIDES, train_rows
+from tasks.stage import Night, Outcome, StageRun, grow_stage
 
 TOKENIZER_TRAINING_BYTES = 16 << 20
 """Text is plentiful and merges settle early: more than this changes a vocabulary of 6,400 little and costs minutes."""
-
-
-ENCODED_ROWS = 500
+HUB = "hub:"
+FIGURES, FINGERPRINTS, CONTAMINATED = "figures.json", "validation-ngrams", "contaminated.npy"
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Packed rows of one kind and side, and which document is where."""
+class PackedRows:
+    """Packed rows in memory, and which document is where."""
 
     tokens: PackedTokens
     segments: pl.DataFrame
-    """row, start, length, row_id, source; one line a segment, in order of row and start."""
+    """row, start, length and the columns `row_id` and `source` of the document; in order of row and start."""
     given_up: int
-    """Windows of conversations whose answer alone is longer than a row."""
-
-    @property
-    def fill(self) -> float:
-        """Share of slots that hold a token."""
-        return float((self.tokens.segment_ids != 0).mean()) if self.tokens.num_rows else 0.0
+    """Windows of conversations whose answer alone is longer than a row, or that have none."""
+    packing: Packing
 
 
-def segments_of(rows: pl.DataFrame, tokenizer: Tokenizer, max_tokens: int) -> Iterator[tuple[list[Segment], int]]:
-    """Segments of each row, and how many windows of it were given up."""
-    if "text" in rows.columns:
-        end = special_id(tokenizer, END_OF_TEXT)
-        for part in rows.iter_slices(ENCODED_ROWS):  # an encoding holds a hundred bytes a token
-            for encoding in tokenizer.encode_batch(part["text"].to_list(), add_special_tokens=False):
-                yield document_segments(encoding.ids, end, max_tokens), 0
-    else:
-        for turns in rows["conversations"].to_list():
-            yield render_conversation(tokenizer, [(turn["role"], turn["content"]) for turn in turns], max_tokens)
+def pack_table(rows: pl.DataFrame, encoder: Encoder, max_tokens: int) -> PackedRows:
+    """Encode and pack a small table of rows; a function of the rows, their order and the tokenizer."""
+    packing, given_up = pack_rows(rows, encoder, max_tokens)
+    owners = packing.segments.owners
+    numbers = rows["row"] if "row" in rows.columns else pl.Series(np.arange(len(rows), dtype=np.uint32))
+    documents, sources = numbers.to_numpy()[owners], rows["source"].gather(owners)
+    where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)
+    where = where.with_columns(pl.col("source").cast(pl.String))
+    order = np.lexsort((packing.starts, packing.rows))
+    where = where.with_columns(rows["row_id"].gather(owners[order]))
+    packed = packing.fill_rows(max_tokens, encoder.end_of_text, encoder.id_dtype)
+    return PackedRows(packed, where, int(given_up.sum()), packing)
 
 
-def pack_rows(rows: pl.DataFrame, tokenizer: Tokenizer, max_tokens: int, fingerprint: str = "") -> Packed:
-    """Encode and pack a table of rows; a function of the rows, their order and the tokenizer."""
-    segments: list[Segment] = []
-    owners: list[int] = []
-    given_up = 0
-    for owner, (found, lost) in enumerate(segments_of(rows, tokenizer, max_tokens)):
-        segments += found
-        owners += [owner] * len(found)
-        given_up += lost
-    placements = best_fit_decreasing([len(segment) for segment in segments], max_tokens)
-    arrays = fill_rows(segments, placements, max_tokens, special_id(tokenizer, END_OF_TEXT))
-    owner_of = [owners[p.segment] for p in placements]
-    where = pl.DataFrame(
-        {
-            "row": [p.row for p in placements],
-            "start": [p.start for p in placements],
-            "length": [p.length for p in placements],
-        },
-        schema={"row": pl.Int64, "start": pl.Int64, "length": pl.Int64},
-    ).with_columns(rows["row_id"].gather(owner_of), rows["source"].gather(owner_of))
-    return Packed(PackedTokens(*arrays, fingerprint), where.sort("row", "start"), given_up)
-
-
-def write_packed(packed: Packed, folder: Path, name: str) -> None:
-    """`<name>.arrow`, a stream of one record batch of fixed-size lists, and `<name>.segments.parquet`."""
-    columns = {
-        column: pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), packed.tokens.sequence_length_tokens)
-        for column, array in arrays_of(packed.tokens).items()
-    }
-    table = pa.record_batch(list(columns.values()), names=list(columns))
-    with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_batch(table)
-    packed.segments.write_parquet(folder / f"{name}.segments.parquet")
-
-
-def arrays_of(tokens: PackedTokens) -> dict[str, np.ndarray]:
-    return {"input_ids": tokens.input_ids, "labels": tokens.labels, "segment_ids": tokens.segment_ids}
-
-
-def open_packed(ref: Ref, kind: str, side: str) -> PackedTokens:
-    """Packed rows, memory-mapped."""
-    path = ref.path / f"{kind}.{side}.arrow"
-    batch = pa.ipc.open_stream(pa.memory_map(str(path))).read_next_batch()
-    input_ids, labels, segment_ids = (
-        column.flatten().to_numpy().reshape(batch.num_rows, column.type.list_size) for column in batch.columns
-    )
-    return PackedTokens(input_ids, labels, segment_ids, fingerprint=f"{ref.digest}/{kind}.{side}")
+def open_packed(ref: Ref, kind: str, side: str) -> ShardedTokens:
+    """Packed rows of one kind and side, memory-mapped."""
+    return open_shards(ref.path, kind, side, f"{ref.digest}/{kind}.{side}")
 
 
 def open_segments(ref: Ref, kind: str, side: str) -> pl.DataFrame:
-    """Which document is where in the packed rows."""
-    return pl.read_parquet(ref.path / f"{kind}.{side}.segments.parquet")
+    """Which document is where in the packed rows: row, start, length, document (its number), source."""
+    return segments_in(ref.path, kind, side)
 
 
 def training_texts(rows: DatasetRef) -> Iterator[str]:
     """Text of the train side for the tokenizer: every kind in turn, up to a bound."""
     for kind in KINDS:
-        table, used = read_rows(rows, kind, "train"), 0
-        for row in table.iter_rows(named=True):
-            text = row["text"] if "text" in row else "\n".join(turn["content"] for turn in row["conversations"])
-            used += len(text)
-            if used > TOKENIZER_TRAINING_BYTES // len(KINDS):
+        used, limit = 0, TOKENIZER_TRAINING_BYTES // len(KINDS)
+        for table in train_rows(rows, kind):
+            for text in texts_of(table[table.columns[-1]]):
+                used += len(text)
+                if used > limit:
+                    break
+                yield text
+            if used > limit:
                 break
-            yield text
 
 
-def make_tokenizer(rows: DatasetRef, folder: str, vocab_size: int, out: Path) -> Tokenizer:
-    """Train a tokenizer on the train side, or copy the given one; either way it lies in `out` afterwards."""
-    if folder:
-        try:
-            tokenizer = load_tokenizer(Path(folder).expanduser().absolute())
-        except Exception as error:  # the library raises a bare Exception for a missing or broken file
-            raise NightStopped(f"data.tokenizer {folder!r} cannot be loaded: {error}") from error
-        if tokenizer.get_vocab_size() > vocab_size:
+def load_given(given: str) -> Tokenizer:
+    """The tokenizer a recipe names: a folder with tokenizer.json, or `hub:OWNER/NAME`."""
+    try:
+        if given.startswith(HUB):
+            tokenizer = Tokenizer.from_pretrained(given.removeprefix(HUB))
+        else:
+            tokenizer = load_tokenizer(Path(given).expanduser().absolute())
+    except Exception as error:  # the library raises a bare Exception for a missing or broken file
+        raise NightStopped(f"data.tokenizer {given!r} cannot be loaded: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # Were one of these not marked as special, text could spell it.
+    tokenizer.add_special_tokens([token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is not None])
+    return tokenizer
+
+
+def make_tokenizer(rows: DatasetRef, given: str, vocab_size: int, out: Path) -> Tokenizer:
+    """Train a tokenizer on the train side, or take the given one; either way it lies in `out` afterwards."""
+    if given:
+        tokenizer = load_given(given)
+        entries, largest = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values(), default=-1)
+        if entries > vocab_size:
+            raise NightStopped(f"data.tokenizer has {entries} entries, model.vocab_size is {vocab_size}; raise it")
+        if largest >= entries:
             raise NightStopped(
-                f"data.tokenizer has {tokenizer.get_vocab_size()} entries, model.vocab_size is {vocab_size}; raise it"
+                f"data.tokenizer has {entries} entries and ids up to {largest}; number them without gaps"
             )
     else:
         tokenizer = train_tokenizer(training_texts(rows), vocab_size)
     tokenizer.save(str(out / "tokenizer.json"))
-    return load_tokenizer(out)
+    try:
+        return load_tokenizer(out)
+    except ValueError as error:
+        raise NightStopped(f"data.tokenizer {given!r}: {error}") from error
 
 
-def tokenizer_digest(folder: str) -> str:
-    """Digest of the tokenizer file a recipe names, or nothing."""
-    path = Path(folder).expanduser() / "tokenizer.json"
-    return sha256_of(path) if folder and path.exists() else ""
+def tokenizer_digest(given: str) -> str:
+    """Digest of the tokenizer file a recipe names, or its name, or nothing."""
+    try:
+        return sha256_of(Path(given).expanduser() / "tokenizer.json") if given else given
+    except (OSError, RuntimeError):  # no such file, or no such user
+        return given
+
+
+def new_buckets(rows: DatasetRef, base: StageRecord | None) -> list[Bucket]:
+    """Buckets that have no shard yet."""
+    done = (
+        {tuple(path.name.split(".")[:4]) for kind in KINDS for path in shard_paths(base.path, kind, "train")}
+        if base
+        else set()
+    )
+    return [b for kind in KINDS for b in train_buckets(rows.path, kind) if tuple(shard_name(b).split(".")) not in done]
+
+
+def shard_name(bucket: Bucket) -> str:
+    return f"{bucket.kind}.train.g{bucket.generation:04d}.b{bucket.number:04d}"
+
+
+def write_val(rows: DatasetRef, encoder: Encoder, max_tokens: int, folder: Path) -> dict[str, PackedRows]:
+    """Pack the validation slices and note their n-grams."""
+    packed = {kind: pack_table(read_val(rows.path, kind), encoder, max_tokens) for kind in KINDS}
+    for kind, table in packed.items():
+        write_shard(folder / f"{kind}.val.all", table.tokens, table.segments.drop("row_id"))
+    documents = [
+        encoder.encode(list(texts_of(t[t.columns[-1]]))) for kind in KINDS if len(t := read_val(rows.path, kind))
+    ]
+    ids = np.concatenate([ids for ids, _ in documents])
+    lengths = np.concatenate([np.diff(offsets) for _, offsets in documents])
+    fingerprints = Fingerprints.of(ids, np.concatenate([[0], np.cumsum(lengths)]))
+    (folder / FINGERPRINTS).mkdir()
+    for name in ("hashes", "owner", "place"):
+        np.save(folder / FINGERPRINTS / f"{name}.npy", getattr(fingerprints, name))
+    return packed
+
+
+def contamination(rows: DatasetRef, folder: Path) -> pl.DataFrame:
+    """Of each validation document (row_id, kind, domain) the share of its n-grams that the train side holds."""
+    fingerprints = Fingerprints(*(np.load(folder / FINGERPRINTS / f"{n}.npy") for n in ("hashes", "owner", "place")))
+    found = np.unpackbits(np.load(folder / CONTAMINATED), count=len(fingerprints.hashes)).astype(bool)
+    documents = pl.concat(
+        read_val(rows.path, kind).select("row_id", "domain", kind=pl.lit(kind)) for kind in KINDS
+    )  # fmt: skip
+    return documents.with_columns(share=pl.Series(fingerprints.shares(found, len(documents))))
+
+
+def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised]) -> dict[str, Any]:
+    """Figures of all shards, those of earlier nights in `folder` included."""
+    path = folder / FIGURES
+    figures: dict[str, Any] = (
+        json.loads(path.read_text()) if path.exists() else {"sizes": {}, "used": {}, "dispersion": {}}
+    )
+    counts = Counter(figures.get("counts", {}))
+    for kind, shard in zip(kinds, shards, strict=True):
+        counts.update({
+            f"{kind}_train_tokens": shard.tokens, f"{kind}_train_targets": shard.targets,
+            f"{kind}_train_rows": shard.rows, f"{kind}_train_given_up": len(shard.given_up),
+        })  # fmt: skip
+        for source, domain, tokens, size in shard.sizes:
+            before = figures["sizes"].setdefault(source, {}).get(domain, [0, 0])
+            figures["sizes"][source][domain] = [before[0] + tokens, before[1] + size]
+        for domain, bits in shard.used_ids.items():
+            before_bits = bytes.fromhex(figures["used"].get(domain, "00" * len(bits)))
+            figures["used"][domain] = bytes(a | b for a, b in zip(before_bits, bits, strict=True)).hex()
+        for domain, (found, expected) in shard.dispersion.items():
+            sums = figures["dispersion"].get(domain, [0.0, 0.0])
+            figures["dispersion"][domain] = [sums[0] + found, sums[1] + expected]
+        figures.setdefault("given_up", []).extend(shard.given_up)
+    return figures | {"counts": dict(counts)}
+
+
+def mark_contaminated(folder: Path, base: StageRecord | None, shards: Sequence[Tokenised]) -> None:
+    """Which validation n-grams the train side holds.
+
+    What was found on earlier nights stays found. Slices that are new tonight were not looked for in earlier shards.
+    """
+    hashes = np.load(folder / FINGERPRINTS / "hashes.npy")
+    found = np.packbits(np.zeros(len(hashes), dtype=bool))
+    if base:
+        before = np.load(base.path / FINGERPRINTS / "hashes.npy")
+        found_before = np.unpackbits(np.load(base.path / CONTAMINATED), count=len(before)).astype(bool)
+        found = np.packbits(np.isin(hashes, before[found_before]))
+    for shard in shards:
+        found = found | np.frombuffer(shard.contaminated, dtype=np.uint8)
+    np.save(folder / CONTAMINATED, found)
+
+
+def pack_sides(
+    rows: DatasetRef, data: DataConfig, vocab_size: int, folder: Path, base: StageRecord | None = None
+) -> tuple[Encoder, dict[str, Any], dict[str, PackedRows]]:
+    """Write tokenizer and shards into `folder`, or what `base` lacks of them; also figures and the validation side."""
+    if base:
+        for name in ("tokenizer.json", FIGURES):
+            (folder / name).write_bytes((base.path / name).read_bytes())
+    else:
+        make_tokenizer(rows, data.tokenizer, vocab_size, folder)
+    encoder = Encoder.open(folder)
+    val = write_val(rows, encoder, data.sequence_length_tokens, folder)
+    buckets = new_buckets(rows, base)
+    jobs = [
+        TokenJob(b, folder, data.sequence_length_tokens, folder / shard_name(b), folder / FINGERPRINTS) for b in buckets
+    ]
+    size = sum(path.stat().st_size for b in buckets for path in b.files)
+    shards = list(run_jobs(tokenise, jobs, 2 * size))
+    figures = merge_figures(folder, [b.kind for b in buckets], shards)
+    mark_contaminated(folder, base, shards)
+    return encoder, figures | {"vocabulary": encoder.tokenizer.get_vocab_size()}, val
 
 
 @task(name="tokens", cache_policy=NO_CACHE, persist_result=False)
-def tokens(night: Night, rows: DatasetRef) -> StageRecord:
+def tokens(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
     """Train or load the tokenizer, encode both sides, pack them."""
     data, vocab_size = night.recipe.data, night.recipe.model.vocab_size
 
-    def work(run: StageRun) -> Outcome:
-        tokenizer = make_tokenizer(rows, data.tokenizer, vocab_size, run.folder)
-        counts: dict[str, int] = {"vocabulary": tokenizer.get_vocab_size()}
-        fills: dict[str, float] = {}
-        lengths: dict[str, Sequence[int]] = {}
-        for kind in KINDS:
-            for side in SIDES:
-                packed = pack_rows(read_rows(rows, kind, side), tokenizer, data.sequence_length_tokens)
-                write_packed(packed, run.folder, f"{kind}.{side}")
-                real = int((packed.tokens.segment_ids != 0).sum())
-                counts |= {
-                    f"{kind}_{side}_tokens": real,
-                    f"{kind}_{side}_targets": int((packed.tokens.labels != IGNORED).sum()),
-                    f"{kind}_{side}_rows": packed.tokens.num_rows,
-                    f"{kind}_{side}_given_up": packed.given_up,
-                }
-                fills[f"data/fill.{kind}_{side}"] = packed.fill
-                lengths[f"{kind} {side}"] = packed.segments["length"].to_list()
-        run.tracker.artifact(token_histogram(lengths, run.logs / "segment-tokens.png"), "figures")
-        run.tracker.artifact(run.folder / "tokenizer.json", "tokenizer")
-        text, chat = counts["pretrain_train_tokens"], counts["chat_train_tokens"]
-        return Outcome(
-            counts=counts,
-            headline=f"{text:,} + {chat:,} tokens, slots {fills['data/fill.pretrain_train']:.1%} full",
-            figures=fills,
-        )
+    def work(run: StageRun, base: StageRecord | None) -> Outcome:
+        kept = (".arrow", ".segments.parquet")
+        linked = take_over(base, run.folder, lambda n: n if ".train." in n and n.endswith(kept) else None)
+        encoder, figures, val = pack_sides(rows, data, vocab_size, run.folder, base)
+        done = outcome(run, encoder, figures, val, data.sequence_length_tokens, linked)
+        figures["slots_filled"] = {name.removeprefix("data/fill."): fill for name, fill in done.figures.items()}
+        (run.folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+        return done
 
-    return run_stage(
-        night,
-        "tokens",
-        inputs={"rows": rows, "tokenizer": tokenizer_digest(data.tokenizer)},
-        config={"data": data, "vocab_size": vocab_size},
-        code=("tasks.tokens", "model.tokenizer", "model.chat", "model.packing"),
+    return grow_stage(
+        night, "tokens", rows=rows, grown_from=grown_from,
+        config={"data": data, "vocab_size": vocab_size, "tokenizer": tokenizer_digest(data.tokenizer)},
+        code=("tasks.tokens", "data.tokenise", "data.encode", "data.shards", "data.contamination", "model.tokenizer",
+              "model.chat", "model.packing"),
         work=work,
+    )  # fmt: skip
+
+
+def outcome(
+    run: StageRun, encoder: Encoder, figures: dict[str, Any], val: dict[str, PackedRows], max_tokens: int,
+    linked: dict[str, str],
+) -> Outcome:  # fmt: skip
+    """Counts, fills and the pictures."""
+    counts = {"vocabulary": encoder.tokenizer.get_vocab_size()} | {
+        f"{kind}_train_{name}": int(figures["counts"].get(f"{kind}_train_{name}", 0))
+        for kind in KINDS
+        for name in ("tokens", "targets", "rows", "given_up")
+    }
+    for kind, packed in val.items():
+        counts |= {
+            f"{kind}_val_tokens": int(packed.packing.segments.lengths.sum()),
+            f"{kind}_val_targets": int((packed.tokens.labels != IGNORED).sum()),
+            f"{kind}_val_rows": packed.tokens.num_rows,
+            f"{kind}_val_given_up": packed.given_up,
+        }
+    fills = {
+        f"data/fill.{kind}_{side}": counts[f"{kind}_{side}_tokens"] / max(1, counts[f"{kind}_{side}_rows"] * max_tokens)
+        for kind in KINDS
+        for side in SIDES
+    }
+    lengths = {
+        f"{kind} {side}": log2_counts(segments_in(run.folder, kind, side)["length"].to_numpy())
+        for kind in KINDS
+        for side in SIDES
+    }
+    run.tracker.artifact(token_histogram(lengths, run.logs / "segment-tokens.png"), "figures")
+    run.tracker.artifact(run.folder / "tokenizer.json", "tokenizer")
+    text, chat = counts["pretrain_train_tokens"], counts["chat_train_tokens"]
+    return Outcome(
+        counts=counts,
+        headline=f"{text:,} + {chat:,} tokens, slots {fills['data/fill.pretrain_train']:.1%} full",
+        figures=fills,
+        taken_over=linked,
     )

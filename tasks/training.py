@@ -114,7 +114,7 @@ class Validator:
         """A random but fixed choice of `config.eval_rows` packed rows of the validation side."""
         whole = open_packed(ref, kind, "val")
         rows = np.sort(np.random.default_rng(0).permutation(whole.num_rows)[: config.eval_rows])
-        chosen = PackedTokens(whole.input_ids[rows], whole.labels[rows], whole.segment_ids[rows], whole.fingerprint)
+        chosen = whole.rows(rows)
         segments = open_segments(ref, kind, "val").filter(pl.col("row").is_in(rows.tolist()))
         place = {int(row): index for index, row in enumerate(rows)}
         source_of = {s: np.zeros(chosen.labels.shape, dtype=bool) for s in segments["source"].unique().sort()}

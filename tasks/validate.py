@@ -1,215 +1,238 @@
-"""Raw jsonl → rows that are good. Every line ends as kept, duplicate or quarantined, and the three add up."""
+"""Raw jsonl → rows that are good. Every line ends as valid or quarantined, file by file, and the two add up."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import itertools
 import json
-import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from prefect import task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from schemas.chat import TURNS, check_chat
-from schemas.jsonl import Fault, Line, parse, read_chunks
-from schemas.pretrain import check_pretrain
-from schemas.report import Checked, FailureReport
-from tasks.artifacts import StageRecord
+from data.parts import Part
+from data.scan import ScanJob, Scanned, ScanRules, scan
+from data.statistics import Statistics
+from data.workers import run_jobs
+from schemas.report import EXAMPLES_PER_RULE
+from tasks.artifacts import StageRecord, code_version, digest_of, take_over
 from tasks.errors import NightStopped
 from tasks.figures import row_length_histogram
-from tasks.recipe import ValidateConfig
-from tasks.sources import SourceFile, resolve
+from tasks.recipe import Recipe, ValidateConfig
+from tasks.sources import KnownPiece, Piece
 from tasks.stage import Night, Outcome, StageRun, run_stage
 
-CONTENT = {"pretrain": pl.Schema({"text": pl.String}), "chat": pl.Schema({"conversations": TURNS})}
-"""Payload columns of the tables, by kind of source."""
-CHECKS = {"pretrain": check_pretrain, "chat": check_chat}
-QUARANTINE, REPORT = "quarantine.jsonl", "report.json"
+PIECES, REPORT, PARTS = "pieces.json", "report.json", "parts"
+QUARANTINE_SHOWN_BYTES = 8 << 20
+"""How much of tonight's quarantine goes to MLflow; all of it lies beside the parts."""
+SCAN_CODE = ("schemas", "data.scan", "data.parts", "data.keys", "data.sketch", "data.statistics")
 
 
-def normalised(text: str) -> str:
-    """Text as duplicates are compared: composed characters, white space runs as one blank."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+@dataclass(frozen=True, kw_only=True)
+class ScannedPiece:
+    """A piece, the part it became, and what it held."""
 
-
-def row_id(content: Mapping[str, Any]) -> str:
-    """Name of a row: hash of its normalised text, 32 hex digits. A conversation's text is its turns, joined."""
-    text = content["text"] if "text" in content else "\n".join(turn["content"] for turn in content["conversations"])
-    return hashlib.blake2b(normalised(text).encode(), digest_size=16).hexdigest()
-
-
-@dataclass
-class Counts:
-    """Fates of the lines of one file."""
-
-    read: int = 0
-    kept: int = 0
-    duplicate: int = 0
-    quarantined: int = 0
-
-    def __iadd__(self, other: Counts) -> Counts:
-        for name in dataclasses.asdict(self):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        return self
+    number: int
+    """Of the part."""
+    source: str
+    kind: str
+    label: str
+    start: int
+    end: int | None
+    first_line: int
+    digest: str
+    scan_key: str
+    """Digest of the piece and of all that decides what becomes of its lines."""
+    scanned: Scanned
 
     @property
-    def bad_share(self) -> float:
-        return self.quarantined / max(1, self.read)
+    def known(self) -> KnownPiece:
+        return KnownPiece(
+            source=self.source, label=self.label, start=self.start, end=self.end, first_line=self.first_line,
+            digest=self.digest, num_lines=self.scanned.read,
+        )  # fmt: skip
 
 
-class TableWriter:
-    """Good rows of one kind, written chunk by chunk to `<kind>.parquet`."""
+def read_pieces(folder: Path) -> list[ScannedPiece]:
+    """Pieces of a finished validation, in order of their parts."""
+    content = json.loads((folder / PIECES).read_text(encoding="utf-8"))
+    return [ScannedPiece(**{**piece, "scanned": Scanned(**piece["scanned"])}) for piece in content]
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self._provenance = pl.Schema(
-            {"row_id": pl.String, "source": pl.String, "file": pl.String, "line": pl.Int64, "byte_offset": pl.Int64}
+
+def write_pieces(folder: Path, pieces: Sequence[ScannedPiece]) -> None:
+    (folder / PIECES).write_text(json.dumps([asdict(piece) for piece in pieces], indent=1), encoding="utf-8")
+
+
+def rules_of(recipe: Recipe) -> ScanRules:
+    return ScanRules(
+        max_line_bytes=recipe.validate.max_line_bytes,
+        filters=recipe.validate.filters,
+        near_duplicates=recipe.deduplicate.near_threshold is not None,
+    )
+
+
+def scan_key(piece: Piece, rules: ScanRules) -> str:
+    source = piece.source
+    return digest_of(
+        {
+            "piece": [source.name, piece.label, piece.start, piece.end, piece.first_line, piece.digest],
+            "shape": [source.kind, source.format, source.domain],
+            "rules": rules,
+            "code": code_version(*SCAN_CODE),
+        }
+    )
+
+
+def take_over_parts(newest: StageRecord | None, numbers: Mapping[int, int], folder: Path) -> dict[str, str]:
+    """Link earlier parts, given as old and new numbers; returns the files' digests."""
+
+    def named(name: str) -> str | None:
+        old, _, suffix = name.removeprefix(f"{PARTS}/").partition(".")
+        new = numbers.get(int(old)) if name.startswith(f"{PARTS}/") else None
+        return None if new is None else f"{PARTS}/{new:05d}.{suffix}"
+
+    return take_over(newest, folder, named)
+
+
+def shown_quarantine(run: StageRun, pieces: Sequence[ScannedPiece]) -> Path:
+    """The first of tonight's quarantined lines in one file, for people."""
+    shown = run.logs / "quarantine.jsonl"
+    with shown.open("wb") as stream:
+        for piece in pieces:
+            left = QUARANTINE_SHOWN_BYTES - stream.tell()
+            lines = Part(run.folder / PARTS, piece.number).path("quarantine.jsonl").read_bytes()[: max(0, left)]
+            stream.write(lines[: lines.rfind(b"\n") + 1])
+    return shown
+
+
+def lengths_of(pieces: Sequence[ScannedPiece]) -> dict[str, tuple[int, ...]]:
+    """Valid rows of each source by the power of two of their bytes."""
+    by_source: dict[str, Statistics] = {}
+    for piece in pieces:
+        found = Statistics.from_dict(piece.scanned.statistics)
+        by_source[piece.source] = by_source.get(piece.source, Statistics()).merge(found)
+    return {source: statistics.total.histograms["bytes"] for source, statistics in by_source.items()}
+
+
+def scan_pieces(
+    pieces: Sequence[tuple[Piece, str]], rules: ScanRules, folder: Path, first_number: int
+) -> list[ScannedPiece]:
+    """Scan pieces, given with their keys, into parts numbered from `first_number`."""
+    (folder / PARTS).mkdir(exist_ok=True)
+    jobs = [
+        ScanJob(
+            path=piece.path, start=piece.start, end=piece.end, first_line=piece.first_line, label=piece.label,
+            kind=piece.source.kind, format=piece.source.format, domain=piece.source.domain, rules=rules,
+            part=Part(folder / PARTS, first_number + index),
         )
-        self.schema = pl.Schema({**self._provenance, **CONTENT[kind]})
-        self._writer = pq.ParquetWriter(folder / f"{kind}.parquet", self._arrow([]).schema)
-
-    def _arrow(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-        return pl.DataFrame(rows, schema=self.schema, orient="row").to_arrow()
-
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        if rows:
-            self._writer.write_table(self._arrow(rows))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-@dataclass
-class Validation:
-    """State of a pass over all files: what was seen, and where things go."""
-
-    folder: Path
-    config: ValidateConfig
-    quarantine: TextIO
-    report: FailureReport = field(default_factory=FailureReport)
-    seen: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in CHECKS})
-    lengths: dict[str, list[int]] = field(default_factory=dict)
-    """UTF-8 bytes of each kept row, by source."""
-
-    def reject(self, file: SourceFile, line: Line, fault: Fault) -> None:
-        self.report.add(file.label, line.number, fault)
-        row = {
-            "file": file.label, "line": line.number, "byte_offset": line.byte_offset, "rule": fault.rule,
-            "detail": fault.detail, "raw": line.excerpt(),
-        }  # fmt: skip
-        self.quarantine.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    def chunk(self, file: SourceFile, lines: Sequence[Line], table: TableWriter) -> Counts:
-        """Parse, check, deduplicate and write one chunk."""
-        counts = Counts(read=len(lines))
-        parsed: list[tuple[Line, dict[str, object]]] = []
-        rejected: list[tuple[Line, Fault]] = []
-        for line in lines:
-            row = parse(line)
-            if isinstance(row, Fault):
-                rejected.append((line, row))
-            else:
-                parsed.append((line, row))
-        checked: Checked = CHECKS[file.source.kind]([row for _, row in parsed])
-        rejected += [(parsed[index][0], fault) for index, fault in checked.faults.items()]
-        for line, fault in sorted(rejected, key=lambda item: item[0].number):
-            self.reject(file, line, fault)
-        counts.quarantined = len(rejected)
-        kept = []
-        for content in checked.good.iter_rows(named=True):
-            line = parsed[content.pop("row")][0]
-            identity = row_id(content)
-            if identity in self.seen[file.source.kind]:
-                counts.duplicate += 1
-                continue
-            self.seen[file.source.kind].add(identity)
-            self.lengths.setdefault(file.source.name, []).append(len(line.data))
-            kept.append(
-                {"row_id": identity, "source": file.source.name, "file": file.label, "line": line.number,
-                 "byte_offset": line.byte_offset, **content}
-            )  # fmt: skip
-        counts.kept = len(kept)
-        table.write(kept)
-        return counts
+        for index, (piece, _) in enumerate(pieces)
+    ]  # fmt: skip
+    size = sum((p.path.stat().st_size if p.end is None else p.end) - p.start for p, _ in pieces)
+    return [
+        ScannedPiece(
+            number=job.part.number, source=piece.source.name, kind=piece.source.kind, label=piece.label,
+            start=piece.start, end=piece.end, first_line=piece.first_line, digest=piece.digest, scan_key=key,
+            scanned=scanned,
+        )
+        for job, (piece, key), scanned in zip(jobs, pieces, run_jobs(scan, jobs, size), strict=True)
+    ]  # fmt: skip
 
 
-def validate_files(
-    files: Sequence[SourceFile], config: ValidateConfig, folder: Path
-) -> tuple[dict[str, Counts], Validation]:
-    """Check every line of every file; returns the counts of each file. Their law is asserted."""
-    tables = {kind: TableWriter(folder, kind) for kind in CHECKS}
-    by_file: dict[str, Counts] = {}
-    with (folder / QUARANTINE).open("w", encoding="utf-8") as quarantine:
-        validation = Validation(folder, config, quarantine)
-        for file in files:
-            counts = by_file.setdefault(file.label, Counts())
-            for lines in read_chunks(file.path, config.max_line_bytes):
-                counts += validation.chunk(file, lines, tables[file.source.kind])
-            if counts.read != counts.kept + counts.duplicate + counts.quarantined:
-                raise AssertionError(f"{file.label}: {counts} does not add up")
-    for table in tables.values():
-        table.close()
-    return by_file, validation
+def lines_by_file(pieces: Sequence[ScannedPiece]) -> dict[str, Counter[str]]:
+    """Read, valid and quarantined lines of each file."""
+    counts: dict[str, Counter[str]] = {}
+    for piece in pieces:
+        lines = {"read": piece.scanned.read, "valid": piece.scanned.valid, "quarantined": piece.scanned.quarantined}
+        counts.setdefault(piece.label, Counter()).update(lines)
+    return counts
 
 
-def stop_if_too_bad(total: Counts, report: FailureReport, config: ValidateConfig, quarantine: Path) -> None:
-    """Raise NightStopped if the bad share is over the limit or nothing is left."""
-    if total.bad_share > config.max_bad_share:
+def rules_broken(pieces: Sequence[ScannedPiece]) -> dict[str, dict[str, Any]]:
+    """Quarantined lines by rule, most frequent first, with a few examples."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for piece in pieces:
+        for rule, found in piece.scanned.rules.items():
+            counts[rule] += found["count"]
+            shown = examples.setdefault(rule, [])
+            shown += found["examples"][: EXAMPLES_PER_RULE - len(shown)]
+    return {rule: {"count": count, "examples": examples[rule]} for rule, count in counts.most_common()}
+
+
+def stop_if_too_bad(
+    by_file: Mapping[str, Counter[str]], broken: Mapping[str, Mapping[str, Any]], config: ValidateConfig, where: Path
+) -> None:
+    """Raise NightStopped if the bad share of a file or of all is over its limit, or nothing is left."""
+    total: Counter[str] = sum(by_file.values(), Counter())
+    worst = [
+        f"{rule['count']:>8,}  {name}  e.g. {rule['examples'][0]}" for name, rule in itertools.islice(broken.items(), 6)
+    ]
+    ending = "\n".join([*worst, f"All of them, with file, line and reason: {where}"])
+
+    def share(lines: Counter[str]) -> float:
+        return lines["quarantined"] / max(1, lines["read"])
+
+    if share(total) > config.max_bad_share:
         raise NightStopped(
-            f"{total.quarantined:,} of {total.read:,} lines are bad: {total.bad_share:.1%}, the limit is "
+            f"{total['quarantined']:,} of {total['read']:,} lines are bad: {share(total):.1%}, the limit is "
             f"{config.max_bad_share:.1%} (validate.max_bad_share). Nothing was trained, the champion is untouched.\n"
-            f"{report.as_text(max_rules=6)}\nAll of them, with file, line and reason: {quarantine}"
+            f"{ending}"
         )
-    if total.kept == 0:
-        raise NightStopped(f"none of {total.read:,} lines was kept; see {quarantine}")
+    for label, lines in by_file.items():
+        if lines["read"] >= config.min_lines_to_judge and share(lines) > config.max_bad_share_per_file:
+            raise NightStopped(
+                f"{label}: {lines['quarantined']:,} of {lines['read']:,} lines are bad: {share(lines):.1%}, the limit "
+                f"for one file is {config.max_bad_share_per_file:.1%} (validate.max_bad_share_per_file). Repair it or "
+                f"leave it out; nothing was trained.\n{ending}"
+            )
+    if not total["valid"]:
+        raise NightStopped(f"none of {total['read']:,} lines is valid; see {where}\n{ending}")
 
 
 @task(name="validate", cache_policy=NO_CACHE, persist_result=False)
 def validate(night: Night) -> StageRecord:
-    """Validate tonight's raw files."""
-    files = resolve(night.recipe.sources, night.home)
-    config = night.recipe.validate
+    """Validate tonight's raw files; pieces that an earlier night validated by the same rules are taken over."""
+    rules, config = rules_of(night.recipe), night.recipe.validate
+    newest = night.journal.newest("validate", night.recipe.name)
+    tonight = {scan_key(piece, rules): piece for piece in night.raw.pieces}
+    earlier = {p.scan_key: p for p in read_pieces(newest.path)} if newest else {}
+    taken = [piece for key, piece in earlier.items() if key in tonight]
+    grows = newest is not None and len(taken) == len(earlier)
+    fresh = [(piece, key) for key, piece in tonight.items() if key not in earlier]
 
     def work(run: StageRun) -> Outcome:
-        by_file, validation = validate_files(files, config, run.folder)
-        total = Counts()
-        for counts in by_file.values():
-            total += counts
-        report = {
-            "files": {label: dataclasses.asdict(counts) for label, counts in by_file.items()},
-            "total": dataclasses.asdict(total),
-            "rules": validation.report.as_dict(),
-        }
+        old = taken if grows else [replace(piece, number=number) for number, piece in enumerate(taken)]
+        numbers = {before.number: after.number for before, after in zip(taken, old, strict=True)}
+        linked = take_over_parts(newest, numbers, run.folder)
+        new = scan_pieces(fresh, rules, run.folder, len(old))
+        pieces = [*old, *new]
+        write_pieces(run.folder, pieces)
+        by_file, broken = lines_by_file(pieces), rules_broken(pieces)
+        total: Counter[str] = sum(by_file.values(), Counter())
+        report = {"files": by_file, "total": total, "rules": broken, "set_aside": list(night.raw.set_aside)}
         (run.folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
         run.tracker.artifact(run.folder / REPORT, "quarantine")
-        run.tracker.artifact(run.folder / QUARANTINE, "quarantine")
-        run.tracker.artifact(row_length_histogram(validation.lengths, run.logs / "row-lengths.png"), "figures")
-        show_in_prefect(by_file)
-        stop_if_too_bad(total, validation.report, config, run.folder / QUARANTINE)
+        run.tracker.artifact(shown_quarantine(run, new), "quarantine")
+        run.tracker.artifact(row_length_histogram(lengths_of(pieces), run.logs / "row-lengths.png"), "figures")
+        stop_if_too_bad(by_file, broken, config, run.folder / PARTS)
+        grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
         return Outcome(
-            counts=dataclasses.asdict(total),
-            headline=f"{total.read:,} lines = {total.kept:,} kept + {total.duplicate:,} duplicate "
-            f"+ {total.quarantined:,} quarantined",
-            figures={"data/bad_share": total.bad_share},
+            counts={name: total[name] for name in ("read", "valid", "quarantined")} | {"fresh_pieces": len(new)},
+            headline=f"{total['read']:,} lines = {total['valid']:,} valid + "
+            f"{total['quarantined']:,} quarantined{grown}",
+            figures={"data/bad_share": total["quarantined"] / max(1, total["read"])},
+            taken_over=linked,
         )
 
-    return run_stage(
-        night,
-        "validate",
-        inputs={f"{file.label}#{number}": file.digest for number, file in enumerate(files)},
-        config={"validate": config, "sources": [(s.name, s.kind) for s in night.recipe.sources]},
-        code=("tasks.validate", "schemas"),
-        work=work,
+    inputs = {f"{piece.label}#{number}": key for number, (key, piece) in enumerate(tonight.items())}
+    inputs["base"] = newest.digest if newest and grows else ""
+    if newest and grows and not fresh:
+        inputs = dict(newest.inputs)
+    record = run_stage(
+        night, "validate", inputs=inputs, config={"validate": config}, code=("tasks.validate", *SCAN_CODE), work=work
     )
-
-
-def show_in_prefect(by_file: Mapping[str, Counts]) -> None:
-    rows = [{"file": label, **dataclasses.asdict(counts)} for label, counts in by_file.items()]
-    create_table_artifact(rows, key="lines-by-file", description="Fates of tonight's raw lines")
+    night.journal.remember(record, night.recipe.name)
+    return record

@@ -1,4 +1,4 @@
-"""Who may import what. Imports point one way: flows → tasks → schemas, model."""
+"""Who may import what. Imports point one way: flows → tasks → data → schemas, model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("flows", "tasks", "schemas", "model")
+PACKAGES = ("flows", "tasks", "data", "schemas", "model")
 OWN = {
     "flows": {"flows", "tasks"},
-    "tasks": {"tasks", "schemas", "model"},
+    "tasks": {"tasks", "data", "schemas", "model"},
+    "data": {"data", "schemas", "model"},
     "schemas": {"schemas"},
     "model": {"model"},
 }
 FOREIGN = {
     "flows": {"prefect", "yaml"},
+    "data": {"numpy", "polars", "pyarrow", "scipy", "tokenizers", "gigatoken", "awkward"},
     "schemas": {"pandera", "polars", "orjson", "zstandard"},
     "model": {"torch", "numpy", "safetensors", "tokenizers"},
 }

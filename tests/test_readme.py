@@ -40,6 +40,8 @@ def prepared(command: str) -> list[str]:
     words[0] = str(Path(sys.executable).with_name(program))
     if program == "prefect":
         return [*(word for word in words if not word.startswith("retrain-nightly/")), "--help"]
+    if words[3] in ("quarantine", "why-row", "who-ate"):  # they ask of a home in which a night was
+        return [*words[:4], "--help"]
     assert "--dry-run" in words, f"{command} would train"
     return words
 
@@ -69,7 +71,7 @@ def test_the_chinese_page_keeps_step(english: str, chinese: str) -> None:
 
 def test_the_tree_in_the_architecture_page_is_the_tree() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    for package in ("flows", "tasks", "schemas", "model"):
+    for package in ("flows", "tasks", "data", "schemas", "model"):
         section = re.search(rf"^    {package}/ .*?(?=^    \w|^$)", text, flags=re.DOTALL | re.MULTILINE)
         assert section is not None
         named = set(re.findall(r"\b(\w+\.py)\b", section.group()))

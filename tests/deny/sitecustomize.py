@@ -32,7 +32,7 @@ def connect_ex(self, address):
 
 def getaddrinfo(host, *rest, **named):
     name = host.decode() if isinstance(host, bytes) else host
-    if name and not name.startswith(LOOPBACK) and name != "0.0.0.0":
+    if name and not name.startswith(LOOPBACK):
         refuse("look-up", name)
     return _lookup(host, *rest, **named)
 

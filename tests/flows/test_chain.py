@@ -22,7 +22,7 @@ from tasks.recipe import Recipe
 from tasks.report import NightReport
 from tests.tiny_recipe import tiny_recipe
 
-STAGES = ["validate", "split", "tokens", "pretrain", "sft", "evaluate", "register"]
+STAGES = ["validate", "deduplicate", "split", "tokens", "inspect", "pretrain", "sft", "evaluate", "register"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,9 @@ def test_the_stages_leave_their_artifacts(lived: Lived) -> None:
     assert {"quarantine/report.json", "quarantine/quarantine.jsonl", "figures/row-lengths.png"} <= artifacts(
         lived, "validate"
     )
+    assert {"duplicates/files.json"} <= artifacts(lived, "deduplicate")
     assert {"tokenizer/tokenizer.json", "figures/segment-tokens.png"} <= artifacts(lived, "tokens")
+    assert {"data/data-report.html", "data/statistics.json"} <= artifacts(lived, "inspect")
     for stage in ("pretrain", "sft"):
         assert {"figures/loss.png", "figures/expert-load.png", "curves/curve.jsonl"} <= artifacts(lived, stage)
     assert {"evaluation/samples.json", "evaluation/scores.json"} <= artifacts(lived, "evaluate")
@@ -184,10 +186,12 @@ def test_the_export_loads_in_transformers_and_computes_the_same(lived: Lived) ->
 
 
 def test_records_tell_inputs_code_and_counts(lived: Lived) -> None:
-    validated, sides = lived.first.records[:2]
-    assert sides.inputs == {"rows": validated.digest}
+    validated, distinct = lived.first.records[:2]
+    assert distinct.inputs == {"rows": validated.digest, "base": ""}
     assert StageRecord.read(validated.path) == validated
-    assert validated.counts["read"] == sum(validated.counts[k] for k in ("kept", "duplicate", "quarantined"))
+    assert validated.counts["read"] == validated.counts["valid"] + validated.counts["quarantined"]
+    fates = ("kept", "exact_duplicate", "near_duplicate", "quarantined")
+    assert distinct.counts["read"] == sum(distinct.counts[fate] for fate in fates)
     assert {"published", "decided"} == {json.loads(line)["event"] for line in (lived.home / "journal.jsonl").open()}
 
 

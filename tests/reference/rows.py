@@ -10,6 +10,8 @@ ALLOWED_CONTROLS = "\t\n\x0c\r"
 def is_good_text(text: object) -> bool:
     if not isinstance(text, str) or not text.strip():
         return False
+    if text.count("\ufffd") * 20 > len(text):
+        return False
     return all(character in ALLOWED_CONTROLS or (character >= " " and character != "\x7f") for character in text)
 
 

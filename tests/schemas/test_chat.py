@@ -41,6 +41,7 @@ FAULTS: list[tuple[object, str]] = [
     (with_turn(content=" \n\t"), "content_blank"),
     (with_turn(content="a\x00b"), "content_control_characters"),
     (with_turn(content="a\x1bb"), "content_control_characters"),
+    (with_turn(content="a \ufffd\ufffd"), "content_undecodable"),
     (with_turn(tool_calls=[{"name": "search"}]), "turn_keys_unsupported"),
     (with_turn(reasoning_content="because"), "turn_keys_unsupported"),
     (turns("assistant"), "conversation_order"),
@@ -62,6 +63,7 @@ GOOD = [
     with_turn(content="naïve 🙂\n\tindented\r\n"),
     with_turn(tool_calls=[], reasoning_content="", tools=False),
     with_turn(content="<|im_end|>\n<|im_start|>user"),
+    with_turn(content="one \ufffd among nineteen more"),
 ]
 
 

@@ -1,6 +1,9 @@
+"""Every byte of a file ends in a line, every line in a row or a fault, whatever the bytes are."""
+
 from __future__ import annotations
 
 import gzip
+import json
 import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,18 +15,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas import jsonl
-from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Fault, Line, parse, read_chunks, read_lines
-from tests.reference.lines import content, raw_lines
+from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt, parse_chunk, read_chunks
+from tests.reference.lines import content, raw_lines, repeats_a_key
 
 MARK = b"\xef\xbb\xbf"
 LIMIT = 1_000
+Lines = list[tuple[int, int, bytes, Fault | None]]
+"""Number, byte offset, content and fault of each line."""
 
 binary = st.binary(max_size=12).map(lambda data: data.replace(b"\n", b""))
-piece = st.one_of(binary, st.sampled_from([b"", b"\r", b"{}\r", b"{}\r\r", MARK + b"{}"]))
+line = st.one_of(binary, st.sampled_from([b"", b"\r", b"{}", b"{}\r", b"{}\r\r", MARK + b"{}"]))
 bodies = st.builds(
-    lambda mark, pieces, ending: mark + b"\n".join(pieces) + ending,
+    # A good line at the beginning: without one the file may be taken for something else than jsonl.
+    lambda mark, lines, ending: mark + b"\n".join([b'{"a": 1}', *lines]) + ending,
     st.sampled_from([b"", MARK]),
-    st.lists(piece, max_size=8),
+    st.lists(line, max_size=8),
     st.sampled_from([b"", b"\n"]),
 )
 block_sizes = st.integers(1, 9)
@@ -40,67 +46,109 @@ def written(path: Path, body: bytes) -> Path:
     return path
 
 
-def lines_of(path: Path, limit: int = LIMIT, block: int = jsonl.BLOCK_BYTES) -> list[Line]:
+def chunks_of(path: Path, limit: int = LIMIT, block: int = jsonl.BLOCK_BYTES, **where: int) -> list[Chunk]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "BLOCK_BYTES", block)
-        return list(read_lines(path, limit))
+        return list(read_chunks(path, limit, **where))
+
+
+def lines_of(path: Path, limit: int = LIMIT, block: int = jsonl.BLOCK_BYTES, **where: int) -> Lines:
+    return [
+        (chunk.first_line + index, chunk.offsets[index], data, chunk.faults.get(index))
+        for chunk in chunks_of(path, limit, block, **where)
+        for index, data in enumerate(chunk.lines)
+    ]
+
+
+def expected_lines(body: bytes) -> Lines:
+    return [
+        (number, offset, content(raw, is_first=number == 1), None)
+        for number, (offset, raw) in enumerate(raw_lines(body), start=1)
+    ]
+
+
+def parsed(*lines: bytes) -> tuple[list[dict[str, object] | None], dict[int, Fault]]:
+    return parse_chunk(Chunk(1, list(range(len(lines))), list(lines), {}))
 
 
 @given(body=bodies, block=block_sizes)
 @example(body=b"", block=1)
 @example(body=MARK + b'{"a": 1}\r\n\r\n\n{"a": 2}', block=4)
 def test_lines_keep_number_offset_and_content_whatever_the_block(folder: Path, body: bytes, block: int) -> None:
-    expected = [
-        Line(number, offset, content(raw, is_first=number == 1))
-        for number, (offset, raw) in enumerate(raw_lines(body), start=1)
-    ]
-    assert lines_of(written(folder / "a.jsonl", body), block=block) == expected
+    assert lines_of(written(folder / "a.jsonl", body), block=block) == expected_lines(body)
 
 
-@given(body=bodies, block=block_sizes)
-def test_seeking_to_an_offset_finds_the_line(folder: Path, body: bytes, block: int) -> None:
+@given(body=bodies, block=block_sizes, data=st.data())
+def test_ranges_together_are_the_file(folder: Path, body: bytes, block: int, data: st.DataObject) -> None:
     path = written(folder / "a.jsonl", body)
-    lines = lines_of(path, block=block)
-    with path.open("rb") as stream:
-        for line in lines:
-            stream.seek(line.byte_offset)
-            found = stream.readline().rstrip(b"\n").removesuffix(b"\r")
-            assert found.removeprefix(MARK if line.number == 1 else b"") == line.data
-    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+    expected = expected_lines(body)
+    starts = [offset for _, offset, _, _ in expected]
+    cut = data.draw(st.integers(0, len(starts) - 1))
+    head = lines_of(path, block=block, end=starts[cut])
+    tail = lines_of(path, block=block, start=starts[cut], end=len(body), first_line=cut + 1)
+    assert head + tail == expected
+    *read, last = lines_of(path, block=block, start=starts[cut], end=len(body) + 1, first_line=cut + 1)
+    assert read == tail[: len(read)]
+    assert last[3] is not None and last[3].rule == "file_unreadable", "fewer bytes than there were must be told"
+
+
+def test_a_range_inside_a_file_is_lines_whatever_the_file_is(tmp_path: Path) -> None:
+    path = written(tmp_path / "page.jsonl", b"<html>\n<p>\n")
+    assert lines_of(path, start=7, first_line=2) == [(2, 7, b"<p>", None)]
 
 
 @given(body=bodies, block=block_sizes, limit=st.integers(1, 8))
 @example(body=b"12345\n123456\n1", block=3, limit=5)
+@example(body=b'{"a": 1}\n{}\r\n{}\r\r\n', block=9, limit=2)
 def test_a_long_line_is_cut_and_the_others_are_whole(folder: Path, body: bytes, block: int, limit: int) -> None:
     lines = lines_of(written(folder / "a.jsonl", body), limit, block)
     expected = raw_lines(body)
-    assert [(line.number, line.byte_offset) for line in lines] == [(n, at) for n, (at, _) in enumerate(expected, 1)]
-    for line, (_, raw) in zip(lines, expected, strict=True):
-        kept = content(raw, is_first=line.number == 1)
+    assert [(number, at) for number, at, _, _ in lines] == [(n, at) for n, (at, _) in enumerate(expected, 1)]
+    for (number, _, data, fault), (_, raw) in zip(lines, expected, strict=True):
+        kept = content(raw, is_first=number == 1)
         if len(raw) <= limit:
-            assert line == Line(line.number, line.byte_offset, kept)
+            assert (data, fault) == (kept, None)
         elif len(kept) > limit:
-            detail = f"{len(raw)} bytes, the limit is {limit} (validate.max_line_bytes)"
-            assert line.fault == Fault("line_too_long", detail)
-            assert raw.startswith(line.data)
-            assert len(line.data) <= limit + 1
+            assert fault == Fault("line_too_long", f"{len(raw)} bytes, the limit is {limit} (validate.max_line_bytes)")
+            assert data in raw
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_huge_line_takes_little_memory_and_spares_the_next(tmp_path: Path) -> None:
-    body = b'{"text": "first"}\n' + b"x" * 4_000_000 + b'\n{"text": "next"}\n'
+    body = b'{"text": "first"}\n' + b"x" * 16_000_000 + b'\n{"text": "next"}\n'
     path = written(tmp_path / "huge.jsonl", body)
-    tracemalloc.start()
-    try:
-        first, huge, after = lines_of(path, limit=10_000, block=1 << 14)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 500_000
-    assert huge.fault is not None
-    assert huge.fault.detail.startswith("4000000 bytes, the limit is 10000")
-    assert huge.data == b"x" * KEPT_OF_BAD_LINE_BYTES
-    assert first.data == b'{"text": "first"}'
-    assert after == Line(3, len(body) - len(b'{"text": "next"}\n'), b'{"text": "next"}')
+    assert peak_of(lambda: lines_of(path, limit=10_000)) < 2_000_000
+    first, huge, after = lines_of(path, limit=10_000)
+    assert first[2:] == (b'{"text": "first"}', None)
+    assert huge[2] == b"x" * KEPT_OF_BAD_LINE_BYTES
+    assert huge[3] is not None and huge[3].detail.startswith("16000000 bytes, the limit is 10000")
+    assert after == (3, len(body) - len(b'{"text": "next"}\n'), b'{"text": "next"}', None)
+
+
+def test_chunks_of_very_short_lines_stay_small(tmp_path: Path) -> None:
+    path = written(tmp_path / "short.jsonl", b"{}\n" * 400_000)
+    sizes = [len(chunk.lines) for chunk in read_chunks(path, LIMIT, size_bytes=1 << 20)]
+    assert sum(sizes) == 400_000
+    assert max(sizes) < 110_000, "a chunk is bounded by what its lines cost, not by their bytes alone"
+
+
+@given(body=bodies, block=st.integers(1, 40), size_bytes=st.integers(1, 400))
+def test_chunks_are_consecutive_and_of_about_the_size(folder: Path, body: bytes, block: int, size_bytes: int) -> None:
+    path = written(folder / "a.jsonl", body)
+    chunks = chunks_of(path, block=block, size_bytes=size_bytes)
+    for chunk, after in pairwise(chunks):
+        assert after.first_line == chunk.first_line + len(chunk.lines)
+        assert sum(map(len, chunk.lines)) + (jsonl.LINE_OVERHEAD_BYTES + block) * len(chunk.lines) >= size_bytes
+    assert all(len(chunk.lines) == len(chunk.offsets) > 0 for chunk in chunks)
+    assert lines_of(path, block=block, size_bytes=size_bytes) == lines_of(path)
 
 
 def in_two_parts(compress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
@@ -122,58 +170,45 @@ def in_two_parts(compress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]
 def test_compressed_files_have_the_lines_of_the_plain_one(
     tmp_path: Path, name: str, compress: Callable[[bytes], bytes], block: int, body: bytes
 ) -> None:
-    plain = lines_of(written(tmp_path / "a.jsonl", body))
-    assert lines_of(written(tmp_path / name, compress(body)), block=block) == plain
+    assert lines_of(written(tmp_path / name, compress(body)), block=block) == expected_lines(body)
 
 
 GOOD_LINES = [f'{{"text": "{n * 7919 % 10_007:x} {n * n * 104_729 % 65_537:x}"}}'.encode() for n in range(400)]
 BODY = b"\n".join(GOOD_LINES) + b"\n"
+HALF = len(BODY) // 2
 
 
-def assert_good_lines_then_one_unreadable(lines: list[Line]) -> None:
-    *good, last = lines
-    assert good, "the lines before the break are lost"
-    assert [line.data for line in good] == GOOD_LINES[: len(good)]
-    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
-    assert all(line.fault is None for line in good)
-    assert last.fault is not None
-    assert last.fault.rule == "file_unreadable"
-    assert BODY[last.byte_offset :].startswith(last.data)
-    assert parse(last) == last.fault
+def damaged(body: bytes) -> bytes:
+    return body[:12] + b"\xff" * 28 + body[40:]
 
 
 @pytest.mark.parametrize("block", [64, jsonl.BLOCK_BYTES])
 @pytest.mark.parametrize(("name", "compress"), [("a.gz", gzip.compress), ("a.zst", zstandard.compress)])
-def test_a_truncated_file_gives_its_good_lines_and_one_fault(
-    tmp_path: Path, name: str, compress: Callable[[bytes], bytes], block: int
+@pytest.mark.parametrize("kind", ["truncated", "damaged"])
+def test_a_broken_compressed_file_gives_its_good_lines_and_one_fault(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes], block: int, kind: str
 ) -> None:
-    half = len(BODY) // 2
-    body = compress(BODY[:half]) + compress(BODY[half:])[:-30]
-    assert_good_lines_then_one_unreadable(lines_of(written(tmp_path / name, body), block=block))
-
-
-@pytest.mark.parametrize("block", [64, jsonl.BLOCK_BYTES])
-@pytest.mark.parametrize(("name", "compress"), [("a.gz", gzip.compress), ("a.zst", zstandard.compress)])
-def test_damage_inside_a_compressed_file_ends_it_with_one_fault(
-    tmp_path: Path, name: str, compress: Callable[[bytes], bytes], block: int
-) -> None:
-    damaged = bytearray(compress(BODY))
-    damaged[12:40] = b"\xff" * 28
-    *good, last = lines_of(written(tmp_path / name, bytes(damaged)), block=block)
-    assert [line.data for line in good] == GOOD_LINES[: len(good)]
-    assert last.fault is not None
-    assert last.fault.rule == "file_unreadable"
+    second = compress(BODY[HALF:])
+    body = compress(BODY[:HALF]) + (second[:-30] if kind == "truncated" else damaged(second))
+    *good, last = lines_of(written(tmp_path / name, body), block=block)
+    assert len(good) >= BODY[:HALF].count(b"\n"), "the lines before the break are lost"
+    assert [data for _, _, data, _ in good] == GOOD_LINES[: len(good)]
+    assert [number for number, *_ in good] == list(range(1, len(good) + 1))
+    assert all(fault is None for *_, fault in good)
+    number, offset, data, fault = last
+    assert number == len(good) + 1
+    assert BODY[offset:].startswith(data)
+    assert fault is not None and fault.rule == "file_unreadable"
 
 
 @pytest.mark.parametrize("name", ["plain.jsonl.gz", "plain.jsonl.zst", "missing.jsonl", "missing.jsonl.gz"])
 def test_a_file_that_cannot_be_opened_or_is_mislabelled_is_one_fault(tmp_path: Path, name: str) -> None:
     if name.startswith("plain"):
         written(tmp_path / name, BODY)
-    (line,) = lines_of(tmp_path / name)
-    assert (line.number, line.byte_offset, line.data) == (1, 0, b"")
-    assert line.fault is not None
-    assert line.fault.rule == "file_unreadable"
-    assert 0 < len(line.fault.detail) <= 200
+    ((number, offset, data, fault),) = lines_of(tmp_path / name)
+    assert (number, offset, data) == (1, 0, b"")
+    assert fault is not None and fault.rule == "file_unreadable"
+    assert 0 < len(fault.detail) <= 200
 
 
 @pytest.mark.parametrize(
@@ -187,19 +222,33 @@ def test_a_file_that_cannot_be_opened_or_is_mislabelled_is_one_fault(tmp_path: P
         (b'{"text": NaN}', "not_json"),
         (b'{"text": "\\ud800"}', "not_json"),
         (b"[" * 5_000, "not_json"),
+        (b'{"text": "a", "text": ' + b"[" * 990 + b"]" * 990 + b"}", "not_json"),
         (b'{"text": "\xff"}', "not_utf8"),
         (b'{"text": "\xed\xa0\x80"}', "not_utf8"),
         (b'["text"]', "not_an_object"),
-        (b'"text"', "not_an_object"),
         (b"12", "not_an_object"),
         (b"null", "not_an_object"),
+        (b'{"text":0,"text":0}', "duplicate_key"),
+        (b'{"output": "", "text": {"a": 1}, "n": 1, "output" : 0.5}', "duplicate_key"),
+        (b'{"conversations": [{"role": "user"}], "conversations": []}', "duplicate_key"),
     ],
 )
 def test_what_is_no_row_is_named(data: bytes, rule: str) -> None:
-    fault = parse(Line(1, 0, data))
-    assert isinstance(fault, Fault)
-    assert fault.rule == rule
-    assert 0 < len(fault.detail) <= 200
+    rows, faults = parsed(b'{"text": "a"}', data)
+    assert rows == [{"text": "a"}, None]
+    assert [(index, fault.rule) for index, fault in faults.items()] == [(1, rule)]
+    assert 0 < len(faults[1].detail) <= 200
+
+
+def test_invalid_utf8_and_a_repeated_key_are_told_exactly() -> None:
+    _, faults = parsed(b'{"text": "ab\xfe"}', b'{"text": "a", "text": "b", "n": 1}')
+    assert faults[0].detail == r"byte 12 of the line is b'\xfe'"
+    assert faults[1] == Fault("duplicate_key", "'text' appears 2 times")
+
+
+def test_a_line_that_was_cut_is_not_parsed() -> None:
+    fault = Fault("line_too_long", "")
+    assert parse_chunk(Chunk(1, [0, 3], [b"{}", b"{}"], {0: fault})) == ([None, {}], {0: fault})
 
 
 @pytest.mark.parametrize(
@@ -208,39 +257,37 @@ def test_what_is_no_row_is_named(data: bytes, rule: str) -> None:
         (b"{}", {}),
         (b' {"text": "a"} ', {"text": "a"}),
         ('{"text": "naïve 🙂", "n": [1, null]}'.encode(), {"text": "naïve 🙂", "n": [1, None]}),
+        (b'{"text": "a", "more": {"text": "b"}}', {"text": "a", "more": {"text": "b"}}),
+        (b'{"text": "text", "output": "\\"text\\": 1"}', {"text": "text", "output": '"text": 1'}),
     ],
 )
 def test_an_object_is_parsed(data: bytes, value: dict[str, object]) -> None:
-    assert parse(Line(1, 0, data)) == value
+    assert parsed(data) == ([value], {})
 
 
-def test_invalid_utf8_tells_where() -> None:
-    fault = parse(Line(1, 0, b'{"text": "ab\xfe"}'))
-    assert isinstance(fault, Fault)
-    assert fault.detail == r"byte 12 of the line is b'\xfe'"
+keys = st.sampled_from(["text", "conversations", "messages", "instruction", "output"])
+values = st.one_of(st.integers(), st.text(max_size=4), st.dictionaries(keys, st.text(max_size=2), max_size=2))
 
 
-@given(st.binary())
-def test_parsing_never_raises_and_excerpts_are_always_text(data: bytes) -> None:
-    line = Line(1, 0, data)
-    assert isinstance(parse(line), (dict, Fault))
-    line.excerpt().encode("utf-8")
+@given(pairs=st.lists(st.tuples(keys, values), max_size=4), gap=st.sampled_from(["", " "]))
+def test_a_repeated_key_is_found_wherever_it_is(pairs: list[tuple[str, object]], gap: str) -> None:
+    inside = f",{gap}".join(f'"{key}"{gap}:{gap}{json.dumps(value)}' for key, value in pairs)
+    data = f"{{{inside}}}".encode()
+    rows, faults = parsed(data)
+    if repeats_a_key(data):
+        assert rows == [None] and faults[0].rule == "duplicate_key"
+    else:
+        assert (rows, faults) == ([dict(pairs)], {})
+
+
+@given(st.lists(st.binary(), max_size=4))
+def test_parsing_never_raises_and_excerpts_are_always_text(lines: list[bytes]) -> None:
+    rows, faults = parsed(*lines)
+    assert [row is None for row in rows] == [index in faults for index in range(len(lines))]
+    for data in lines:
+        excerpt(data).encode("utf-8")
 
 
 def test_an_excerpt_is_bounded_and_shows_bad_bytes() -> None:
-    assert Line(1, 0, b"a\xff\xc3\xa9").excerpt() == "a\\xffé"
-    assert Line(1, 0, b"x" * 1_000_000).excerpt() == "x" * KEPT_OF_BAD_LINE_BYTES
-
-
-@given(body=bodies, rows=st.integers(1, 4), size_bytes=st.integers(1, 30))
-@example(body=b"four\n" * 7, rows=3, size_bytes=7)
-@example(body=b"four\n" * 7, rows=3, size_bytes=100)
-def test_chunks_are_the_lines_in_bounded_portions(folder: Path, body: bytes, rows: int, size_bytes: int) -> None:
-    path = written(folder / "a.jsonl", body)
-    chunks = list(read_chunks(path, LIMIT, rows, size_bytes))
-    assert [line for chunk in chunks for line in chunk] == lines_of(path)
-    for chunk in chunks:
-        assert 1 <= len(chunk) <= rows
-        assert sum(len(line.data) for line in chunk[:-1]) < size_bytes
-    for chunk, _ in pairwise(chunks):
-        assert len(chunk) == rows or sum(len(line.data) for line in chunk) >= size_bytes
+    assert excerpt(b"a\xff\xc3\xa9") == "a\\xffé"
+    assert excerpt(b"x" * 1_000_000) == "x" * KEPT_OF_BAD_LINE_BYTES

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.pretrain import check_pretrain
+from schemas.pretrain import CONTROL_CHARACTERS, check_pretrain
 from tests.reference.rows import is_good_text
 
 texts = st.one_of(
     st.text(max_size=6),
+    st.text(alphabet="ab\ufffd", min_size=15, max_size=45),
     st.text(alphabet="a \t\n\x0b\x0c\r\x00\x1f\x7f\x85\xa0é", max_size=4),
     st.none(),
     st.integers(),
@@ -25,8 +28,19 @@ FAULTS = [
     ({"text": ""}, "text_blank"),
     ({"text": " \t\r\n\u3000\xa0"}, "text_blank"),
     *(({"text": f"a{chr(code)}b"}, "text_control_characters") for code in (0, 8, 11, 14, 31, 127)),
+    ({"text": "\ufffd"}, "text_undecodable"),
+    ({"text": "\ufffd" * 2 + "a" * 37}, "text_undecodable"),
+    ({"text": "\ufffd" * 2 + "学" * 37}, "text_undecodable"),
 ]
-GOOD = ["a", "  indented", "tab\tline\nfeed\x0cform\r\n", "naïve 🙂 学而时习之", "\u200b", "\x85 and \xa0"]
+GOOD = [
+    "a",
+    "  indented",
+    "tab\tline\nfeed\x0cform\r\n",
+    "naïve 🙂 学而时习之",
+    "\u200b",
+    "\x85 and \xa0",
+    "\ufffd" * 2 + "学" * 38,
+]
 
 
 @pytest.mark.parametrize(("row", "rule"), FAULTS)
@@ -57,3 +71,19 @@ def test_no_rows_are_no_faults() -> None:
     checked = check_pretrain([])
     assert (checked.good.rows(), checked.faults) == ([], {})
     assert checked.good.columns == ["row", "text"]
+
+
+def test_control_characters_are_those_of_the_pattern() -> None:
+    characters = [chr(code) for code in range(0x800)]
+    checked = check_pretrain([{"text": f"a{character}b"} for character in characters])
+    expected = [character for character in characters if re.match(CONTROL_CHARACTERS, character)]
+    assert [characters[row] for row in checked.faults] == expected
+    assert {fault.rule for fault in checked.faults.values()} == {"text_control_characters"}
+
+
+def test_texts_are_judged_alike_beside_good_ones_and_bad_ones() -> None:
+    """Counting replacement characters is left out where there are none."""
+    rows = [{"text": text} for text in (*GOOD, "\ufffd\ufffd", None, "")]
+    together = check_pretrain(rows).faults
+    alone = {index: fault for index, row in enumerate(rows) for fault in check_pretrain([row]).faults.values()}
+    assert together == alone

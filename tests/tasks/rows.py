@@ -11,10 +11,13 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
+from data.parts import arrow_writer, to_arrow
+from data.sides import ORDER, VAL, train_path, val_path
 from model.tokenizer import train_tokenizer
 from schemas.chat import TURNS
+from schemas.domain import DOMAINS
 from tasks.artifacts import DatasetRef, StageRecord
-from tasks.split import KINDS, SIDES, table_path
+from tasks.split import KINDS, SIDES
 
 Exchange = tuple[str, str]
 """(question, answer)"""
@@ -48,14 +51,38 @@ def chat_rows(conversations: Sequence[Sequence[Exchange]], prefix: str = "chat")
     )
 
 
-def split_folder(folder: Path, **tables: pl.DataFrame) -> DatasetRef:
-    """The split stage's output, of tables named `pretrain_train`, `chat_val` and so on; what is not given is empty."""
+def split_folder(folder: Path, generation: int = 0, **tables: pl.DataFrame) -> DatasetRef:
+    """The split stage's output, of tables named `pretrain_train`, `chat_val` and so on; what is not given is empty.
+
+    A generation adds one bucket a kind to what the folder holds. Train rows come in the order of the table; a table
+    may say the `domain` of its rows by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    empty = {"pretrain": text_rows([]), "chat": chat_rows([])}
+    first_row = generation * 10_000
     for kind in KINDS:
         for side in SIDES:
-            tables.get(f"{kind}_{side}", empty[kind]).write_parquet(table_path(folder, kind, side))
-    return DatasetRef(folder, "split")
+            if (table := tables.get(f"{kind}_{side}")) is None:
+                continue
+            write_side(folder, kind, side, generation, table, first_row)
+            first_row += len(table)
+    return DatasetRef(folder, f"split-{generation}")
+
+
+def write_side(folder: Path, kind: str, side: str, generation: int, table: pl.DataFrame, first_row: int) -> None:
+    """One kind and side of one generation as `data.sides` lays it out; rows are numbered from `first_row`."""
+    domains = table["domain"].to_list() if "domain" in table.columns else ["en"] * len(table)
+    content = table.columns[-1]
+    shared = {"row_id": table["row_id"], "row": range(first_row, first_row + len(table)), "source": table["source"]}
+    if side == "val":
+        rows = pl.DataFrame(shared | {"domain": domains}, schema=VAL)
+        path = val_path(folder, kind, generation)
+    else:
+        shared = {"order": range(len(table)), "row": shared["row"], "source": table["source"]}
+        rows = pl.DataFrame(shared | {"domain": [DOMAINS.index(d) for d in domains]}, schema=ORDER)
+        path = train_path(folder, kind, generation, bucket=0, dealer=0)
+    arrow = to_arrow(rows.with_columns(table[content]))
+    with arrow_writer(path, arrow.schema) as writer:
+        writer.write_table(arrow)
 
 
 @cache

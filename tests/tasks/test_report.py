@@ -24,10 +24,11 @@ def night(chats: list[dict[str, str]] | None = None, **changes: Any) -> NightRep
         for number, stage in enumerate(STAGES)
     ]
     values: dict[str, Any] = {
-        "recipe": "demo", "key": "0123456789ab", "records": records, "home": Path("/home"),
+        "recipe": "demo", "key": "0123456789ab", "records": records, "home": Path("/srv/nights"),
         "decision": {"promoted": True, "reason": REASON, "version": 7},
         "chats": chats if chats is not None else [{"prompt": "Hello!", "reply": "Hi there."}],
-        "export": Path("/home/data/register@1/model"), "tracking_uri": "sqlite:////home/mlflow.db", "tracking_ui": "http://127.0.0.1:5000",
+        "export": Path("/srv/nights/data/register@1/model"), "tracking_uri": "sqlite:////srv/nights/mlflow.db",
+        "tracking_ui": "http://127.0.0.1:5000",
         "run_id": "parent-run-id", "experiment_id": "3",
     }  # fmt: skip
     return NightReport(**values | changes)
@@ -52,8 +53,8 @@ def test_the_text_holds_stages_decision_chats_and_places() -> None:
         "demo",
         "0123456789ab",
         REASON,
-        "/home/data/register@1/model",
-        "sqlite:////home/mlflow.db",
+        "/srv/nights/data/register@1/model",
+        "sqlite:////srv/nights/mlflow.db",
         "parent-run-id",
     ):
         assert part in text

@@ -1,21 +1,26 @@
-"""A location becomes files with the digest of their bytes, in a fixed order, or a clear refusal."""
+"""A location becomes pieces of files with the digest of their bytes, in a fixed order, or a clear refusal."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
 import fsspec
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
 
+from schemas.jsonl import parse_chunk, read_chunks
 from tasks.corpus import MAKERS
 from tasks.errors import NightStopped
 from tasks.recipe import SourceConfig
-from tasks.sources import SourceFile, resolve
+from tasks.sources import Piece, resolve
 from tests.tasks.serving import Served, closed_port, serve
 
 BODY = b'{"text": "hello"}\n'
@@ -25,14 +30,17 @@ def source(location: object, name: str = "mine") -> SourceConfig:
     return SourceConfig(name=name, kind="pretrain", location=str(location))
 
 
-def found(location: object, home: Path) -> list[SourceFile]:
-    """Files of one source; that each digest is of the file's bytes is checked always."""
-    files = resolve([source(location)], home)
-    for file in files:
-        assert file.digest == hashlib.sha256(file.path.read_bytes()).hexdigest()
-        assert file.label == f"mine/{file.path.name}"
-        assert file.path.is_absolute()
-    return files
+def found(location: object, home: Path) -> list[Piece]:
+    """Pieces of one source, a whole file each; that each digest is of the file's bytes is checked always."""
+    resolved = resolve([source(location)], home)
+    assert resolved.set_aside == []
+    for piece in resolved.pieces:
+        assert piece.digest == hashlib.sha256(piece.path.read_bytes()).hexdigest()
+        assert piece.label == f"mine/{piece.path.name}"
+        assert piece.path.is_absolute()
+        assert (piece.start, piece.first_line) == (0, 1)
+        assert piece.end == (None if piece.path.suffix == ".gz" else piece.path.stat().st_size)
+    return list(resolved.pieces)
 
 
 def refusal(location: object, home: Path) -> str:
@@ -46,7 +54,7 @@ def refusal(location: object, home: Path) -> str:
 def write(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(BODY + name.encode())
+        (folder / name).write_bytes(BODY + json.dumps({"text": name}).encode())
     return folder
 
 
@@ -60,19 +68,22 @@ def test_a_path_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_pattern_is_its_files_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"{number * 7 % 20}.jsonl" for number in range(20)]
+    names = [*(f"{number * 7 % 20}.jsonl" for number in range(20)), ".hidden.jsonl"]
     write(tmp_path / "data", *names, "c.txt", "deep/d.jsonl")
-    (tmp_path / "data" / "folder.jsonl").mkdir()
     monkeypatch.chdir(tmp_path)
     for pattern in (tmp_path / "data" / "*.jsonl", "data/*.jsonl", "d?ta/*.jsonl"):
         assert [f.path.name for f in found(pattern, tmp_path)] == sorted(names)
     assert [f.path.name for f in found("data/**/d.jsonl", tmp_path)] == ["d.jsonl"]
+    write(tmp_path / "odd[1]", "a.jsonl")
+    monkeypatch.chdir(tmp_path / "odd[1]")
+    for location in (tmp_path / "odd[1]" / "a.jsonl", "a.jsonl", "*.jsonl"):
+        assert [f.path.name for f in found(location, tmp_path)] == ["a.jsonl"]
 
 
 def test_sources_keep_their_order(tmp_path: Path) -> None:
     write(tmp_path, "z.jsonl", "a.jsonl")
     sources = [source(tmp_path / "z.jsonl", "first"), source(tmp_path / "*.jsonl", "second")]
-    files = resolve(sources, tmp_path)
+    files = resolve(sources, tmp_path).pieces
     assert [file.label for file in files] == ["first/z.jsonl", "second/a.jsonl", "second/z.jsonl"]
     assert [file.source for file in files] == [sources[0], sources[1], sources[1]]
 
@@ -98,9 +109,26 @@ def test_an_unknown_builtin_is_told_the_known_ones(tmp_path: Path) -> None:
     assert not (tmp_path / "corpus").exists(), "a misspelt name must not cost a build"
 
 
-@pytest.mark.parametrize("location", ["nowhere.jsonl", "*.nothing", "folder", ""])
+def test_files_of_one_name_have_labels_that_tell_them_apart(tmp_path: Path) -> None:
+    write(tmp_path, "x/day/a.jsonl", "y/day/a.jsonl", "y/night/a.jsonl", "y/night/b.jsonl")
+    files = resolve([source(tmp_path / "**" / "*.jsonl")], tmp_path).pieces
+    expected = ["mine/x/day/a.jsonl", "mine/y/day/a.jsonl", "mine/night/a.jsonl", "mine/b.jsonl"]
+    assert [file.label for file in files] == expected
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_others_are_taken(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{n}.jsonl" for n in range(9)))
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "link.jsonl").symlink_to("gone.jsonl")
+    resolved = resolve([source(tmp_path / "*.jsonl")], tmp_path)
+    assert [piece.label for piece in resolved.pieces] == [f"mine/{n}.jsonl" for n in range(9)]
+    assert [d.label for d in resolved.unreadable] == ["mine/folder.jsonl", "mine/link.jsonl"]
+    assert resolved.unreadable[1].reason == "a link to gone.jsonl, which is not there"
+    assert resolved.set_aside == [(d.label, d.reason) for d in resolved.unreadable]
+
+
+@pytest.mark.parametrize("location", ["nowhere.jsonl", "*.nothing", ""])
 def test_nothing_found_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
-    (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     assert f"nothing found at {location}" in refusal(location, tmp_path)
 
@@ -181,8 +209,8 @@ def test_a_download_that_breaks_off_stops_the_night_and_is_not_used(served: Serv
 def bucket() -> Iterator[fsspec.AbstractFileSystem]:
     """An object store in memory."""
     filesystem = fsspec.filesystem("memory")
-    for name in ("b", "a"):
-        filesystem.pipe_file(f"/bucket/{name}.jsonl", BODY + name.encode())
+    for name, ending in (("b", b"2"), ("a", b"1")):
+        filesystem.pipe_file(f"/bucket/{name}.jsonl", BODY + ending)
     yield filesystem
     filesystem.rm("/bucket", recursive=True)
 
@@ -190,7 +218,7 @@ def bucket() -> Iterator[fsspec.AbstractFileSystem]:
 def test_a_pattern_of_an_object_store_is_its_files_in_order(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     files = found("memory://bucket/*.jsonl", tmp_path)
     assert [file.path.name for file in files] == ["a.jsonl", "b.jsonl"]
-    assert [file.path.read_bytes() for file in files] == [BODY + b"a", BODY + b"b"]
+    assert [file.path.read_bytes() for file in files] == [BODY + b"1", BODY + b"2"]
     assert refusal("memory://bucket/*.txt", tmp_path).endswith("nothing found at memory://bucket/*.txt")
 
 
@@ -216,3 +244,52 @@ def test_a_dataset_of_the_hub_becomes_jsonl(tmp_path: Path, monkeypatch: pytest.
             assert [json.loads(line) for line in file.path.read_text(encoding="utf-8").splitlines()] == expected
             assert file.path.name == "corpus-of-mine.jsonl"
     assert "cannot be loaded" in refusal(f"hub:{data}:nosuch", tmp_path)
+
+
+def write_stream(table: pa.Table, path: Path) -> None:
+    """As the `datasets` library writes its files."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+WRITERS: dict[str, Callable[[pa.Table, Path], object]] = {
+    "a.parquet": lambda table, path: pq.write_table(table, path, row_group_size=700),
+    "a.feather": lambda table, path: feather.write_feather(table, str(path)),
+    "a.arrow": write_stream,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_table_becomes_a_line_a_row(tmp_path: Path, name: str) -> None:
+    rows = [{"text": f"Zeile {n}\n\u00fc", "turns": [{"role": "user"}] * (n % 3)} for n in range(2_500)]
+    WRITERS[name](pa.Table.from_pylist(rows), tmp_path / name)
+    [piece] = resolve([source(tmp_path / name)], tmp_path).pieces
+    assert piece.label == f"mine/{name}"
+    assert piece.digest == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert (piece.start, piece.end, piece.first_line) == (0, None, 1)
+    assert [json.loads(line) for line in piece.path.read_text(encoding="utf-8").splitlines()] == rows
+    inode = piece.path.stat().st_ino
+    os.utime(tmp_path / name, (1, 1))
+    [again] = resolve([source(tmp_path / name)], tmp_path).pieces
+    assert (again, again.path.stat().st_ino) == (piece, inode), "converted once for the same bytes"
+    WRITERS[name](pa.Table.from_pylist(rows[:3]), tmp_path / name)
+    [other] = resolve([source(tmp_path / name)], tmp_path).pieces
+    assert len(other.path.read_bytes().splitlines()) == 3
+
+
+def test_a_row_of_a_table_that_is_no_text_is_one_fault_at_its_line(tmp_path: Path) -> None:
+    bad = pa.Array.from_buffers(pa.string(), 3, [None, *pa.array([b"ab", b"\xff\xfe", b"cd"]).buffers()[1:]])
+    bytes_column = pa.array([b"in bytes", b"x", "\u00fc".encode()])
+    pq.write_table(pa.table({"text": bad, "n": bytes_column}), tmp_path / "a.parquet")
+    [piece] = resolve([source(tmp_path / "a.parquet")], tmp_path).pieces
+    [chunk] = read_chunks(piece.path, 1_000)
+    rows, faults = parse_chunk(chunk)
+    assert rows == [{"text": "ab", "n": "in bytes"}, None, {"text": "cd", "n": "\u00fc"}]
+    assert [(index, fault.rule) for index, fault in faults.items()] == [(1, "not_utf8")]
+
+
+def test_a_table_of_the_web_is_converted(served: Served, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "b.parquet")
+    served.files["/b.parquet"] = (tmp_path / "b.parquet").read_bytes()
+    [piece] = resolve([source(f"{served.url}/b.parquet")], tmp_path).pieces
+    assert piece.path.read_bytes() == b'{"text":"a"}\n{"text":"b"}\n'

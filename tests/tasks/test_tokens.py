@@ -1,10 +1,13 @@
-"""Packing loses nothing, repeats nothing and knows what is where; the validation side never reaches the tokenizer."""
+"""The tokens stage: its tokenizer never sees the validation side, and a grown night encodes what is new alone."""
 
 from __future__ import annotations
 
-import math
+import json
 from collections import Counter
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,274 +16,241 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from data.encode import Encoder
+from data.parts import texts_of
+from data.sides import Bucket, read_train, read_val
 from model.config import IGNORED
 from model.files import sha256_of
-from model.tokenizer import SPECIAL_TOKENS, load_tokenizer
-from tasks.artifacts import DatasetRef, TokensRef
+from model.tokenizer import load_tokenizer, train_tokenizer
+from schemas.chat import TURNS
+from tasks.artifacts import DatasetRef, StageRecord, TokensRef
 from tasks.errors import NightStopped
+from tasks.journal import Journal
+from tasks.recipe import recipe_from
+from tasks.sources import Resolved
 from tasks.split import KINDS, SIDES
+from tasks.stage import Night
 from tasks.tokens import (
-    Packed,
-    make_tokenizer,
+    FIGURES,
+    contamination,
     open_packed,
     open_segments,
-    pack_rows,
-    tokenizer_digest,
+    pack_table,
+    tokens,
     training_texts,
-    write_packed,
 )
-from tests.reference.targets import END_OF_TEXT, answer_targets, rendered, text_targets
-from tests.tasks.rows import Exchange, chat_rows, small_tokenizer, split_folder, text_rows, turns_of
+from tasks.tracking import Store
+from tests.reference.targets import answer_targets, text_targets
+from tests.tasks.rows import chat_rows, small_tokenizer, split_folder, text_rows
 
-quick = settings(max_examples=40, deadline=None, derandomize=True)
-words = st.sampled_from(["hello", "world", "a", "é", "漢字", "😀", "<|im_end|>", "<|endoftext|>", "user\n", "."])
-spoken = st.lists(words, min_size=1, max_size=4).map(" ".join)
-documents = st.lists(
-    st.one_of(spoken, st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)).flatmap(
-        lambda text: st.integers(1, 6).map(lambda times: text * times)
-    ),
-    max_size=12,
+SLOTS = 64
+said = st.lists(st.sampled_from(["hello", "world", "a", "漢字", "."]), min_size=1, max_size=40).map(" ".join)
+tables = st.one_of(
+    st.lists(said, max_size=8).map(text_rows), st.lists(st.lists(st.tuples(said, said), max_size=3)).map(chat_rows)
 )
-conversations = st.lists(st.lists(st.tuples(spoken, spoken), min_size=1, max_size=4), max_size=6)
-CHAT_SLOTS = 160
-"""Enough for any one exchange of `conversations`, not for all of a conversation."""
 
 
-def decode(ids: np.ndarray) -> str:
-    return str(small_tokenizer().decode(ids.tolist(), skip_special_tokens=False))
+@cache
+def encoder() -> Encoder:
+    return Encoder.of(small_tokenizer())
 
 
-def slots(packed: Packed) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """(inputs, labels) of each segment, by the row they come from, where the segments table says they are."""
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for row, start, length, row_id in packed.segments.select("row", "start", "length", "row_id").iter_rows():
-        where = row, slice(start, start + length)
-        found.setdefault(row_id, []).append((packed.tokens.input_ids[where], packed.tokens.labels[where]))
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(tables)
+def test_the_table_says_of_every_slot_whose_it_is(rows: pl.DataFrame) -> None:
+    packed = pack_table(rows, encoder(), SLOTS)
+    expected = np.zeros_like(packed.tokens.segment_ids)
+    for row, start, length, document, row_id, source in packed.segments.select(
+        "row", "start", "length", "document", "row_id", "source"
+    ).rows():
+        expected[row, start : start + length] = expected[row].max() + 1
+        assert rows.select("row_id", "source").row(document) == (row_id, source)
+    assert (packed.tokens.segment_ids == expected).all()
+    again = pack_table(rows.clone(), encoder(), SLOTS)
+    assert (again.tokens.input_ids == packed.tokens.input_ids).all()
+    assert_frame_equal(again.segments, packed.segments)
+
+
+@pytest.fixture(scope="module")
+def real_text(corpus: Path) -> dict[str, pl.DataFrame]:
+    """All rows of all sources of the built-in corpus, by kind."""
+    columns = {"pretrain": ("text", pl.String), "chat": ("conversations", TURNS)}
+    found = {}
+    for kind, (name, dtype) in columns.items():
+        lines = [line for file in sorted(corpus.glob(f"{kind}-*.jsonl")) for line in file.open(encoding="utf-8")]
+        content = pl.Series(name, [json.loads(line)[name] for line in lines], dtype=dtype)
+        found[kind] = pl.DataFrame([content]).select(pl.lit("real").alias("source"), name).with_row_index("row_id")
     return found
 
 
-def targets(packed: Packed) -> Counter[int]:
-    return Counter(packed.tokens.labels[packed.tokens.labels != IGNORED].tolist())
+@pytest.fixture(scope="module")
+def real_encoder(real_text: dict[str, pl.DataFrame]) -> Encoder:
+    """Of every tenth row."""
+    some = (text for table in real_text.values() for text in texts_of(table[table.columns[-1]]).gather_every(10))
+    return Encoder.of(train_tokenizer(some, 6_400))
 
 
-def check_segments_table(packed: Packed, rows: pl.DataFrame) -> None:
-    """It says of every slot that holds a token whose it is, and of no other; each row's source goes with it."""
-    expected = np.zeros_like(packed.tokens.segment_ids)
-    for row, start, length in packed.segments.select("row", "start", "length").iter_rows():
-        assert length > 0
-        assert (expected[row, start : start + length] == 0).all()
-        expected[row, start : start + length] = expected[row].max() + 1
-    assert (packed.tokens.segment_ids == expected).all()
-    assert packed.segments.select("row", "start").rows() == sorted(packed.segments.select("row", "start").rows())
-    owners = packed.segments.select("row_id", "source").unique().sort("row_id")
-    assert_frame_equal(
-        owners, rows.select("row_id", "source").filter(pl.col("row_id").is_in(owners["row_id"])).sort("row_id")
-    )
+@pytest.mark.parametrize(
+    ("kind", "max_tokens", "fill"),
+    [("pretrain", 256, 0.99), ("pretrain", 512, 0.99), ("chat", 256, 0.96), ("chat", 512, 0.99)],
+)
+def test_rows_of_real_text_are_almost_full(
+    real_text: dict[str, pl.DataFrame], real_encoder: Encoder, kind: str, max_tokens: int, fill: float
+) -> None:
+    """Long conversations are cut between exchanges alone, which in short rows leaves more gaps than fillers."""
+    packed = pack_table(real_text[kind], real_encoder, max_tokens)
+    assert (packed.tokens.segment_ids != 0).mean() == packed.packing.fill(max_tokens) >= fill
+    assert packed.given_up < 0.01 * len(real_text[kind])
 
 
-@quick
-@given(documents, st.integers(4, 64))
-def test_every_token_of_a_text_is_a_target_once(texts: list[str], max_tokens: int) -> None:
-    tokenizer, rows = small_tokenizer(), text_rows(texts)
-    packed = pack_rows(rows, tokenizer, max_tokens)
-    expected = {f"text-{n}": text_targets(tokenizer, text) for n, text in enumerate(texts)}
-    assert targets(packed) == sum(map(Counter, expected.values()), Counter())
-    check_segments_table(packed, rows)
-    found = slots(packed)
-    assert set(found) == set(expected)
-    for (row_id, pieces), text in ((item, texts[int(item[0].partition("-")[2])]) for item in found.items()):
-        assert Counter(np.concatenate([labels for _, labels in pieces]).tolist()) == Counter(expected[row_id])
-        assert [len(inputs) for inputs, _ in pieces].count(max_tokens) >= len(pieces) - 1, "only the last may be short"
-        if len(pieces) == 1:
-            [(inputs, labels)] = pieces
-            assert decode(inputs) == END_OF_TEXT + text
-            assert decode(labels) == text + END_OF_TEXT
-    assert packed.given_up == 0
-    assert packed.tokens.sequence_length_tokens == max_tokens
+COPIED = ("hello world, this is a text that stands on both sides and is long enough ", "so does this one, only later ")
+GENERATIONS = (
+    {
+        "pretrain_train": text_rows([f"{n} is a text of the train side, hello" for n in range(40)] + [COPIED[0] * 6]),
+        "pretrain_val": text_rows([COPIED[0] * 6, "secret zqzq zqzq " * 9], prefix="val"),
+        "chat_train": chat_rows([[("question", f"answer {n}"), ("more", "enough")] for n in range(30)]),
+        "chat_val": chat_rows([[("secret zqzq", "validation zqzq")]] * 2, prefix="val"),
+    },
+    {
+        "pretrain_train": text_rows(["new words wholly unlike", COPIED[1] * 6] * 9),
+        "pretrain_val": text_rows([COPIED[1] * 6], prefix="later"),
+    },
+)
 
 
-@quick
-@given(conversations)
-def test_every_answer_of_a_conversation_is_learned_once(talks: list[list[Exchange]]) -> None:
-    tokenizer, rows = small_tokenizer(), chat_rows(talks)
-    packed = pack_rows(rows, tokenizer, CHAT_SLOTS)
-    assert packed.given_up == 0
-    answers = [[answer_targets(tokenizer, answer) for _, answer in talk] for talk in talks]
-    assert targets(packed) == sum((Counter(ids) for talk in answers for ids in talk), Counter())
-    check_segments_table(packed, rows)
-    found = slots(packed)
-    for number, talk in enumerate(talks):
-        pieces = found[f"chat-{number}"]
-        learned = np.concatenate([labels[labels != IGNORED] for _, labels in pieces])
-        assert Counter(learned.tolist()) == Counter(token for ids in answers[number] for token in ids)
-        whole = rendered(turns_of(talk))
-        assert all(decode(inputs) in whole for inputs, _ in pieces), "every window is a stretch of the conversation"
-        assert sum(len(decode(inputs)) + 1 for inputs, _ in pieces) == len(whole), "cut only where a turn ends"
+def rows_of(folder: Path, generations: int) -> DatasetRef:
+    """The split stage's output after some nights."""
+    for number in range(generations):
+        split_folder(folder, number, **GENERATIONS[number])
+    return DatasetRef(folder, f"rows-{generations}")
 
 
-def test_an_answer_longer_than_a_row_is_given_up_and_counted() -> None:
-    rows = chat_rows([[("hello", "world " * 99)], [("hello", "world")]])
-    packed = pack_rows(rows, small_tokenizer(), 48)
-    assert packed.given_up == 1
-    assert set(packed.segments["row_id"]) == {"chat-1"}
+@dataclass(frozen=True)
+class Room:
+    """A home in which the stage is run night by night, and which generation's buckets it reads."""
+
+    home: Path
+    store: Store
+    read: list[tuple[str, int]]
+
+    def night(self, rows: DatasetRef, grown_from: str = "", **data: Any) -> StageRecord:
+        sources = [{"name": f"{kind}-rows", "kind": kind, "location": "x"} for kind in KINDS]
+        recipe = recipe_from(
+            {"name": "test", "sources": sources, "data": {"sequence_length_tokens": SLOTS} | data,
+             "model": {"vocab_size": 400}}
+        )  # fmt: skip
+        self.read.clear()
+        with Journal(self.home).lease("test") as token:
+            parent = self.store.start_run("night", {})
+            night = Night(recipe, "key", self.home, self.store.tracking_uri, parent, token, Resolved(()))
+            return tokens.fn(night, rows, grown_from)
 
 
-def test_packing_is_a_function_of_rows_and_order() -> None:
-    rows = text_rows(["hello world", "a text", "this is another", "hello"])
-    one, same, turned = (pack_rows(table, small_tokenizer(), 32) for table in (rows, rows.clone(), rows.reverse()))
-    assert (one.tokens.input_ids == same.tokens.input_ids).all()
-    assert_frame_equal(one.segments, same.segments)
-    assert targets(one) == targets(turned)
+@pytest.fixture
+def room(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Room:
+    read: list[tuple[str, int]] = []
+    whole = Bucket.read
+    monkeypatch.setattr(Bucket, "read", lambda self: (read.append((self.kind, self.generation)), whole(self))[1])
+    return Room(tmp_path, store, read)
 
 
-def test_rows_of_short_documents_are_almost_full() -> None:
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(["hello", "world", "text", "this"], rng.integers(3, 50))) for _ in range(400)]
-    packed = pack_rows(text_rows(texts), small_tokenizer(), 128)
-    real = sum(len(text_targets(small_tokenizer(), text)) for text in texts)
-    assert packed.tokens.num_rows == math.ceil(real / 128), "fewer rows there cannot be"
-    assert packed.fill == real / packed.tokens.input_ids.size
-    assert packed.fill >= 0.99
-
-
-def written(folder: Path, rows: pl.DataFrame, name: str = "pretrain.val", max_tokens: int = 32) -> Packed:
-    folder.mkdir(exist_ok=True)
-    packed = pack_rows(rows, small_tokenizer(), max_tokens)
-    write_packed(packed, folder, name)
-    return packed
-
-
-TEXTS = ["hello world, this is a text", "漢字", "a", "hello " * 30]
-
-
-def test_packed_rows_come_back_from_the_file(tmp_path: Path) -> None:
-    packed = written(tmp_path / "tokens", text_rows(TEXTS))
-    opened = open_packed(TokensRef(tmp_path / "tokens", "digest"), "pretrain", "val")
-    for name in ("input_ids", "labels", "segment_ids"):
-        before, after = getattr(packed.tokens, name), getattr(opened, name)
-        assert after.dtype == before.dtype
-        assert (after == before).all()
-        assert after.shape == before.shape
-    assert_frame_equal(open_segments(TokensRef(tmp_path / "tokens", ""), "pretrain", "val"), packed.segments)
-
-
-def test_the_fingerprint_names_content_kind_and_side(tmp_path: Path) -> None:
-    prints = set()
+def check_record(record: StageRecord, rows: DatasetRef) -> None:
+    """Both sides are learned whole, the train side in the order of its buckets, and the counts say so."""
+    tokenizer, ref = load_tokenizer(record.path), TokensRef(record.path, record.digest)
+    figures = json.loads((record.path / FIGURES).read_text())
     for kind in KINDS:
-        for side in SIDES:
-            written(tmp_path / "tokens", text_rows(TEXTS), f"{kind}.{side}")
-            prints |= {open_packed(TokensRef(tmp_path / "tokens", d), kind, side).fingerprint for d in ("d1", "d2")}
+        for side, table in (("train", read_train(rows.path, kind)), ("val", read_val(rows.path, kind))):
+            opened, segments = open_packed(ref, kind, side), open_segments(ref, kind, side)
+            packed, expected = opened.rows(np.arange(opened.num_rows)), Counter()
+            for content in table[table.columns[-1]]:
+                answers = [] if kind == "pretrain" else [t["content"] for t in content if t["role"] == "assistant"]
+                expected.update(text_targets(tokenizer, content) if kind == "pretrain" else [])
+                expected.update(token for answer in answers for token in answer_targets(tokenizer, answer))
+            assert Counter(packed.labels[packed.labels != IGNORED].tolist()) == expected
+            assert set(segments["document"]) == set(table["row"])
+            assert set(segments["row"]) == set(range(opened.num_rows))
+            assert record.counts[f"{kind}_{side}_targets"] == expected.total()
+            assert record.counts[f"{kind}_{side}_tokens"] == segments["length"].sum()
+            assert record.counts[f"{kind}_{side}_rows"] == opened.num_rows
+            assert record.figures[f"data/fill.{kind}_{side}"] == (packed.segment_ids != 0).mean()
+            assert figures["slots_filled"][f"{kind}_{side}"] == record.figures[f"data/fill.{kind}_{side}"]
+    sizes = [size for of_source in figures["sizes"].values() for size in of_source.values()]
+    train = [read_train(rows.path, kind) for kind in KINDS]
+    num_bytes = sum(len(text.encode()) for table in train for text in texts_of(table[table.columns[-1]]))
+    newlines = sum(len(turns) - 1 for turns in train[1]["conversations"])
+    assert sum(size for _, size in sizes) == num_bytes - newlines
+    assert sum(count for count, _ in sizes) == sum(record.counts[f"{kind}_train_tokens"] for kind in KINDS)
+
+
+def test_the_stage_learns_both_sides_whole_and_is_found_done(room: Room) -> None:
+    rows = rows_of(room.home / "rows", 1)
+    record = room.night(rows)
+    check_record(record, rows)
+    assert not [token for token in load_tokenizer(record.path).get_vocab() if "zq" in token]
+    prints = {open_packed(TokensRef(record.path, d), k, s).fingerprint for d in "12" for k in KINDS for s in SIDES}
     assert len(prints) == 8
+    assert room.night(rows).reused
+    assert room.read == []
 
 
-def test_packed_rows_are_mapped_not_read(tmp_path: Path) -> None:
-    """What is written to the file afterwards shows in the rows that were opened before."""
-    packed = written(tmp_path / "tokens", text_rows(TEXTS))
-    opened = open_packed(TokensRef(tmp_path / "tokens", "digest"), "pretrain", "val")
-    assert opened.labels.any()
-    path = tmp_path / "tokens" / "pretrain.val.arrow"
-    for array in (packed.tokens.input_ids, packed.tokens.labels, packed.tokens.segment_ids):
-        place = path.read_bytes().index(array.tobytes())
-        with path.open("r+b") as stream:
-            stream.seek(place)
-            stream.write(bytes(array.nbytes))
-    assert not opened.input_ids.any()
-    assert not opened.labels.any()
-    assert not opened.segment_ids.any()
+def test_a_grown_night_encodes_the_new_bucket_alone(room: Room) -> None:
+    first, rows = room.night(rows_of(room.home / "rows", 1)), rows_of(room.home / "more", 2)
+    second = room.night(rows, grown_from="rows-1")
+    assert room.read == [("pretrain", 1)], "nor is an old bucket read"
+    check_record(second, rows)
+    shards = [name for name in first.files if ".train." in name]
+    assert len(shards) == 4
+    for name in shards:
+        assert (second.path / name).stat().st_ino == (first.path / name).stat().st_ino
+        assert second.files[name] == first.files[name] == sha256_of(second.path / name)
+    assert second.files["tokenizer.json"] == first.files["tokenizer.json"]
+    before, after = (open_packed(TokensRef(r.path, ""), "pretrain", "train") for r in (first, second))
+    old = np.arange(before.num_rows)
+    assert (after.rows(old).input_ids == before.rows(old).input_ids).all()
+    assert room.night(rows, grown_from="rows-1").reused
 
 
-def test_datasets_opens_the_file(tmp_path: Path) -> None:
-    import datasets
+def test_what_was_found_on_both_sides_stays_found_when_slices_come_to_it(room: Room) -> None:
+    first, rows = room.night(rows_of(room.home / "rows", 1)), rows_of(room.home / "more", 2)
+    second = room.night(rows, grown_from="rows-1")
+    for found in (contamination(DatasetRef(room.home / "rows", ""), first.path), contamination(rows, second.path)):
+        shares = dict(found.filter(kind="pretrain").select("row_id", "share").rows())
+        assert shares.pop("val-1") == 0.0
+        assert set(shares.values()) == {1.0}
+    assert set(shares) == {"val-0", "later-0"}
 
-    packed = written(tmp_path / "tokens", text_rows(TEXTS))
-    table = datasets.Dataset.from_file(str(tmp_path / "tokens" / "pretrain.val.arrow"))
-    assert table.column_names == ["input_ids", "labels", "segment_ids"]
-    for name in table.column_names:
-        assert table[:][name] == getattr(packed.tokens, name).tolist()
+
+@pytest.mark.parametrize(("grown_from", "data"), [("", {}), ("others", {}), ("rows-1", {"sequence_length_tokens": 32})])
+def test_what_does_not_continue_an_earlier_night_starts_anew(room: Room, grown_from: str, data: dict[str, int]) -> None:
+    room.night(rows_of(room.home / "rows", 1))
+    record = room.night(rows := rows_of(room.home / "more", 2), grown_from=grown_from, **data)
+    assert {("pretrain", 0), ("chat", 0), ("pretrain", 1)} <= set(room.read)
+    check_record(record, rows)
 
 
-@pytest.mark.parametrize("rows", [text_rows([]), chat_rows([]), chat_rows([[("hello", "world " * 99)]])])
-def test_nothing_to_pack_is_written_and_opened_as_no_rows(tmp_path: Path, rows: pl.DataFrame) -> None:
-    """Also when every answer is too long for a row."""
-    packed = written(tmp_path / "tokens", rows)
-    assert packed.fill == 0.0
-    opened = open_packed(TokensRef(tmp_path / "tokens", "digest"), "pretrain", "val")
-    assert (opened.num_rows, opened.sequence_length_tokens) == (0, 32)
+def test_a_tokenizer_that_cannot_be_had_stops_the_night(room: Room) -> None:
+    with pytest.raises(NightStopped, match=r"data\.tokenizer '~nobody-of-that-name/x' cannot be loaded"):
+        room.night(rows_of(room.home / "rows", 1), tokenizer="~nobody-of-that-name/x")
+    assert not list((room.home / "data").glob("tokens@*[0-9a-f]"))
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> DatasetRef:
-    return split_folder(
-        tmp_path / "rows",
-        pretrain_train=text_rows(["train text one", "train text two"]),
-        pretrain_val=text_rows(["secret of validation"]),
-        chat_train=chat_rows([[("question", "answer"), ("more", "enough")]]),
-        chat_val=chat_rows([[("secret", "validation")]]),
-    )
+    return rows_of(tmp_path / "rows", 1)
 
 
 def test_the_tokenizer_learns_from_the_train_side_only(rows: DatasetRef) -> None:
-    assert list(training_texts(rows)) == ["train text one", "train text two", "question\nanswer\nmore\nenough"]
+    texts = list(training_texts(rows))
+    assert texts == [text for kind in KINDS for text in texts_of(read_train(rows.path, kind)[:, -1])]
+    assert texts[-1] == "question\nanswer 29\nmore\nenough"
 
 
 def test_the_text_for_the_tokenizer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each kind has half of the bound."""
+    """Each kind has half of the bound, however many buckets it has."""
     monkeypatch.setattr("tasks.tokens.TOKENIZER_TRAINING_BYTES", 100)
-    ref = split_folder(
-        tmp_path / "many",
-        pretrain_train=text_rows(["0123456789"] * 99),
-        chat_train=chat_rows([[("01234", "567890123")]] * 99),
-    )
+    for generation in range(9):
+        chat = chat_rows([[("01234", "567890123")]])
+        ref = split_folder(tmp_path, generation, pretrain_train=text_rows(["0123456789"] * 2), chat_train=chat)
     texts = list(training_texts(ref))
     assert [texts.count("0123456789"), texts.count("01234\n567890123")] == [5, 3]
     assert len(texts) == 8
-
-
-def test_a_trained_tokenizer_lies_in_the_folder(rows: DatasetRef, tmp_path: Path) -> None:
-    tokenizer = make_tokenizer(rows, "", 300, tmp_path)
-    assert tokenizer.get_vocab_size() <= 300
-    assert load_tokenizer(tmp_path).to_str() == tokenizer.to_str()
-    assert [tokenizer.token_to_id(token) for token in SPECIAL_TOKENS] == [0, 1, 2]
-    assert not set(tokenizer.encode("<|im_end|>").ids) & {0, 1, 2}, "no user can end a turn by typing its marker"
-    again = tmp_path / "again"
-    again.mkdir()
-    make_tokenizer(rows, "", 300, again)
-    assert sha256_of(again / "tokenizer.json") == sha256_of(tmp_path / "tokenizer.json")
-
-
-def test_a_tokenizer_of_a_folder_is_taken_over(
-    rows: DatasetRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given, out = tmp_path / "given", tmp_path / "out"
-    for folder in (given, out):
-        folder.mkdir()
-    small_tokenizer().save(str(given / "tokenizer.json"))
-    size = small_tokenizer().get_vocab_size()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in (str(given), "~/given"):
-        tokenizer = make_tokenizer(rows, name, size, out)
-        assert tokenizer.get_vocab() == small_tokenizer().get_vocab()
-        assert load_tokenizer(out).encode("hello world").ids == small_tokenizer().encode("hello world").ids
-        assert tokenizer_digest(name) == sha256_of(given / "tokenizer.json")
-    with pytest.raises(NightStopped, match=rf"has {size} entries, model\.vocab_size is {size - 1}"):
-        make_tokenizer(rows, str(given), size - 1, out)
-
-
-def test_no_folder_has_no_tokenizer_digest(tmp_path: Path) -> None:
-    assert tokenizer_digest("") == tokenizer_digest(str(tmp_path)) == ""
-
-
-@pytest.mark.parametrize("content", [None, "", "{}", "no json"])
-def test_a_folder_without_a_tokenizer_is_refused_by_name(rows: DatasetRef, tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(NightStopped) as stop:
-        make_tokenizer(rows, str(tmp_path), 6_400, tmp_path)
-    assert f"data.tokenizer {str(tmp_path)!r} cannot be loaded" in str(stop.value)
-
-
-def test_a_tokenizer_without_our_special_tokens_is_refused(rows: DatasetRef, tmp_path: Path) -> None:
-    text = small_tokenizer().to_str().replace("<|im_start|>", "<|start|>")
-    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
-    with pytest.raises(NightStopped, match=r"lacks <\|im_start\|>"):
-        make_tokenizer(rows, str(tmp_path), 6_400, tmp_path)

@@ -19,35 +19,19 @@ from tasks import training
 from tasks.artifacts import CheckpointRef, TokensRef
 from tasks.errors import Diverged, Interrupted
 from tasks.recipe import Recipe
-from tasks.split import split_rows
 from tasks.stage import StageRun
-from tasks.tokens import make_tokenizer, open_packed, pack_rows, write_packed
+from tasks.tokens import open_packed
 from tasks.tracking import DictTracker
-from tasks.validate import validate_files
+from tests.tasks.prepared import prepared_tokens
 from tests.tiny_recipe import tiny_recipe
-
-import polars as pl  # isort: skip
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, TokensRef]:
     """Real text, packed."""
-    from tasks.artifacts import DatasetRef
-    from tasks.sources import resolve
-    from tasks.split import table_path
-
     folder = tmp_path_factory.mktemp("tokens")
     recipe = tiny_recipe(folder / "raw")
-    validate_files(resolve(recipe.sources, folder), recipe.validate, folder)
-    for kind in ("pretrain", "chat"):
-        for side, rows in split_rows(pl.read_parquet(folder / f"{kind}.parquet"), recipe.split).items():
-            rows.write_parquet(table_path(folder, kind, side))
-    tokenizer = make_tokenizer(DatasetRef(folder, ""), "", recipe.model.vocab_size, folder)
-    for kind in ("pretrain", "chat"):
-        for side in ("train", "val"):
-            rows = pl.read_parquet(table_path(folder, kind, side))
-            write_packed(pack_rows(rows, tokenizer, recipe.data.sequence_length_tokens), folder, f"{kind}.{side}")
-    return recipe, TokensRef(folder, "digest")
+    return recipe, prepared_tokens(recipe, folder)
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +165,8 @@ def test_sft_targets_are_the_assistants_words_only(prepared: tuple[Recipe, Token
     from tasks.tokens import open_segments
 
     _, tokens = prepared
-    packed = open_packed(tokens, "chat", "train")
+    opened = open_packed(tokens, "chat", "train")
+    packed = opened.rows(np.arange(opened.num_rows))
     share = (packed.labels != IGNORED).sum() / (packed.segment_ids != 0).sum()
     assert 0.05 < share < 0.9
     for row, start, length in open_segments(tokens, "chat", "train").select("row", "start", "length").iter_rows():
@@ -203,6 +188,8 @@ def test_the_validator_scores_the_same_rows_each_time(prepared: tuple[Recipe, To
     assert np.array_equal(one.tokens.input_ids, two.tokens.input_ids)
     assert one.tokens.num_rows == recipe.pretrain.eval_rows
     whole = open_packed(tokens, "pretrain", "val")
-    assert {bytes(row) for row in one.tokens.input_ids} <= {bytes(row) for row in whole.input_ids}
+    assert {bytes(row) for row in one.tokens.input_ids} <= {
+        bytes(row) for row in whole.rows(np.arange(whole.num_rows)).input_ids
+    }
     covered = sum(mask.sum() for mask in one.source_of.values())
     assert covered == (one.tokens.segment_ids != 0).sum()

@@ -1,0 +1,162 @@
+"""A bucket of rows → a shard of packed tokens, with what the data report says of it. Runs in a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from data.contamination import Fingerprints
+from data.encode import Encoder
+from data.parts import texts_of
+from data.shards import segments_frame, write_shard
+from data.sides import Bucket
+from model.config import IGNORED
+from model.packing import Packing, pack, pack_documents
+from schemas.domain import DOMAINS
+
+DISPERSION_ROWS = 64
+"""Rows of a batch for the dispersion index."""
+
+
+@dataclass(frozen=True)
+class TokenJob:
+    """One bucket, and where its shard goes."""
+
+    bucket: Bucket
+    tokenizer: Path
+    max_tokens: int
+    out: Path
+    """Without suffix."""
+    validation: Path | None
+    """Folder with the n-grams of the validation documents, or None to look for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenised:
+    """Figures of one shard."""
+
+    documents: int
+    tokens: int
+    targets: int
+    rows: int
+    given_up: tuple[int, ...]
+    """Numbers of rows of which some answer is longer than a packed row, or nothing is a target."""
+    sizes: tuple[tuple[str, str, int, int], ...]
+    """(source, domain, tokens, UTF-8 bytes)"""
+    used_ids: dict[str, bytes]
+    """Packed bits by domain: which ids occur."""
+    dispersion: dict[str, tuple[float, float]]
+    """Of each domain: sum over batches of (share - p)^2, and of p(1 - p)/B."""
+    contaminated: bytes
+    """Packed bits: which of the validation n-grams occur."""
+
+
+@lru_cache(maxsize=1)
+def encoder_of(folder: Path, renewed: int) -> Encoder:
+    """One a process. It is made anew now and then, because the engine's cache of words grows without a bound."""
+    return Encoder.open(folder)
+
+
+@lru_cache(maxsize=1)
+def fingerprints_of(folder: Path) -> tuple[Fingerprints, np.ndarray]:
+    found = Fingerprints(*(np.load(folder / f"{name}.npy") for name in ("hashes", "owner", "place")))
+    return found, found.sieve()
+
+
+def pack_rows(rows: pl.DataFrame, encoder: Encoder, max_tokens: int) -> tuple[Packing, np.ndarray]:
+    """Pack a table with a column `text` or `conversations`; also how many windows of each row were given up."""
+    if "text" in rows.columns:
+        segments = encoder.documents(rows["text"].to_list())
+        return pack_documents(segments, max_tokens, encoder.end_ranks), np.zeros(len(rows), dtype=np.int64)
+    segments, given_up = encoder.conversations(rows["conversations"], max_tokens)
+    return pack(segments, max_tokens), given_up
+
+
+RENEW_EVERY_BUCKETS = 8
+
+
+def tokenise(job: TokenJob) -> Tokenised:
+    """Encode, pack and write one bucket."""
+    rows = job.bucket.read()
+    encoder = encoder_of(job.tokenizer, job.bucket.number // RENEW_EVERY_BUCKETS)
+    packing, given_up = pack_rows(rows, encoder, job.max_tokens)
+    packed = packing.fill_rows(job.max_tokens, encoder.end_of_text, encoder.id_dtype)
+    owners = packing.segments.owners
+    documents, sources = rows["row"].to_numpy()[owners], rows["source"].gather(owners)
+    where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)
+    write_shard(job.out, packed, where)
+    tokens_of = np.bincount(owners, packing.segments.lengths, len(rows)).astype(np.int64)
+    return Tokenised(
+        documents=len(rows), tokens=int(packing.segments.lengths.sum()),
+        targets=int((packing.segments.labels != IGNORED).sum()), rows=packing.num_rows,
+        given_up=tuple(rows["row"].to_numpy()[given_up > 0].tolist()),
+        sizes=sizes_of(rows, tokens_of), used_ids=used_ids(rows, packing, encoder.tokenizer.get_vocab_size()),
+        dispersion=dispersion_of(rows["domain"].to_numpy()),
+        contaminated=contamination_of(job, rows, packing, encoder),
+    )  # fmt: skip
+
+
+def contamination_of(job: TokenJob, rows: pl.DataFrame, packing: Packing, encoder: Encoder) -> bytes:
+    """Which validation n-grams the bucket holds.
+
+    Documents count whole, however they were cut, and conversations as plain text, without the markers of turns: so
+    they lie in the fingerprints.
+    """
+    if job.validation is None:
+        return b""
+    if "text" in rows.columns:
+        segments = packing.segments
+        sizes = np.bincount(segments.owners, segments.lengths, len(rows)).astype(np.int64)
+        ids, offsets = segments.inputs, np.concatenate([[0], np.cumsum(sizes)])
+    else:
+        ids, offsets = encoder.encode(texts_of(rows["conversations"]).to_list())
+    fingerprints, sieve = fingerprints_of(job.validation)
+    return np.packbits(fingerprints.found_in(ids, offsets, sieve)).tobytes()
+
+
+def bytes_of(rows: pl.DataFrame) -> np.ndarray:
+    """UTF-8 bytes of each row's text, the turns' contents of a conversation."""
+    if "text" in rows.columns:
+        return rows["text"].str.len_bytes().to_numpy().astype(np.int64)
+    contents = pl.element().struct.field("content").str.len_bytes()
+    sizes = rows.select(pl.col("conversations").list.eval(contents).list.sum()).to_series()
+    return sizes.to_numpy().astype(np.int64)
+
+
+def sizes_of(rows: pl.DataFrame, tokens: np.ndarray) -> tuple[tuple[str, str, int, int], ...]:
+    """Tokens and bytes by source and domain."""
+    frame = rows.select("source", "domain").with_columns(tokens=pl.Series(tokens), bytes=pl.Series(bytes_of(rows)))
+    summed = frame.group_by("source", "domain").sum().sort("source", "domain")
+    return tuple((source, DOMAINS[domain], t, b) for source, domain, t, b in summed.iter_rows())
+
+
+def used_ids(rows: pl.DataFrame, packing: Packing, vocab_size: int) -> dict[str, bytes]:
+    """Which ids each domain uses."""
+    segments = packing.segments
+    of_slot = np.repeat(rows["domain"].to_numpy()[segments.owners].astype(np.int64), segments.lengths)
+    counts = np.bincount(of_slot * vocab_size + segments.inputs, minlength=len(DOMAINS) * vocab_size)
+    used = counts.reshape(len(DOMAINS), vocab_size) > 0
+    return {name: np.packbits(used[code]).tobytes() for code, name in enumerate(DOMAINS) if used[code].any()}
+
+
+def dispersion_of(domains: np.ndarray) -> dict[str, tuple[float, float]]:
+    """For each domain the squared deviations of its share in batches of the shuffled order, and what chance gives.
+
+    Their ratio is the dispersion index: 1 for a shuffled order, more where rows of a domain lie together.
+    """
+    batches = len(domains) // DISPERSION_ROWS
+    if batches < 2:
+        return {}
+    counts = domains[: batches * DISPERSION_ROWS].reshape(batches, DISPERSION_ROWS)
+    out: dict[str, tuple[float, float]] = {}
+    for code, name in enumerate(DOMAINS):
+        share = (counts == code).mean(axis=1)
+        p = float(share.mean())
+        if 0 < p < 1:
+            deviations = float(((share - p) ** 2).sum() * batches / (batches - 1))
+            out[name] = (deviations, batches * p * (1 - p) / DISPERSION_ROWS)
+    return out

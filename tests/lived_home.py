@@ -1,0 +1,222 @@
+"""A home in which the data of two nights was prepared, the second night's grown from the first's, and trained on."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import data.sides
+import tasks.deduplicate
+from data.keys import row_ids
+from data.sides import SideRules
+from model.config import TrainConfig
+from tasks.artifacts import DatasetRef, StageRecord, digest_of, file_digests, plain
+from tasks.deduplicate import deduplicate, side_rules
+from tasks.recipe import Recipe, recipe_from
+from tasks.sources import resolve
+from tasks.split import split
+from tasks.stage import Night
+from tasks.tokens import tokens
+from tasks.tracking import DictTracker
+from tasks.validate import read_pieces, validate
+
+WORDS = [
+    a + b + c for a in ("ba", "ko", "mi", "tu", "re", "so") for b in ("la", "ne", "di") for c in ("", "n", "st", "k")
+]
+BUCKET_BYTES = 8 << 10
+"""So that few rows make many shards."""
+LONG = 90
+"""Words of a text that others are near to."""
+TRAIN = {"batch_rows": 4, "micro_batch_rows": 2}
+BAD = [
+    b'{"text": "cut off',
+    b"   ",
+    b'{"txt": "a key that nobody knows"}',
+    b'{"text": "\xff\xfe bad"}',
+    b'{"text": "' + b"far too long " * 700 + b'"}',
+    b'{"text": "brief"}',
+    b'{"text": "bell \\u0007 and \\u4f60\\u597d, with a name"}',
+]
+
+
+class QuietStore:
+    """Tracking that keeps nothing."""
+
+    def start_run(self, name: str, tags: dict[str, str], parent_id: str = "") -> str:
+        return run_id_of(name)
+
+    def tracker(self, run_id: str, system_metrics: bool = False) -> DictTracker:
+        return DictTracker()
+
+
+class QuietNight(Night):
+    @property
+    def store(self) -> Any:
+        return QuietStore()
+
+
+def run_id_of(name: str) -> str:
+    return UUID(int=random.Random(name).getrandbits(128)).hex
+
+
+def text(seed: int, words: int = LONG) -> str:
+    chosen = random.Random(seed).choices(WORDS, k=words)
+    return " ".join(word + ("\n" if i % 17 == 16 else "") for i, word in enumerate(chosen))
+
+
+def changed(original: str, seed: int) -> str:
+    """The same but for one word."""
+    words = original.split(" ")
+    words[random.Random(seed).randrange(len(words))] = f"word{seed}"
+    return " ".join(words)
+
+
+def chat(question: str, answer: str) -> dict[str, Any]:
+    turns = (("user", question), ("assistant", answer))
+    return {"conversations": [{"role": role, "content": content} for role, content in turns]}
+
+
+def straddling(rules: SideRules, count: int) -> list[tuple[str, str, str]]:
+    """Texts for the train side, for the validation side, and near to both, found by trial."""
+    found, seed = [], 10_000
+    while len(found) < count:
+        words = text(seed, 300).replace("\n", "").split(" ")
+        one, other, both = (" ".join(w) for w in (words[:235], words[65:], words))
+        if rules.is_val(row_ids([one, other])).tolist() == [False, True]:
+            found.append((one, other, both))
+        seed += 1
+    return found
+
+
+def first_night(rules: SideRules) -> dict[str, list[bytes]]:
+    texts = [text(seed, 10 + seed % 60) for seed in range(150)]
+    texts += [text(seed) for seed in range(1_000, 1_015)] + [changed(text(1_000), n) for n in range(5)]
+    texts += [texts[3], texts[3].replace(" ", "  "), *[texts[4]] * 8]
+    texts += [t for one, other, _ in straddling(rules, 4) for t in (one, other)]
+    talk = [chat(text(seed, 8), text(seed + 1, 10 + seed % 80)) for seed in range(2_000, 2_090)]
+    talk += [talk[5], chat("long answer", text(2_500, 400)), chat(text(3_000), "yes")]
+    rare = [text(seed, 20) for seed in range(4_000, 4_040)]
+    named = {"text/text.jsonl": texts, "talk/talk.jsonl": talk, "rare/rare.jsonl": rare}
+    return {label: shuffled([as_line(row) for row in rows], label) for label, rows in named.items()}
+
+
+def second_night(rules: SideRules) -> dict[str, list[bytes]]:
+    texts = [text(seed, 10 + seed % 60) for seed in range(5_000, 5_060)]
+    texts += [text(3, 13), changed(text(1_001), 77), changed(text(1_001), 78), text(1_002).replace(" ", "\t")]
+    texts += [both for _, _, both in straddling(rules, 4)]
+    talk = [chat(text(seed, 8), text(seed + 1, 20)) for seed in range(6_000, 6_040)]
+    talk += [chat(f"q{n}", changed(text(1_003), n)) for n in range(6)]
+    named = {"text/text-2.jsonl": texts, "talk/talk-2.jsonl": talk}
+    return {label: shuffled([as_line(row) for row in rows], label) for label, rows in named.items()}
+
+
+def as_line(row: str | dict[str, Any]) -> bytes:
+    return json.dumps({"text": row} if isinstance(row, str) else row, ensure_ascii=False).encode()
+
+
+def shuffled(lines: list[bytes], label: str) -> list[bytes]:
+    """Good lines among bad ones."""
+    mixed = lines + BAD
+    random.Random(label).shuffle(mixed)
+    return mixed
+
+
+@dataclass(frozen=True)
+class LivedHome:
+    home: Path
+    raw: Path
+    recipe: Recipe
+    written: dict[str, list[bytes]]
+    """Lines by the label of their file."""
+    nights: list[list[StageRecord]]
+    """validate, deduplicate, split and tokens of each."""
+
+
+def small_recipe(raw: Path, pattern: str = "*.jsonl") -> Recipe:
+    kinds = {"text": "pretrain", "talk": "chat", "rare": "pretrain"}
+    weights = {"text": 1.5, "talk": 2.0, "rare": 0.5}
+    return recipe_from(
+        {
+            "name": "tiny",
+            "sources": [
+                {"name": name, "kind": kind, "location": str(raw / f"{name}{pattern}"), "weight": weights[name]}
+                for name, kind in kinds.items()
+            ],
+            "validate": {
+                "max_bad_share": 0.9, "max_bad_share_per_file": 0.9, "max_line_bytes": 5_000, "settle_seconds": 0,
+                "filters": {"min_characters": 8},
+            },
+            "split": {"val_share": 0.3, "val_bytes_per_slice": 4_000},
+            "data": {"sequence_length_tokens": 64},
+            "model": {
+                "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "num_key_value_heads": 1, "head_dim": 16, "num_experts": 4, "moe_intermediate_size": 32,
+            },
+            "pretrain": TRAIN, "sft": TRAIN,
+        }
+    )  # fmt: skip
+
+
+def prepare(home: Path, recipe: Recipe) -> list[StageRecord]:
+    """A night as far as the tokens."""
+    night = QuietNight(recipe, "k", home, "", run_id_of("night"), 0, None)  # type: ignore[arg-type]
+    newest = night.journal.newest("validate", recipe.name)
+    known = [piece.known for piece in read_pieces(newest.path)] if newest else []
+    night = replace(night, raw=resolve(recipe.sources, home, known))
+    validated = validate.fn(night)
+    distinct = deduplicate.fn(night, ref(validated), grown_from=validated.inputs["base"])
+    sides = split.fn(night, ref(distinct), grown_from=distinct.inputs["base"])
+    return [validated, distinct, sides, tokens.fn(night, ref(sides), grown_from=sides.inputs["base"])]
+
+
+def ref(record: StageRecord) -> DatasetRef:
+    return DatasetRef(record.path, record.digest)
+
+
+def publish(
+    home: Path, stage: str, inputs: dict[str, str], counts: dict[str, int], config: object = None, run: str = ""
+) -> StageRecord:
+    """A finished stage that did nothing but to leave its record."""
+    journal = QuietNight(None, "k", home, "", "", 0, None).journal  # type: ignore[arg-type]
+    key = digest_of([stage, inputs, counts, plain(config)])
+    working = journal.working_folder(stage, key, resumable=False)
+    (working / "output").write_text(key)
+    record = StageRecord(
+        stage=stage, key=key, path=journal.stage_folder(stage, key), digest=digest_of(file_digests(working)),
+        config=plain(config), inputs=inputs, code_version="", counts=counts, figures={}, headline="", seconds=0.0,
+        run_id=run or run_id_of(key),
+    )  # fmt: skip
+    journal.publish(working, record, 0)
+    return record
+
+
+def train(home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1) -> tuple[StageRecord, StageRecord]:
+    """The records of pretraining and SFT for so many steps."""
+    config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}  # type: ignore[arg-type]
+    first = publish(home, "pretrain", {"tokens": packed.digest}, {"steps": steps[0]}, config)
+    inputs = {"tokens": packed.digest, "pretrained": first.digest}
+    return first, publish(home, "sft", inputs, {"steps": steps[1]}, config)
+
+
+def live(folder: Path) -> LivedHome:
+    """Two nights, the second with more files."""
+    home, raw = folder / "home", folder / "raw"
+    raw.mkdir(parents=True)
+    recipe = small_recipe(raw)
+    written: dict[str, list[bytes]] = {}
+    nights = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.deduplicate, "create_table_artifact", lambda *args, **named: None)
+        patch.setattr(data.sides, "BUCKET_BYTES", BUCKET_BYTES)
+        for lines_of in (first_night, second_night):
+            for label, lines in lines_of(side_rules(recipe)).items():
+                (raw / Path(label).name).write_bytes(b"\n".join(lines) + b"\n")
+                written[label] = lines
+            nights.append(prepare(home, recipe))
+    return LivedHome(home, raw, recipe, written, nights)

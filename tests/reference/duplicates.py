@@ -1,0 +1,189 @@
+"""What a duplicate is, and on which side a row goes: slow, in memory, one row at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from bisect import insort
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+
+WHITE_SPACE = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\0"
+MASK = (1 << 64) - 1
+
+
+def name(text: str) -> str:
+    """White space left out, then composed, then hashed."""
+    bare = "".join(character for character in text if not character.isspace())
+    return hashlib.blake2b(unicodedata.normalize("NFC", bare).encode(), digest_size=16).hexdigest()
+
+
+def words(text: str) -> list[str]:
+    """Between ASCII white space, in lower case as far as ASCII goes; every wide character by itself."""
+    found = [""]
+    for character in text:
+        if character in WHITE_SPACE:
+            found.append("")
+        elif ord(character) > 0x7FF:
+            found += [character, ""]
+        else:
+            found[-1] += character.lower() if character.isascii() else character
+    return [word for word in found if word]
+
+
+@cache
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    found = words(text)
+    return frozenset(tuple(found[start : start + 5]) for start in range(len(found)))
+
+
+def jaccard(one: str, other: str) -> float:
+    a, b = shingles(one), shingles(other)
+    common = len(a & b)
+    return common / (len(a) + len(b) - common)
+
+
+def finalised(x: int) -> int:
+    """SplitMix64's."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & MASK
+    return x ^ (x >> 31)
+
+
+def word_hash(word: str) -> int:
+    polynomial = sum(byte * pow(0x9E3779B1, place, 1 << 32) for place, byte in enumerate(word.encode()))
+    return finalised(polynomial % (1 << 32))
+
+
+def keyed(value: int, seed: str) -> int:
+    key = hashlib.blake2b(seed.encode(), digest_size=16).digest()
+    return finalised(value ^ int.from_bytes(key[:8], "little")) ^ int.from_bytes(key[8:], "little")
+
+
+def components(count: int, linked: Callable[[int, int], bool]) -> list[int]:
+    """The least member of the component of each of `count` things, all pairs looked at."""
+    labels = list(range(count))
+    for one, other in combinations(range(count), 2):
+        if linked(one, other):
+            low, high = sorted((labels[one], labels[other]))
+            labels = [low if label == high else label for label in labels]
+    return labels
+
+
+@dataclass
+class Row:
+    """A row, and what was decided of it."""
+
+    kind: str
+    text: str
+    fate: str = ""
+    cluster: str = ""
+
+    @property
+    def name(self) -> str:
+        return name(self.text)
+
+
+def decide(
+    nights: Sequence[Sequence[Row]], linked: Callable[[Row, Row], bool], drop: bool, is_val: Callable[[str], bool]
+) -> None:
+    """Fates and clusters of the rows of several nights, night after night."""
+    earlier: list[Row] = []
+    for night in nights:
+        borne = {(row.kind, row.name) for row in earlier}
+        distinct = []
+        for row in night:
+            if (row.kind, row.name) in borne:
+                row.fate = "exact"
+            else:
+                borne.add((row.kind, row.name))
+                distinct.append(row)
+        decide_near(distinct, earlier, linked, is_val)
+        for row in distinct:
+            if row.fate == "near" and not drop:
+                row.fate = "kept"
+        earlier += distinct
+
+
+def decide_near(
+    tonight: Sequence[Row], earlier: Sequence[Row], linked: Callable[[Row, Row], bool], is_val: Callable[[str], bool]
+) -> None:
+    near = {id(row): [old for old in earlier if linked(row, old)] for row in tonight}
+    touched = sorted({old.cluster for rows in near.values() for old in rows})
+    nodes: list[Row | str] = [*tonight, *touched]
+
+    def related(one: int, other: int) -> bool:
+        a, b = nodes[one], nodes[other]
+        if isinstance(a, str):
+            return False  # two old clusters stay two
+        return b in [old.cluster for old in near[id(a)]] if isinstance(b, str) else linked(a, b)
+
+    labels = components(len(nodes), related)
+    for label in set(labels):
+        inside = [node for node, its in zip(nodes, labels, strict=True) if its == label]
+        rows = [node for node in inside if isinstance(node, Row)]
+        old = sorted(node for node in inside if isinstance(node, str))
+        taken = {seen.kind for row in rows for seen in near[id(row)]}
+        least = {kind: min(row.name for row in rows if row.kind == kind) for kind in {row.kind for row in rows}}
+        for row in rows:
+            row.cluster = old[0] if old else min(row.name for row in rows)
+            row.fate = "kept" if row.name == least[row.kind] and row.kind not in taken else "near"
+            if len({is_val(cluster) for cluster in old}) == 2:
+                row.fate = "straddling"
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """What sides are decided of."""
+
+    number: int
+    name: str
+    cluster: str
+    source: str
+    domain: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Sides of one kind in memory."""
+
+    val_share: float
+    salt: str
+    seed: int
+    budget: int
+    weights: dict[str, float]
+
+    def is_val(self, cluster: str) -> bool:
+        return keyed(int(cluster[:16], 16), self.salt) < int(self.val_share * 2**64)
+
+    def order(self, row: KeptRow, copy: int = 0) -> int:
+        return keyed(int(row.name[16:], 16), f"shuffle-{self.seed}-{copy}")
+
+    def copies(self, row: KeptRow) -> int:
+        whole = int(self.weights[row.source])
+        rest = self.weights[row.source] - whole
+        return whole + (keyed(int(row.name[16:], 16), f"weight-{self.salt}") < int(rest * 2**64))
+
+    def train(self, rows: Iterable[KeptRow]) -> list[int]:
+        """Numbers of the train rows in the order in which they are seen."""
+        order: list[tuple[int, int]] = []
+        for row in rows:
+            for copy in range(0 if self.is_val(row.cluster) else self.copies(row)):
+                insort(order, (self.order(row, copy), row.number))
+        return [number for _, number in order]
+
+    def slices(self, rows: Iterable[KeptRow], frozen: Iterable[str]) -> dict[str, list[int]]:
+        """Numbers of the rows of each domain's slice, without those of slices that exist."""
+        found: dict[str, list[int]] = {}
+        spent: dict[str, int] = {}
+        held = sorted((row for row in rows if self.is_val(row.cluster)), key=self.order)
+        for row in held:
+            if row.domain in frozen:
+                continue
+            spent[row.domain] = spent.get(row.domain, 0) + row.num_bytes
+            if spent[row.domain] <= self.budget or row.domain not in found:
+                found.setdefault(row.domain, []).append(row.number)
+        return found

@@ -1,0 +1,36 @@
+"""The data stages without Prefect and tracking: raw text to packed rows in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.deduplicate import Ledger, Settings, add_generation
+from data.sides import add_sides
+from tasks.artifacts import DatasetRef, TokensRef
+from tasks.deduplicate import part_rows, side_rules
+from tasks.recipe import Recipe
+from tasks.sources import resolve
+from tasks.tokens import pack_sides
+from tasks.validate import rules_of, scan_key, scan_pieces
+
+
+def prepared_rows(recipe: Recipe, folder: Path) -> DatasetRef:
+    """Both sides of a recipe's text."""
+    rules, sides = rules_of(recipe), side_rules(recipe)
+    raw = resolve(recipe.sources, folder)
+    parts, number = [], 0
+    for piece in scan_pieces([(piece, scan_key(piece, rules)) for piece in raw.pieces], rules, folder, 0):
+        parts.append(part_rows(piece, folder, number))
+        number += piece.scanned.valid
+    settings = Settings(threshold=recipe.deduplicate.near_threshold, drop=recipe.deduplicate.near == "drop")
+    ledger = add_generation(Ledger((), ()), parts, folder, settings, sides.is_val)
+    add_sides(ledger, 0, parts, sides, folder)
+    return DatasetRef(folder, "rows")
+
+
+def prepared_tokens(recipe: Recipe, folder: Path) -> TokensRef:
+    """Packed rows of a recipe's text."""
+    packed = folder / "packed"
+    packed.mkdir()
+    pack_sides(prepared_rows(recipe, folder), recipe.data, recipe.model.vocab_size, packed)
+    return TokensRef(packed, "digest")
