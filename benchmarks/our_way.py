@@ -6,12 +6,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.sketching import sketch_part
 from data.deduplicate import KEPT, Ledger, Settings, add_generation
-from data.parts import Part, texts_of
+from data.parts import Part
 from data.sides import add_sides
-from data.sketch import sketches_of
 from data.workers import run_jobs
 from tasks import deduplicate as deduplicate_stage
 from tasks.artifacts import DatasetRef
@@ -61,12 +59,6 @@ def validate_and_deduplicate(corpus: Path, work: Path) -> Mapping[str, int]:
     write_pieces(folder, scan_pieces([(piece, scan_key(piece, rules)) for piece in raw.pieces], rules, folder, 0))
     ledger = ledger_of(recipe, folder, None, work / "exact")
     return {"kept": sum(int((ledger.fates_of(part) == KEPT).sum()) for part in ledger.parts)}
-
-
-def sketch_part(part: Part) -> None:
-    """What the scan does when near duplicates are looked for."""
-    sketches = [sketches_of(texts_of(rows.to_series())) for rows in part.rows()]
-    np.concatenate(sketches).tofile(part.path("sketches"))
 
 
 def near_duplicates(corpus: Path, work: Path) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ A document is contaminated if at least a fifth of its n-grams stand in the train
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -16,27 +17,38 @@ NGRAM_TOKENS = 20
 CONTAMINATED_FROM = 0.2
 FILTER_BITS = 24
 FACTOR = 0x9E3779B97F4A7C15
-BLOCK_TOKENS = 1 << 20
+BLOCK_TOKENS = 1 << 18
+
+
+@cache
+def powers(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of the factor and of its inverse modulo 2^64."""
+    up = np.full(length, FACTOR, dtype=np.uint64)
+    down = np.full(length, pow(FACTOR, -1, 1 << 64), dtype=np.uint64)
+    up[0] = down[0] = 1
+    return np.cumprod(up, dtype=np.uint64), np.cumprod(down, dtype=np.uint64)
 
 
 def ngram_hashes(ids: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hash of every run of NGRAM_TOKENS tokens inside a document, uint64, and the position where it starts."""
+    """Hash of every run of NGRAM_TOKENS tokens inside a document, uint64, and the position where it starts.
+
+    A run's polynomial hash is a difference of prefix sums, so its cost does not hang on the length of the run.
+    """
     length = len(ids) - NGRAM_TOKENS + 1
     if length <= 0:
         return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
+    up, down = powers(1 << len(ids).bit_length())
     spread = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
     spread ^= spread >> np.uint64(32)
-    hashes = np.zeros(length, dtype=np.uint64)
-    for step in range(NGRAM_TOKENS):
-        hashes *= np.uint64(FACTOR)
-        hashes += spread[step : step + length]
-    hashes ^= hashes >> np.uint64(29)
+    spread *= up[: len(ids)]
+    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(spread, dtype=np.uint64)])
     inside = np.ones(length, dtype=bool)
     for step in range(1, NGRAM_TOKENS):
         crossing = offsets[1:-1] - step
         inside[crossing[(crossing >= 0) & (crossing < length)]] = False
     where = np.flatnonzero(inside)
-    return hashes[where], where
+    hashes = (sums[NGRAM_TOKENS:] - sums[:length])[where] * down[where]
+    return (hashes ^ (hashes >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9), where
 
 
 @dataclass(frozen=True)

@@ -256,12 +256,11 @@ def bits_of_bucket(corpus: Corpus, buckets: Mapping[int, Path]) -> int | None:
     last = max(buckets)
     documents = pl.scan_parquet(f"{buckets[last]}.segments.parquet").select("document").head(ROWS_ASKED).collect()
     orders = [orders_of(corpus.rules, corpus.place(row)) for row in documents["document"].to_list()]
-    fitting = (
-        bits
-        for bits in range(MAX_BUCKETS.bit_length())
-        if all(last in {o >> (64 - bits) for o in some} for some in orders)
-    )
-    return next(fitting, None)
+
+    def fits(bits: int) -> bool:
+        return all(any(order >> (64 - bits) == last for order in copies) for copies in orders)
+
+    return next(filter(fits, range(MAX_BUCKETS.bit_length())), None)
 
 
 def segments_in(path: Path, row: int) -> pl.DataFrame:

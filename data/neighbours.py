@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from data.deduplicate import Ledger
 from data.names import PartRows
 from data.near import NearIndex
 
-NEAR_STEPS = 64
-"""Rows whose neighbours are asked for theirs before the search is given up."""
+MAX_STEPS, ROWS_PER_STEP = 16, 256
+"""How far, and how broadly, the search for rows that are near to near ones goes."""
 
 
 def part_of(ledger: Ledger, row: int) -> PartRows:
@@ -21,25 +20,23 @@ def part_of(ledger: Ledger, row: int) -> PartRows:
 
 
 def rows_near(ledger: Ledger, row: int, threshold: float | None) -> Iterator[int]:
-    """Rows near to a row, then those near to these, and so on, breadth first and bounded."""
+    """Rows near to a row, then those near to these, and so on, the nearest first and bounded."""
     if threshold is None:
         return
-    known, waiting = {row}, deque([row])
-    for _ in range(NEAR_STEPS):
-        if not waiting:
+    known, last = {row}, [row]
+    for _ in range(MAX_STEPS):
+        last = sorted(neighbours(ledger, last, threshold) - known)[:ROWS_PER_STEP]
+        yield from last
+        if not last:
             return
-        for near in neighbours(ledger, waiting.popleft(), threshold):
-            if near not in known:
-                known.add(near)
-                waiting.append(near)
-                yield near
+        known.update(last)
 
 
-def neighbours(ledger: Ledger, row: int, threshold: float) -> list[int]:
-    """Distinct rows that share a band with a row and are near to it."""
-    part, found = part_of(ledger, row), {row}
-    sketch = part.part.sketches[row - part.base : row - part.base + 1]
+def neighbours(ledger: Ledger, rows: Sequence[int], threshold: float) -> set[int]:
+    """Distinct rows that share a band with one of some rows and are near to it; these rows themselves included."""
+    found: set[int] = set()
+    sketches = np.concatenate([(p := part_of(ledger, row)).part.sketches[row - p.base][None] for row in rows])
     for generation in ledger.generations:
-        for _, rows in NearIndex.open(generation.prefix).matches(sketch, threshold):
-            found.update(rows.tolist())
-    return sorted(found - {row})
+        for _, near in NearIndex.open(generation.prefix).matches(sketches, threshold):
+            found.update(near.tolist())
+    return found

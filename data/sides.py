@@ -25,8 +25,8 @@ from data.parts import CONTENT, KINDS, arrow_writer, read_batches, to_arrow
 from data.workers import run_jobs
 from schemas.domain import DOMAINS
 
-BUCKET_BYTES = 32 << 20
-MAX_BUCKETS = 512
+BUCKET_BYTES = 16 << 20
+MAX_BUCKETS = 1024
 DEALERS = 4
 """Parts are dealt into as many sets of bucket files, however many workers there are."""
 ORDER = pl.Schema({"order": pl.UInt64, "row": pl.UInt32, "source": pl.String, "domain": pl.UInt8})

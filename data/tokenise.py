@@ -76,7 +76,7 @@ def pack_rows(rows: pl.DataFrame, encoder: Encoder, max_tokens: int) -> tuple[Pa
     return pack(segments, max_tokens), given_up
 
 
-RENEW_EVERY_BUCKETS = 8
+RENEW_EVERY_BUCKETS = 16
 
 
 def tokenise(job: TokenJob) -> Tokenised:
@@ -137,9 +137,9 @@ def sizes_of(rows: pl.DataFrame, tokens: np.ndarray) -> tuple[tuple[str, str, in
 def used_ids(rows: pl.DataFrame, packing: Packing, vocab_size: int) -> dict[str, bytes]:
     """Which ids each domain uses."""
     segments = packing.segments
-    of_slot = np.repeat(rows["domain"].to_numpy()[segments.owners].astype(np.int64), segments.lengths)
-    counts = np.bincount(of_slot * vocab_size + segments.inputs, minlength=len(DOMAINS) * vocab_size)
-    used = counts.reshape(len(DOMAINS), vocab_size) > 0
+    used = np.zeros((len(DOMAINS), vocab_size), dtype=bool)
+    row_of_table = rows["domain"].to_numpy().astype(np.int32)[segments.owners] * np.int32(vocab_size)
+    used.ravel()[np.repeat(row_of_table, segments.lengths) + segments.inputs.astype(np.int32)] = True
     return {name: np.packbits(used[code]).tobytes() for code, name in enumerate(DOMAINS) if used[code].any()}
 
 

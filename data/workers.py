@@ -14,7 +14,9 @@ from typing import TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 POOL_PAYS_BYTES = 64 << 20
-"""Below this a pool costs more than it saves: each worker imports for about a second."""
+"""Below this a pool costs more than it saves."""
+PRELOADED = ("data.scan", "data.sides", "data.tokenise")
+"""Imported once, in the process that workers are forked from."""
 
 
 def default_workers() -> int:
@@ -37,7 +39,9 @@ def run_jobs(
     if count <= 1 or num_bytes < POOL_PAYS_BYTES:
         yield from map(work, jobs)
         return
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=become_worker)
+    context = multiprocessing.get_context("forkserver")  # to fork this process, threads and all, could hang the child
+    context.set_forkserver_preload(list(PRELOADED))
+    pool = ProcessPoolExecutor(count, context, initializer=become_worker)
     try:
         yield from pool.map(work, jobs)
     except BaseException:

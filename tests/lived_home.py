@@ -111,7 +111,10 @@ def second_night(rules: SideRules) -> dict[str, list[bytes]]:
     texts += [text(3, 13), changed(text(1_001), 77), changed(text(1_001), 78), text(1_002).replace(" ", "\t")]
     texts += [both for _, _, both in straddling(rules, 4)]
     talk = [chat(text(seed, 8), text(seed + 1, 20)) for seed in range(6_000, 6_040)]
-    talk += [chat(f"q{n}", changed(text(1_003), n)) for n in range(6)]
+    talk += [chat(f"q{n}", changed(text(seed), n)) for seed in (1_003, 1_004, 1_005) for n in range(4)]
+    for seed in (1_003, 1_004):  # the same text in another shape
+        words = text(seed).split(" ")
+        talk.append(chat(" ".join(words[:5]), " ".join(words[5:])))
     named = {"text/text-2.jsonl": texts, "talk/talk-2.jsonl": talk}
     return {label: shuffled([as_line(row) for row in rows], label) for label, rows in named.items()}
 

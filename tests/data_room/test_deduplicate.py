@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from unittest.mock import patch
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
@@ -66,7 +67,7 @@ def nights_of(seed: int, count: int) -> list[list[Piece]]:
 
 some_nights = st.builds(nights_of, st.integers(0, 2**32), st.integers(1, 3))
 two_nights = st.builds(nights_of, st.integers(0, 2**32), st.just(2))
-settings = st.sampled_from([DROP, KEEP, EXACT_ONLY])
+how_alike = st.sampled_from([DROP, KEEP, EXACT_ONLY])
 
 
 def is_val(cluster: str) -> bool:
@@ -85,8 +86,8 @@ def linked(one: Row, other: Row) -> bool:
     return bands and bool(similarity(a, b)[0] >= accepted_from(0.8))
 
 
-@repeatable
-@given(some_nights, settings)
+@hypothesis.settings(repeatable, max_examples=60)
+@given(some_nights, how_alike)
 def test_fates_and_clusters_are_those_of_all_pairs(nights: list[list[Piece]], how: Settings) -> None:
     expected = [[Row(piece.kind, text) for piece in night for text in piece.texts] for night in nights]
     with room(settings=how) as its:
@@ -105,7 +106,7 @@ def test_fates_and_clusters_are_those_of_all_pairs(nights: list[list[Piece]], ho
 
 
 @repeatable
-@given(some_nights, settings)
+@given(some_nights, how_alike)
 def test_every_row_has_one_fate_and_every_text_that_is_new_is_kept(nights: list[list[Piece]], how: Settings) -> None:
     with room(settings=how) as its:
         for night in nights:
@@ -130,7 +131,7 @@ def verdicts(rows: Iterable[Seen]) -> set[tuple[str, str, int, str]]:
 
 
 @repeatable
-@given(two_nights, settings, st.randoms(use_true_random=False), st.integers(1, 4))
+@given(two_nights, how_alike, st.randoms(use_true_random=False), st.integers(1, 4))
 def test_neither_order_nor_cutting_matters(
     nights: list[list[Piece]], how: Settings, generator: random.Random, rows_per_part: int
 ) -> None:
@@ -160,7 +161,7 @@ def shuffled(pieces: Sequence[Piece], generator: random.Random, rows_per_part: i
 
 
 @repeatable
-@given(two_nights, settings)
+@given(two_nights, how_alike)
 def test_a_later_night_changes_no_byte_of_an_earlier_one(nights: list[list[Piece]], how: Settings) -> None:
     with room(settings=how) as its:
         its.add(*nights[0])

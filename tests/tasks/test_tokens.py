@@ -127,7 +127,7 @@ def rows_of(folder: Path, generations: int) -> DatasetRef:
 
 @dataclass(frozen=True)
 class Room:
-    """A home in which the stage is run night by night, and which generation's buckets it reads."""
+    """A home in which the stage is run night by night, and the buckets that it read on the last one."""
 
     home: Path
     store: Store
@@ -147,10 +147,16 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Room:
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Kind and generation of every bucket that is read."""
     read: list[tuple[str, int]] = []
     whole = Bucket.read
     monkeypatch.setattr(Bucket, "read", lambda self: (read.append((self.kind, self.generation)), whole(self))[1])
+    return read
+
+
+@pytest.fixture
+def room(tmp_path: Path, store: Store, read: list[tuple[str, int]]) -> Room:
     return Room(tmp_path, store, read)
 
 
@@ -245,8 +251,10 @@ def test_the_tokenizer_learns_from_the_train_side_only(rows: DatasetRef) -> None
     assert texts[-1] == "question\nanswer 29\nmore\nenough"
 
 
-def test_the_text_for_the_tokenizer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each kind has half of the bound, however many buckets it has."""
+def test_the_text_for_the_tokenizer_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[tuple[str, int]]
+) -> None:
+    """Each kind has half of the bound, however many buckets it has; those behind the bound are not read."""
     monkeypatch.setattr("tasks.tokens.TOKENIZER_TRAINING_BYTES", 100)
     for generation in range(9):
         chat = chat_rows([[("01234", "567890123")]])
@@ -254,3 +262,4 @@ def test_the_text_for_the_tokenizer_is_bounded(tmp_path: Path, monkeypatch: pyte
     texts = list(training_texts(ref))
     assert [texts.count("0123456789"), texts.count("01234\n567890123")] == [5, 3]
     assert len(texts) == 8
+    assert read == [*(("pretrain", generation) for generation in range(3)), *(("chat", g) for g in range(4))]
