@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import multiprocessing
 import os
+import select
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -23,12 +23,21 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def become_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it, however it ends (Linux)."""
+def become_worker(owner: int) -> None:
+    """Leave Ctrl-C to the owner, and end with it, however it ends (Linux)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(AttributeError, OSError):
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    threading.Thread(target=end_with, args=(owner,), daemon=True).start()
+
+
+def end_with(owner: int) -> None:
+    """Wait for the end of a process, then end this one. Does nothing where the system has no process descriptors."""
+    try:
+        select.select([os.pidfd_open(owner)], [], [])
+    except (AttributeError, PermissionError):
+        return
+    except OSError:  # it has ended already
+        pass
+    os._exit(1)
 
 
 def run_jobs(
@@ -41,7 +50,7 @@ def run_jobs(
         return
     context = multiprocessing.get_context("forkserver")  # to fork this process, threads and all, could hang the child
     context.set_forkserver_preload(list(PRELOADED))
-    pool = ProcessPoolExecutor(count, context, initializer=become_worker)
+    pool = ProcessPoolExecutor(count, context, initializer=become_worker, initargs=(os.getpid(),))
     try:
         yield from pool.map(work, jobs)
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from data.sides import SideRules
 from model.config import TrainConfig
 from tasks.artifacts import DatasetRef, StageRecord, digest_of, file_digests, plain
 from tasks.deduplicate import deduplicate, side_rules
+from tasks.history import History
+from tasks.journal import Journal
+from tasks.lineage import find_model
+from tasks.night import note_outcome
 from tasks.recipe import Recipe, recipe_from
 from tasks.sources import resolve
 from tasks.split import split
@@ -33,6 +38,8 @@ BUCKET_BYTES = 8 << 10
 """So that few rows make many shards."""
 LONG = 90
 """Words of a text that others are near to."""
+STEPS = ((7, 9), (80, 25))
+"""Of pretraining and SFT, in each night."""
 TRAIN = {"batch_rows": 4, "micro_batch_rows": 2}
 BAD = [
     b'{"text": "cut off',
@@ -186,7 +193,7 @@ def publish(
     home: Path, stage: str, inputs: dict[str, str], counts: dict[str, int], config: object = None, run: str = ""
 ) -> StageRecord:
     """A finished stage that did nothing but to leave its record."""
-    journal = QuietNight(None, "k", home, "", "", 0, None).journal  # type: ignore[arg-type]
+    journal = Journal(home)
     key = digest_of([stage, inputs, counts, plain(config)])
     working = journal.working_folder(stage, key, resumable=False)
     (working / "output").write_text(key)
@@ -223,3 +230,35 @@ def live(folder: Path) -> LivedHome:
                 written[label] = lines
             nights.append(prepare(home, recipe))
     return LivedHome(home, raw, recipe, written, nights)
+
+
+def live_and_train(folder: Path) -> LivedHome:
+    """Two nights, trained and registered. The first model was promoted; the second night's note tells its stages."""
+    lived = live(folder)
+    journal = Journal(lived.home)
+    for version, (records, steps) in enumerate(zip(lived.nights, STEPS, strict=True), start=1):
+        pretrained, tuned = train(lived.home, records[3], steps, seed=version)
+        journal.note(event="decided", version=version, promoted=version == 1, reason="")
+        registered = publish(lived.home, "register", {"trained": tuned.digest}, {"version": version})
+        note = lived.home / "nights" / f"tiny@{version}.json"
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(json.dumps({"run_id": run_id_of(f"night {version}"), "key": str(version)}))
+        if version == 2:
+            note_outcome(note, [*records, pretrained, tuned, registered], {"version": version, "promoted": False})
+    return lived
+
+
+def trained_stage(lived: LivedHome, stage: str, version: int) -> StageRecord:
+    model = find_model(History(lived.home), str(version))
+    return next(t.record for t in model.trainings if t.record.stage == stage)
+
+
+def copy_of(home: Path, copied: Path) -> Path:
+    """A home with the same past, and a future of its own."""
+    for name in ("nights", "newest"):
+        shutil.copytree(home / name, copied / name)
+    shutil.copy(home / "journal.jsonl", copied)
+    (copied / "data").mkdir()
+    for folder in (home / "data").iterdir():
+        (copied / "data" / folder.name).symlink_to(folder)
+    return copied

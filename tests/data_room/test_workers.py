@@ -19,8 +19,8 @@ ENOUGH = POOL_PAYS_BYTES
 
 
 def sum_up_to(limit: int) -> int:
-    """Work that takes longer for some jobs than for others."""
-    return sum(range(limit))
+    """Work that takes longer for some jobs than for others, and lets other threads run."""
+    return sum(number for number in range(limit))
 
 
 def process_id(_: int) -> int:
@@ -44,12 +44,12 @@ def ignores_interrupts(_: int) -> bool:
 
 
 def pool_processes() -> list[int]:
-    """Worker processes of this one; multiprocessing keeps one process of its own, which is not of a pool."""
+    """Workers of this process: children of the one that multiprocessing forks them from, which itself stays."""
     found = []
-    for child in psutil.Process().children(recursive=True):
+    for server in psutil.Process().children():
         try:
-            if any("spawn_main" in argument for argument in child.cmdline()):
-                found.append(child.pid)
+            if any("forkserver" in argument for argument in server.cmdline()):
+                found += [child.pid for child in server.children() if child.status() != psutil.STATUS_ZOMBIE]
         except psutil.NoSuchProcess:
             continue
     return found

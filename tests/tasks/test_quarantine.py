@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from schemas.jsonl import excerpt
 from tasks.deduplicate import side_rules
 from tasks.errors import NightStopped
 from tasks.history import PIECES, History, PieceFacts, read_piece_facts
+from tasks.journal import Journal
 from tasks.quarantine import (
     Line,
     Validation,
@@ -35,7 +37,7 @@ from tasks.recheck import Rechecked, recheck
 from tasks.recipe import Recipe
 from tasks.sources import resolve
 from tasks.validate import rules_of, scan_pieces
-from tests.lived_home import first_night, small_recipe
+from tests.lived_home import first_night, publish, small_recipe
 
 quick = settings(max_examples=80, deadline=None, derandomize=True)
 
@@ -227,3 +229,19 @@ def test_a_validation_that_stopped_its_night_is_the_newest(
     shutil.rmtree(home / "data")
     with pytest.raises(NightStopped, match="no night has validated anything"):
         newest_validation(History(home), None)
+
+
+def test_the_newer_of_a_stopped_and_a_finished_validation_is_shown(tmp_path: Path, recipe: Recipe) -> None:
+    home = tmp_path / "home"
+    record = publish(home, "validate", {}, {"read": 1})
+    Journal(home).remember(record, "tiny")
+    validated(record.path, recipe, home)
+    stopped = home / "data" / "validate@0123456789ab.partial"
+    validated(stopped, recipe, home)
+    history = History(home)
+    for seconds, expected in ((-9, record.path), (9, stopped)):
+        then = (record.path / PIECES).stat().st_mtime + seconds
+        os.utime(stopped / PIECES, (then, then))
+        assert newest_validation(history, None).folder == expected
+        assert newest_validation(history, "tiny").folder == record.path
+    assert newest_validation(history, "another").folder == stopped
