@@ -170,9 +170,9 @@ def near_fates(
     A cluster bears the least name of its oldest members. Of tonight's rows of one kind in it, the least named is
     kept, unless an earlier row of that kind is near.
     """
-    labels = build_near(generation.prefix, threshold)
+    labels = joined(build_near(generation.prefix, threshold), *pairs_of_one_name(names))
     mine = NearIndex.open(generation.prefix)
-    near_new, near_old = pairs_with_earlier(before, mine, threshold)
+    near_new, near_old = pairs_with_earlier(before, mine, names, threshold)
     old_names, old = np.unique(clusters_of_rows(before, near_old), return_inverse=True)
     grown = np.concatenate([labels, len(labels) + np.arange(len(old_names))])
     grown = joined(grown, near_new, len(labels) + old)
@@ -209,11 +209,24 @@ def clusters_of_rows(ledger: Ledger, rows: np.ndarray) -> np.ndarray:
     return clusters
 
 
-def pairs_with_earlier(before: Ledger, mine: NearIndex, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places of tonight's rows and numbers of earlier rows that are near to each other."""
-    indexes = [NearIndex.open(earlier.prefix) for earlier in before.generations]
-    found = [pair for index in indexes for pair in index.matches(mine.sketches, threshold)]
-    if not found:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+def pairs_of_one_name(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of rows that bear the same name: of several kinds, as one kind has each name once."""
+    order = np.argsort(names["hi"], kind="stable")
+    same = np.flatnonzero(names[order][1:] == names[order][:-1])
+    return order[same], order[same + 1]
+
+
+def pairs_with_earlier(
+    before: Ledger, mine: NearIndex, names: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of tonight's rows and numbers of earlier distinct rows that are near to each other, or bear one name."""
+    found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
+    for earlier in before.generations:
+        found += NearIndex.open(earlier.prefix).matches(mine.sketches, threshold)
+        index = NameIndex.open(earlier.prefix)
+        first, last = index.range_of(names)
+        borne = np.flatnonzero(first < last)
+        found += [(borne, index.rows[first[borne]]), (borne, index.rows[last[borne] - 1])]
     pairs = np.unique(np.stack([np.concatenate([p[i] for p in found]).astype(np.int64) for i in (0, 1)]), axis=1)
-    return pairs[0], pairs[1]
+    distinct = clusters_of_rows(before, pairs[1]) != np.zeros(1, dtype=ID_DTYPE)
+    return pairs[0][distinct], pairs[1][distinct]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +88,18 @@ def val_path(folder: Path, kind: str, generation: int) -> Path:
     return folder / f"{kind}.val.g{generation:04d}.arrow"
 
 
+def allow_open_files(wanted: int) -> None:
+    """Raise this process's limit on open files as far as the system lets it: a dealer keeps every bucket open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard)
+        )
+
+
 def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pl.DataFrame]]:
     """Write the train rows of some parts to buckets; returns counts and the validation rows that were chosen."""
+    allow_open_files(2 * MAX_BUCKETS)
     counts: dict[str, int] = {f"{kind}_train": 0 for kind in KINDS}
     held: dict[str, list[pl.DataFrame]] = {kind: [] for kind in KINDS}
     writers: dict[tuple[str, int], pa.ipc.RecordBatchFileWriter] = {}

@@ -33,17 +33,14 @@ SMALL = replace(RULES, val_bytes_per_slice=100, weights=WEIGHTS)
 def nights_of(seed: int) -> list[list[Piece]]:
     generator = random.Random(seed)
 
-    def text() -> str:
-        how = generator.choice([plain, respaced, edited])
-        return how(document(generator.randrange(40), generator.randint(1, 20)))
-
-    return [
-        [
-            Piece([text() for _ in range(generator.randrange(25))], generator.choice(KINDS), generator.choice(SOURCES))
-            for _ in range(generator.randrange(7))
+    def piece() -> Piece:
+        documents = [
+            document(generator.randrange(40), generator.randint(1, 20)) for _ in range(generator.randrange(25))
         ]
-        for _ in range(generator.randint(1, 3))
-    ]
+        texts = [generator.choice([plain, respaced, edited])(words) for words in documents]
+        return Piece(texts, generator.choice(KINDS), generator.choice(SOURCES))
+
+    return [[piece() for _ in range(generator.randrange(7))] for _ in range(generator.randint(1, 3))]
 
 
 def night(its: Room, *pieces: Piece, workers: int = 1) -> dict[str, int]:
@@ -90,11 +87,11 @@ def test_sides_and_order_are_those_of_a_splitter_in_memory(nights: list[list[Pie
                 expected_train[kind] += order
                 expected_val[kind] |= set(chosen)
             assert counts["held_out_unused"] == unused
+        assert set(read_slices(its.folder)) == {f"{kind}/{domain}" for kind in KINDS for domain in frozen[kind]}
         for kind in KINDS:
             assert read_train(its.folder, kind)["row"].to_list() == expected_train[kind]
             val = read_val(its.folder, kind)["row"].to_list()
             assert set(val) == expected_val[kind] and len(val) == len(set(val))
-        assert set(read_slices(its.folder)) == {f"{kind}/{domain}" for kind in KINDS for domain in frozen[kind]}
         check_rows(its)
 
 
@@ -107,11 +104,9 @@ def check_rows(its: Room) -> None:
             for row, source, domain, text in zip(
                 frame["row"], frame["source"], frame["domain"], texts_of(frame[content_column(kind)]), strict=True
             ):
-                original = seen[row]
-                domain = domain if side == "val" else DOMAINS[domain]
-                assert (kind, source, text, domain) == (
-                    original.kind, original.source, original.text, original.domain,
-                )  # fmt: skip
+                original, domain = seen[row], domain if side == "val" else DOMAINS[domain]
+                said = original.kind, original.source, original.text, original.domain
+                assert (kind, source, text, domain) == said
                 assert original.fate == KEPT
                 clusters[side].add(original.cluster)
     assert not clusters["train"] & clusters["val"]
