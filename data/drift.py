@@ -20,7 +20,7 @@ SHIFTED, DIFFERENT = 0.1, 0.25
 PSEUDO_ROWS_PER_BIN = 10
 HISTOGRAMS = {"row_length": "bytes", "script": "script", "lines": "lines", "turns": "turns",
               "white_space": "white_space", "digits": "digits"}  # fmt: skip
-"""Features that are a histogram of the kept rows."""
+"""Features that are a histogram of the rows that passed the rules."""
 FEATURES = ("source_mix", "domain_mix", *HISTOGRAMS, "duplicate_share", "quarantined_share")
 """What is compared. The mixes are of the bytes kept, the last two of the rows read."""
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from data.parts import raw_records
 from data.sketch import BANDS, SKETCH_BYTES, band_keys, mix, similarity
@@ -117,6 +115,9 @@ def joined(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray
     """Labels after joining the clusters of these pairs; a cluster is named by its least place."""
     if not len(one):
         return labels
+    from scipy.sparse import coo_matrix  # half a second of import that a question about a row need not pay
+    from scipy.sparse.csgraph import connected_components
+
     ends, inverse = np.unique(np.concatenate([labels[one], labels[other]]), return_inverse=True)
     pairs = inverse.reshape(2, -1)
     edges = coo_matrix((np.ones(len(one), dtype=bool), (pairs[0], pairs[1])), shape=(len(ends), len(ends)))

@@ -233,7 +233,7 @@ class NightStatistics:
     """Everything countable about the data of a night; what the stages have not yet filled in is None."""
 
     sources: Mapping[str, Statistics] = field(default_factory=dict)
-    """Kept rows, by source."""
+    """Rows that passed the rules, duplicates included, by source."""
     fates: Mapping[str, Fates] = field(default_factory=dict)
     """All rows, by source."""
     tokens: Mapping[str, Mapping[str, TokenCount]] | None = None
@@ -254,7 +254,7 @@ class NightStatistics:
 
     @property
     def by_domain(self) -> Statistics:
-        """Kept rows of all sources."""
+        """The same over all sources."""
         return merged(self.sources.values())
 
     @property

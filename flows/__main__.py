@@ -66,7 +66,10 @@ def question(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--show", type=int, metavar="N", help="how many lines to list; 10 without it")
     parser.add_argument("--recheck", action="store_true", help="apply today's rules and recipe to the lines again")
     parser.add_argument("--set", action="append", default=[], metavar="key.path=value", help="with --recheck")
-    return parser.parse_args(argv[1:])
+    chosen = parser.parse_args(argv[1:])
+    if chosen.show is not None and chosen.show < 1:
+        parser.error(f"--show takes a number of lines from 1 on, not {chosen.show}")
+    return chosen
 
 
 def answer(argv: Sequence[str]) -> int:

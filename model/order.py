@@ -37,7 +37,7 @@ def swaps(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     """
     bits = np.random.RandomState(np.random.default_rng([seed, epoch]).bit_generator)
     partners = np.zeros(num_rows, dtype=np.uint32)
-    partners[:0:-1] = bits.randint(0, np.arange(num_rows, 1, -1), dtype=np.uint32)
+    partners[:0:-1] = bits.randint(0, np.arange(num_rows, 1, -1, dtype=np.uint32), dtype=np.uint32)
     return partners
 
 

@@ -51,6 +51,7 @@ class Found:
 
 def find(data: Data, recipe: str, question: str) -> Found:
     """Rows by name, by file and line, or by text; else quarantined lines. Raises NightStopped if there is nothing."""
+    question = question.encode("utf-8", "replace").decode()  # a shell passes on bytes that are no text, too
     if not question.strip():
         raise NightStopped("ask for a text, a row's name of 32 hexadecimal digits, or FILE:LINE")
     validation = Validation(data.validated.path, recipe, data.pieces)

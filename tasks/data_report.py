@@ -109,7 +109,7 @@ def drift_section(drift: Drift | None) -> str:
 
 def source_section(night: NightStatistics) -> str:
     columns = [("source", ""), ("read", "n"), ("kept", "n"), ("exact dup.", "n"), ("near dup.", "n"),
-               ("quarantined", "n"), ("fates", "w"), ("text kept", "n"), ("domains", "w"), ("tokens", "n"),
+               ("quarantined", "n"), ("fates", "w"), ("text", "n"), ("domains", "w"), ("tokens", "n"),
                ("bytes/token", "n")]  # fmt: skip
 
     def row(label: str, fates: Fates, domains: Mapping[str, Profile], tokens: Mapping[str, TokenCount]) -> list[str]:
@@ -143,7 +143,9 @@ def domain_section(night: NightStatistics) -> str:
 
     profiles = night.by_domain.domains
     rows = [[named(name), *row(name, profiles[name], colour(name))[1:]] for name in in_order(profiles)]
-    return section("Domains", "Kept rows.", table(columns, rows, row("all", whole, "")))
+    return section(
+        "Domains", "Rows that passed the rules, duplicates included.", table(columns, rows, row("all", whole, ""))
+    )
 
 
 def length_section(night: NightStatistics) -> str:

@@ -74,7 +74,7 @@ def test_running_it_again_reuses_everything_and_adds_no_run(lived: Lived) -> Non
 
 
 def test_another_learning_rate_reuses_the_data_and_is_a_night_of_its_own(lived: Lived) -> None:
-    assert [record.reused for record in lived.second.records] == [True, True, True, False, False, False, False]
+    assert [record.reused for record in lived.second.records] == [True] * 5 + [False] * 4
     assert lived.second.run_id != lived.first.run_id
     assert not lived.second.decision["promoted"]
     assert "not shown to be better" in str(lived.second.decision["reason"])
@@ -98,7 +98,7 @@ def test_one_parent_run_a_night_and_a_child_a_stage(lived: Lived) -> None:
 
 def test_nights_overlay_without_opening_their_stages(lived: Lived) -> None:
     for report in (lived.first, lived.second):
-        for stage, record in (("pretrain", report.records[3]), ("sft", report.records[4])):
+        for stage, record in (("pretrain", report.records[5]), ("sft", report.records[6])):
             [child] = runs(lived, f"attributes.run_id = '{record.run_id}'")
             of_stage = [
                 (m.step, m.value) for m in lived.client.get_metric_history(child.info.run_id, "val/bpb") if m.step
@@ -142,7 +142,7 @@ def test_curves_and_data_digests_are_on_the_training_runs(lived: Lived) -> None:
         assert len(history) >= 3
         assert history[-1] < history[0]
         [dataset] = run.inputs.dataset_inputs
-        assert dataset.dataset.digest == lived.first.records[2].digest[:32]
+        assert dataset.dataset.digest == lived.first.records[3].digest[:32]
         assert len([key for key in run.data.metrics if not key.startswith("system/")]) <= 40
 
 
@@ -174,7 +174,7 @@ def test_the_export_loads_in_transformers_and_computes_the_same(lived: Lived) ->
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
-    ours = load_trained(lived.first.records[4].path)
+    ours = load_trained(lived.first.records[6].path)
     with torch.no_grad():
         assert (theirs(**prompt).logits - ours(prompt["input_ids"])).abs().max() < 1e-3
     assert theirs.generate(**prompt, max_new_tokens=4).shape[1] > prompt["input_ids"].shape[1]

@@ -142,6 +142,7 @@ def test_names_of_files_are_those_of_the_validation() -> None:
         (["why-row", "jsonl:1"], "FILE is one of rare/rare.jsonl"),
         (["why-row", "  "], "ask for a text, a row's name of 32 hexadecimal digits, or FILE:LINE"),
         (["why-row", "x" * 90_000], "nothing is known of"),
+        (["why-row", "bytes that are no text: \udcff"], "nothing is known of"),
         (["why-row", "a", "--recipe", "other"], "no recipe 'other' has run in"),
         (["who-ate", "abc"], "no run 'abc'"),
         (["who-ate", "0" * 32], "name an MLflow run id of a night or a training stage"),
@@ -169,6 +170,14 @@ def test_an_empty_home_is_no_mystery(words: list[str], home: Path, capsys: pytes
     assert main(words) == 2
     assert str(home) in capsys.readouterr().err
     assert not home.exists(), "a question leaves nothing behind"
+
+
+@pytest.mark.parametrize("words", [["why-row"], ["who-ate"], ["quarantine", "--show", "0"]])
+def test_a_wrong_call_shows_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert f"usage: python -m flows {words[0]}" in capsys.readouterr().err
 
 
 def test_what_is_gone_is_named(lived: LivedHome, copied: Path) -> None:

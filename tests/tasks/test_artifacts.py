@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.files import sha256_of
-from tasks.artifacts import LOGS, RECORD, StageRecord, code_version, digest_folder, digest_of
+from tasks.artifacts import LOGS, RECORD, StageRecord, code_version, digest_of, file_digests
 from tests.tasks.rows import stage_record
 
 quick = settings(max_examples=80, deadline=None, derandomize=True)
@@ -95,14 +95,14 @@ FILES = {"a.txt": "one", "b.txt": "two", "deep/c.txt": "three"}
     ids=["renamed", "moved", "swapped", "changed", "removed", "added", "logs of something else"],
 )
 def test_a_folder_digest_notices(tmp_path: Path, changed: dict[str, str]) -> None:
-    before = digest_folder(write_files(tmp_path / "before", FILES))
-    assert digest_folder(write_files(tmp_path / "after", changed)) != before
+    before = file_digests(write_files(tmp_path / "before", FILES))
+    assert file_digests(write_files(tmp_path / "after", changed)) != before
 
 
 def test_a_folder_digest_ignores_place_logs_and_record(tmp_path: Path) -> None:
-    plain = digest_folder(write_files(tmp_path / "plain", FILES))
+    plain = file_digests(write_files(tmp_path / "plain", FILES))
     logged = write_files(tmp_path / "logged", {f"{LOGS}/x/seconds": "2", RECORD: "{}"} | dict(reversed(FILES.items())))
-    assert digest_folder(logged) == plain
+    assert file_digests(logged) == plain
     assert sha256_of(logged / "a.txt") != sha256_of(logged / "b.txt")
 
 

@@ -117,7 +117,7 @@ def test_every_source_has_its_numbers() -> None:
     page = full()
     assert page.row("Sources", "books") == {
         "source": "books", "read": "1,507", "kept": "1,344", "exact dup.": "101", "near dup.": "29",
-        "quarantined": "33", "fates": "", "text kept": "1.6 MB", "domains": "",
+        "quarantined": "33", "fates": "", "text": "1.6 MB", "domains": "",
         "tokens": "60,400", "bytes/token": "4.00",
     }  # fmt: skip
     whole = page.row("Sources", "all")

@@ -26,7 +26,7 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.project, self.home = folder / "project", folder / "home"
         self.project.mkdir()
-        for name in ("flows", "tasks", "schemas", "model", "prefect.yaml", "pyproject.toml"):
+        for name in ("flows", "tasks", "data", "schemas", "model", "prefect.yaml", "pyproject.toml"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, self.project / name)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "NIGHTSCHOOL_"))}
