@@ -28,7 +28,7 @@ from tasks.recipe import SourceConfig
 __all__ = ["Deferred", "KnownPiece", "Piece", "Resolved", "resolve"]
 
 BUILTIN, HUB = "builtin:", "hub:"
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 16 << 20
 TABLE_ROWS = 1_000
 """Rows of a table converted at once."""
 REASONS_SHOWN = 5
