@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import our_way
-from benchmarks.data_room_report import NOT_AVAILABLE, report
+from benchmarks.data_room_report import report
 from benchmarks.machine import machine_facts
 from benchmarks.memory import ChildFailed, Usage, measure
 
@@ -45,7 +45,12 @@ STEPS: dict[str, Callable[[Path, Path], Mapping[str, int]]] = {
 # End of what is measured.
 
 STAGED = ("validate", "deduplicate", "shuffle", "tokens")
-SIDES = ("ours", "datasets", "datatrove")
+STEPS_OF = {
+    "ours": tuple(STEPS),
+    "datasets": ("validate", "shuffle", "tokens", "chain", "second night"),
+    "datatrove": ("tokens",),
+}
+"""What each side can do."""
 SMALL_BYTES, SMALL_REPEATS = 100_000_000, 3
 SPACE_FACTORS = {"ours": 5, "datasets": 12, "datatrove": 4}
 """Free bytes a byte of corpus needs: the usual way keeps copies of the rows for each of its steps."""
@@ -94,7 +99,7 @@ class Bench:
             target, leading = "benchmarks.data_room:run_step", [step]
             values = {"NIGHTSCHOOL_HOME": str(self.work / "home")}
         else:
-            module = "datatrove_way" if (self.side, step) == ("datatrove", "tokens") else "reference_way"
+            module = "datatrove_way" if self.side == "datatrove" and step != "clean" else "reference_way"
             target, leading = f"benchmarks.{module}:{step.replace(' ', '_')}", []
             values = reference_environment(self.work)
         os.sync()  # what earlier steps left to be written is not this one's to wait for
@@ -105,8 +110,6 @@ class Bench:
         facts = (self.side, step, self.size_bytes, raw_bytes(self.corpus), self.repeat)
         try:
             found = Measurement(*facts, usage=self.call(step))
-        except NotImplementedError:
-            found = Measurement(*facts, error=NOT_AVAILABLE)
         except ChildFailed as error:
             found = Measurement(*facts, error=str(error))
         print(progress(found), file=sys.stderr, flush=True)
@@ -119,14 +122,13 @@ class Bench:
         if self.side != "ours":
             self.call("clean")
 
-    def run(self, steps: Sequence[str]) -> Iterator[Measurement]:
-        """Measure the steps; those that only lead up to one of them are run as well and left out."""
-        if self.side == "datatrove":
-            steps = [step for step in steps if step == "tokens"]
+    def run(self, wanted: Sequence[str]) -> Iterator[Measurement]:
+        """Measure the steps this side has; those that only lead up to one of them are run as well and left out."""
+        steps = [step for step in STEPS_OF[self.side] if step in wanted]
         staged = [step for step in STAGED if step in steps]
         if staged:
             self.fresh()
-            leading = STAGED[: STAGED.index(staged[-1]) + 1] if self.side != "datatrove" else staged
+            leading = [step for step in STAGED[: STAGED.index(staged[-1]) + 1] if step in STEPS_OF[self.side]]
             yield from (found for step in leading if (found := self.measurement(step)).step in steps)
         if "chain" in steps or "second night" in steps:
             self.fresh()
@@ -200,12 +202,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", type=lambda t: [size_of(s) for s in t.split(",")], default="10MB,100MB,1GB")
     parser.add_argument("--steps", type=lambda t: t.split(","), default=list(STEPS), help=", ".join(STEPS))
-    parser.add_argument("--sides", type=lambda t: t.split(","), default=list(SIDES), help=", ".join(SIDES))
+    parser.add_argument("--sides", type=lambda t: t.split(","), default=list(STEPS_OF), help=", ".join(STEPS_OF))
     parser.add_argument("--repeats", type=int, help=f"else {SMALL_REPEATS} up to {SMALL_BYTES / 1e6:.0f} MB, 1 beyond")
     parser.add_argument("--folder", type=Path, help="where corpora and outputs go for the time being")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     given = parser.parse_args(argv)
-    for name, known in (("steps", STEPS), ("sides", SIDES)):
+    for name, known in (("steps", STEPS), ("sides", STEPS_OF)):
         if unknown := set(getattr(given, name)) - set(known):
             parser.error(f"--{name}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return given

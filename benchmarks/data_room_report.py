@@ -16,14 +16,10 @@ SPEED_TARGETS = {"validate": 150, "shuffle": 100, "tokens": 80, "chain": 50}
 MIN_RATIO = 3.0
 MAX_PEAK_MB = 1_000
 FLAT_FROM_BYTES, MAX_GROWTH = 100_000_000, 1.3
-NOT_AVAILABLE = "not available"
-WITHOUT = {
-    "datasketch": "datasets has no near-duplicate step, and its chain does without",
-    "datatrove": "left out",
-}
 NOTES = (
     "Peak is private memory of the whole process tree; pages that forked processes share count in each of them.",
-    "datasets reads a copy without the lines that break its reader, made beforehand and not timed.",
+    "datasets reads a copy without the lines that break its reader, made beforehand and not timed; it has no step for "
+    "near duplicates, and its chain does without.",
 )
 
 
@@ -141,10 +137,10 @@ def report(found: Sequence[Measurement], censuses: Mapping[int, Census], facts: 
         for (side, step, size), cell in cells.items()
         if side == "datatrove"
     ]
-    absent = [package for package in ("datasketch", "datatrove") if facts["versions"][package] == "not installed"]
-    lines += [f"{package} is not installed: {WITHOUT[package]}" for package in absent]
+    if facts["versions"]["datatrove"] == "not installed":
+        lines.append("datatrove is not installed: left out")
     lines += [*NOTES, "", *second_nights(cells)]
     lines += [f"{'met   ' if target.met else 'missed'}  {target.name}: {target.found}" for target in targets(cells)]
     wrong = list(counts(found, censuses))
-    failed = [f"{one.side} {one.step} failed: {one.error}" for one in found if one.error not in ("", NOT_AVAILABLE)]
+    failed = [f"{one.side} {one.step} failed: {one.error}" for one in found if one.error]
     return "\n".join([*lines, *wrong, *failed]), not (wrong or failed)

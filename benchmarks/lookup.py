@@ -137,7 +137,7 @@ def write_bucket(path: Path, rows: np.ndarray) -> int:
         place // DOCUMENTS_PER_PACKED_ROW, place % DOCUMENTS_PER_PACKED_ROW * width, np.full(len(rows), width), rows,
         pl.Series([SOURCE]).gather(np.zeros(len(rows), dtype=np.int64)),
     )  # fmt: skip
-    count = int(where["row"].max()) + 1 if len(where) else 0  # type: ignore[arg-type]
+    count = int(where["row"][-1]) + 1 if len(where) else 0
     empty = np.zeros((count, SLOTS), dtype=np.uint16)
     write_shard(path, PackedTokens(empty, empty.astype(np.int32), empty, ""), where)
     return count

@@ -12,7 +12,6 @@ from typing import Any
 
 PACKAGES = (
     "datasets",
-    "datasketch",
     "datatrove",
     "gigatoken",
     "numpy",

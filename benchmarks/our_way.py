@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
 
 from benchmarks.sketching import sketch_part
 from data.deduplicate import KEPT, Ledger, Settings, add_generation
@@ -88,14 +89,18 @@ def encode_and_pack(corpus: Path, work: Path) -> Mapping[str, int]:
     return {name: int(count) for name, count in figures["counts"].items()}
 
 
-class Store:
+def run_id_of(name: str) -> str:
+    return uuid5(NAMESPACE_OID, name).hex
+
+
+class UntrackedStore:
     """A tracking store that keeps nothing."""
 
     def reopen(self, run_id: str) -> bool:
         return False
 
     def start_run(self, name: str, tags: Mapping[str, str], parent_id: str = "") -> str:
-        return name
+        return run_id_of(name)
 
     def tracker(self, run_id: str, system_metrics: bool = False) -> DictTracker:
         return DictTracker(run_id)
@@ -105,8 +110,8 @@ class UntrackedNight(Night):
     """A night whose stages tell nobody."""
 
     @property
-    def store(self) -> Store:  # type: ignore[override]
-        return Store()
+    def store(self) -> UntrackedStore:
+        return UntrackedStore()
 
 
 def night(corpus: Path, work: Path) -> Mapping[str, int]:

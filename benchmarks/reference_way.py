@@ -3,11 +3,11 @@
 Where there is a choice the faster one is taken: batched maps, hashes in the workers, one copy to disk after the
 shuffle instead of flattened indices and a copy, no offsets, labels left to the collator. It does less than the data
 room: the JSON reader dies of a broken line, so the input is cleaned beforehand and that is not timed; nothing is
-quarantined, split or reported; conversations get no loss mask; documents are concatenated and cut. A second night
-is the whole chain again.
+quarantined, split or reported; near duplicates stay; conversations get no loss mask; documents are concatenated
+and cut. A second night is the whole chain again.
 
 Each step takes the corpus and a work folder that holds what the steps before it left: `clean/` (from `clean`), then
-`validated/`, `unique/`, `shuffled/`, `tokens/`. The library's caches belong there too, by its environment variables.
+`validated/`, `shuffled/`, `tokens/`. The library's caches belong there too, by its environment variables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import unicodedata
-from importlib.util import find_spec
 from itertools import chain as chained
 from pathlib import Path
 from typing import Any
@@ -30,17 +29,12 @@ PROCESSES = 2
 SEED = 0
 SEQUENCE_LENGTH_TOKENS = 512
 END_OF_TEXT = "<|endoftext|>"
-PERMUTATIONS, THRESHOLD, SHINGLE_WORDS = 128, 0.8, 5
 FEATURES = {
     "pretrain": Features({"text": Value("string"), "source": Value("string")}),
     "chat": Features({"conversations": List({"role": Value("string"), "content": Value("string")})}),
 }
 Batch = dict[str, list[Any]]
 Counts = dict[str, int]
-
-
-def has_near_dedup() -> bool:
-    return find_spec("datasketch") is not None
 
 
 def clean(corpus: str, work: str) -> Counts:
@@ -104,46 +98,11 @@ def validate(corpus: str, work: str) -> Counts:
     return {"kept": sum(counts.values())}
 
 
-def with_signature(batch: Batch) -> Batch:
-    from datasketch import MinHash
-
-    signatures = []
-    for text in texts_of(batch):
-        words = text.split()
-        shingles = {" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
-        signature = MinHash(PERMUTATIONS)
-        signature.update_batch([shingle.encode() for shingle in shingles])
-        signatures.append(signature.hashvalues.tolist())
-    return {"signature": signatures}
-
-
-def deduplicate(corpus: str, work: str) -> Counts:
-    """Near duplicates by MinHash and LSH: `validated/` to `unique/`. Raises NotImplementedError without datasketch."""
-    if not has_near_dedup():
-        raise NotImplementedError("datasketch is not installed")
-    from datasketch import MinHash, MinHashLSH
-
-    counts, empty = {}, MinHash(PERMUTATIONS)
-    for kind in KINDS:
-        rows = load_from_disk(Path(work, "validated", kind)).map(with_signature, batched=True, num_proc=PROCESSES)
-        index, kept = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS), []
-        for number, values in enumerate(rows.with_format("numpy")["signature"]):
-            signature = empty.copy()
-            signature.hashvalues = values.astype(empty.hashvalues.dtype)
-            if not index.query(signature):
-                index.insert(number, signature)
-                kept.append(number)
-        rows.select(kept).remove_columns("signature").save_to_disk(Path(work, "unique", kind), num_proc=PROCESSES)
-        counts[kind] = len(kept)
-    return {"kept": sum(counts.values())}
-
-
 def shuffle(corpus: str, work: str) -> Counts:
-    """A seeded shuffle on disk: `unique/`, or `validated/` if there is none, to `shuffled/`."""
-    before = Path(work, "unique" if Path(work, "unique").exists() else "validated")
+    """A seeded shuffle on disk: `validated/` to `shuffled/`."""
     counts = {}
     for kind in KINDS:
-        rows = load_from_disk(before / kind).shuffle(seed=SEED)
+        rows = load_from_disk(Path(work, "validated", kind)).shuffle(seed=SEED)
         rows.save_to_disk(Path(work, "shuffled", kind), num_proc=PROCESSES)
         counts[kind] = len(rows)
     return {"kept": sum(counts.values())}
@@ -191,14 +150,12 @@ def tokens(corpus: str, work: str) -> Counts:
 def chain(corpus: str, work: str) -> Counts:
     """All of it."""
     counts = validate(corpus, work)
-    if has_near_dedup():
-        counts = deduplicate(corpus, work)
     shuffle(corpus, work)
     return counts | tokens(corpus, work)
 
 
 def second_night(corpus: str, work: str) -> Counts:
     """All of it again, over what the first night left."""
-    for name in ("validated", "unique", "shuffled", "tokens"):
+    for name in ("validated", "shuffled", "tokens"):
         shutil.rmtree(Path(work, name), ignore_errors=True)
     return chain(corpus, work)

@@ -7,10 +7,11 @@ A document is contaminated if at least a fifth of its n-grams stand in the train
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
+
+from data.powers import powers
 
 NGRAM_TOKENS = 20
 """About thirteen words of English."""
@@ -18,15 +19,6 @@ CONTAMINATED_FROM = 0.2
 FILTER_BITS = 24
 FACTOR = 0x9E3779B97F4A7C15
 BLOCK_TOKENS = 1 << 18
-
-
-@cache
-def powers(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the factor and of its inverse modulo 2^64."""
-    up = np.full(length, FACTOR, dtype=np.uint64)
-    down = np.full(length, pow(FACTOR, -1, 1 << 64), dtype=np.uint64)
-    up[0] = down[0] = 1
-    return np.cumprod(up, dtype=np.uint64), np.cumprod(down, dtype=np.uint64)
 
 
 def ngram_hashes(ids: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +29,7 @@ def ngram_hashes(ids: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.n
     length = len(ids) - NGRAM_TOKENS + 1
     if length <= 0:
         return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
-    up, down = powers(1 << len(ids).bit_length())
+    up, down = powers(FACTOR, 1 << len(ids).bit_length(), np.uint64)
     spread = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
     spread ^= spread >> np.uint64(32)
     spread *= up[: len(ids)]

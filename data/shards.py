@@ -57,7 +57,7 @@ def open_segments(folder: Path, kind: str, side: str) -> pl.DataFrame:
     for path in shard_paths(folder, kind, side):
         frame = pl.read_parquet(f"{path}.segments.parquet").with_columns(pl.col("source").cast(pl.String))
         frames.append(frame.with_columns(pl.col("row").cast(pl.UInt32) + base))
-        base += int(frame["row"].max()) + 1 if len(frame) else 0  # type: ignore[arg-type]
+        base += int(frame["row"][-1]) + 1 if len(frame) else 0
     return pl.concat(frames) if frames else pl.DataFrame(schema=SEGMENTS | {"source": pl.String})
 
 

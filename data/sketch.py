@@ -15,6 +15,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from data.powers import powers
+
 SHINGLE_WORDS = 5
 BANDS, ROWS_PER_BAND = 20, 4
 """A pair of Jaccard similarity 0.8 shares no band once in 38,000; one of 0.3 shares one in 7 of 50 cases."""
@@ -31,15 +33,6 @@ KINDS = bytes(
     SPACE if b in WHITE_SPACE else WIDE if b >= 0xE0 else CONTINUES if 0x80 <= b < 0xC0 else NARROW for b in range(256)
 )
 """Byte → white space, continues a character, begins a narrow one, begins a wide one."""
-
-
-@cache
-def powers(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the multiplier and of its inverse modulo 2^32."""
-    up = np.full(length, MULTIPLIER, dtype=np.uint32)
-    down = np.full(length, pow(MULTIPLIER, -1, 1 << 32), dtype=np.uint32)
-    up[0] = down[0] = 1
-    return np.cumprod(up, dtype=np.uint32), np.cumprod(down, dtype=np.uint32)
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -63,7 +56,7 @@ def word_hashes(joined: bytes) -> tuple[np.ndarray, np.ndarray]:
     A word's polynomial hash is a difference of prefix sums, so a chunk costs a few passes and no loop over words.
     """
     starts = word_starts(joined)
-    up, down = powers(1 << len(joined).bit_length())
+    up, down = powers(MULTIPLIER, 1 << len(joined).bit_length(), np.uint32)
     terms = np.frombuffer(joined.translate(FOLDED), dtype=np.uint8) * up[: len(joined)]
     sums = np.cumsum(terms, dtype=np.uint32)
     ends = np.append(starts[1:], len(joined))

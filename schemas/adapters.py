@@ -74,21 +74,21 @@ SHAPES: Mapping[str, Shape] = {
 }
 
 
-def check_rows(rows: Sequence[Row], kind: str, format: Format) -> Checked:  # noqa: A002
+def check_rows(rows: Sequence[Row], kind: str, row_format: Format) -> Checked:
     """Check parsed rows of a format. Good ones come back canonical, as (row, text) or (row, conversations).
 
     A conversation of a `pretrain` source has to be a good one, too; its turns are joined as lines. Raises ValueError
     for an unknown kind or format.
     """
-    if kind not in ("pretrain", "chat") or format not in FORMATS:
-        raise ValueError(f"kind {kind!r} must be pretrain or chat, format {format!r} one of {', '.join(FORMATS)}")
-    if kind == "pretrain" and format in ("minimind", "text"):
-        return check_texts([text_of(row) for row in rows] if format == "text" else [row.get("text") for row in rows])
-    if format == "text":
+    if kind not in ("pretrain", "chat") or row_format not in FORMATS:
+        raise ValueError(f"kind {kind!r} must be pretrain or chat, format {row_format!r} one of {', '.join(FORMATS)}")
+    if kind == "pretrain" and row_format in ("minimind", "text"):
+        return check_texts(list(map(text_of, rows)) if row_format == "text" else [row.get("text") for row in rows])
+    if row_format == "text":
         fault = Fault("conversations_missing", "rows of the format text hold no conversations")
         empty = pl.DataFrame(schema={"row": pl.Int64, "conversations": TURNS})
         return Checked(empty, dict.fromkeys(range(len(rows)), fault))
-    checked = check_turns(adapt(rows, format))
+    checked = check_turns(adapt(rows, row_format))
     if kind == "chat":
         return checked
     contents = pl.col("conversations").list.eval(pl.element().struct.field("content"))
@@ -101,10 +101,10 @@ def text_of(row: Row) -> object:
     return row.get("content") if text is None else text
 
 
-def adapt(rows: Sequence[Row], format: Format) -> Turns:  # noqa: A002
+def adapt(rows: Sequence[Row], row_format: Format) -> Turns:
     """Conversations of parsed rows as flat columns; everything beside role and content is written into the content."""
-    shape = SHAPES[format]
-    conversations = [alpaca_turns(row) if format == "alpaca" else row.get(shape.turns) for row in rows]
+    shape = SHAPES[row_format]
+    conversations = [alpaca_turns(row) if row_format == "alpaca" else row.get(shape.turns) for row in rows]
     plain = plain_turns(rows, conversations, shape)
     faults: dict[int, Fault] = {}
     written: dict[int, list[Spoken]] = {}

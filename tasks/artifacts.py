@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from model.files import sha256_of
 
@@ -56,7 +57,8 @@ class StageRecord:
     key: str
     path: Path
     digest: str
-    config: object
+    config: Any
+    """As JSON keeps it."""
     inputs: Mapping[str, str]
     code_version: str
     counts: Mapping[str, int]
@@ -135,10 +137,12 @@ def take_over(
     are copied.
     """
     taken: dict[str, str] = {}
-    for name, digest in base.files.items() if base else ():
+    if base is None:
+        return taken
+    for name, digest in base.files.items():
         if (wanted := named(name)) is None:
             continue
-        source, target = base.path / name, folder / wanted  # type: ignore[union-attr]
+        source, target = base.path / name, folder / wanted
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(source, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -222,29 +223,6 @@ def other_sections(night: NightStatistics, deferred: Sequence[tuple[str, str]]) 
     ]
 
 
-def as_html(
-    statistics: NightStatistics,
-    drift: Drift | None,
-    deferred: Sequence[tuple[str, str]],
-    title: str,
-    rules: Rules | None = None,
-) -> str:
-    """One page that needs no other file and no network.
-
-    `deferred` holds (file, reason); `rules` the examples of quarantined rows, see Rules. What is not known yet
-    (None or empty) has no place on the page.
-    """
-    sections = [
-        headline(statistics, drift), drift_section(drift), source_section(statistics), domain_section(statistics),
-        length_section(statistics), quarantine_section(statistics, rules or {}), token_section(statistics),
-        *other_sections(statistics, deferred),
-    ]  # fmt: skip
-    count = len(statistics.names)
-    lead = f"{count:,} {'source' if count == 1 else 'sources'}, {statistics.fate.read:,} rows"
-    foot = f"Text is counted in UTF-8 bytes; kB, MB and GB are powers of 1000. Statistics of format {FORMAT}."
-    return page(title, lead, sections, foot)
-
-
 def cell(text: object, limit: int = NAME_CHARACTERS) -> str:
     """Text from the data inside a markdown table."""
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(shown(text, limit), quote=False))
@@ -259,36 +237,57 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> li
     return ["", *(f"| {' | '.join(line)} |" for line in (heads, rule, *filled))]
 
 
-def as_markdown(
-    statistics: NightStatistics,
-    drift: Drift | None,
-    deferred: Sequence[tuple[str, str]],
-    title: str,
-    rules: Rules | None = None,
-) -> str:
-    """The short version: the law, sources, domains, rules, drift, files left out."""
-    fates, whole = statistics.fate, statistics.by_domain.total
-    law = f"{fates.read:,} read = " + " + ".join(f"{number:,} {name}" for name, number, _ in fate_parts(fates))
-    lines = [f"# {cell(title)}", "", f"{law}, {size(whole.bytes)} of text."]
-    if fates.unaccounted:
-        lines += ["", f"**{fates.unaccounted:,} rows unaccounted for.**"]
-    by_source = [(name, statistics.fates.get(name, Fates())) for name in statistics.names]
-    rows = [[cell(name), fate.read, *(number for _, number, _ in fate_parts(fate))] for name, fate in by_source]
-    lines += markdown_table(["source", "read", *FATES], rows[:ROWS])
-    profiles = statistics.by_domain.domains
-    lines += markdown_table(
-        ["domain", "rows", "text", "share"],
-        [[cell(n), profiles[n].rows, size(profiles[n].bytes), share(profiles[n].bytes, whole.bytes)]
-         for n in in_order(profiles)],
-    )  # fmt: skip
-    counts = rule_counts(statistics, rules or {})[:RULES]
-    lines += markdown_table(["rule", "rows"], [[cell(name), count] for name, count in counts])
-    if drift:
+@dataclass(frozen=True)
+class DataReport:
+    """What is not known yet (None or empty) has no place in it."""
+
+    statistics: NightStatistics
+    drift: Drift | None
+    """From the champion's data."""
+    deferred: Sequence[tuple[str, str]]
+    """(file, reason)."""
+    title: str
+    rules: Rules = field(default_factory=dict)
+    """With the examples of quarantined rows."""
+
+    def as_html(self) -> str:
+        """One page that needs no other file and no network."""
+        night = self.statistics
+        sections = [
+            headline(night, self.drift), drift_section(self.drift), source_section(night), domain_section(night),
+            length_section(night), quarantine_section(night, self.rules), token_section(night),
+            *other_sections(night, self.deferred),
+        ]  # fmt: skip
+        count = len(night.names)
+        lead = f"{count:,} {'source' if count == 1 else 'sources'}, {night.fate.read:,} rows"
+        foot = f"Text is counted in UTF-8 bytes; kB, MB and GB are powers of 1000. Statistics of format {FORMAT}."
+        return page(self.title, lead, sections, foot)
+
+    def as_markdown(self) -> str:
+        """The short version: the law, sources, domains, rules, drift, files left out."""
+        night = self.statistics
+        fates, whole = night.fate, night.by_domain.total
+        law = f"{fates.read:,} read = " + " + ".join(f"{number:,} {name}" for name, number, _ in fate_parts(fates))
+        lines = [f"# {cell(self.title)}", "", f"{law}, {size(whole.bytes)} of text."]
+        if fates.unaccounted:
+            lines += ["", f"**{fates.unaccounted:,} rows unaccounted for.**"]
+        by_source = [(name, night.fates.get(name, Fates())) for name in night.names]
+        rows = [[cell(name), fate.read, *(number for _, number, _ in fate_parts(fate))] for name, fate in by_source]
+        lines += markdown_table(["source", "read", *FATES], rows[:ROWS])
+        profiles = night.by_domain.domains
         lines += markdown_table(
-            ["drift", "index", "reading"], [[cell(f.name), f"{f.psi:.3f}", f.reading] for f in drift.features]
-        )
-        for words, names in (("New", drift.new_sources), ("Vanished", drift.vanished_sources)):
-            lines += ["", f"{words} sources: {', '.join(map(cell, names))}"] if names else []
-    files = [[cell(name), cell(reason, EXAMPLE_CHARACTERS)] for name, reason in deferred]
-    lines += markdown_table(["file left out", "reason"], files[:ROWS])
-    return "\n".join([*lines, ""])
+            ["domain", "rows", "text", "share"],
+            [[cell(n), profiles[n].rows, size(profiles[n].bytes), share(profiles[n].bytes, whole.bytes)]
+             for n in in_order(profiles)],
+        )  # fmt: skip
+        counts = rule_counts(night, self.rules)[:RULES]
+        lines += markdown_table(["rule", "rows"], [[cell(name), count] for name, count in counts])
+        if self.drift:
+            lines += markdown_table(
+                ["drift", "index", "reading"], [[cell(f.name), f"{f.psi:.3f}", f.reading] for f in self.drift.features]
+            )
+            for words, names in (("New", self.drift.new_sources), ("Vanished", self.drift.vanished_sources)):
+                lines += ["", f"{words} sources: {', '.join(map(cell, names))}"] if names else []
+        files = [[cell(name), cell(reason, EXAMPLE_CHARACTERS)] for name, reason in self.deferred]
+        lines += markdown_table(["file left out", "reason"], files[:ROWS])
+        return "\n".join([*lines, ""])

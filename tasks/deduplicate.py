@@ -103,7 +103,8 @@ def deduplicate(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
     return grow_stage(
         night, "deduplicate", rows=rows, grown_from=grown_from,
         config={"deduplicate": config, "salt": rules.salt, "val_share": rules.val_share},
-        code=("tasks.deduplicate", "data.deduplicate", "data.names", "data.near", "data.sketch", "data.keys"),
+        code=("tasks.deduplicate", "data.deduplicate", "data.names", "data.near", "data.sketch", "data.powers",
+              "data.keys"),
         work=work,
     )  # fmt: skip
 

@@ -196,7 +196,7 @@ class History:
 
     def training(self, record: StageRecord, packed: StageRecord) -> Training:
         """What a training stage read of packed rows."""
-        kind, config = KIND_OF_STAGE[record.stage], dict(record.config)["train"]  # type: ignore[call-overload]
+        kind, config = KIND_OF_STAGE[record.stage], record.config["train"]
         reading = Reading(
             num_rows=packed.counts[f"{kind}_train_rows"], batch_rows=config["batch_rows"], seed=config["seed"],
             num_steps=record.counts["steps"],

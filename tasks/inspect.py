@@ -16,7 +16,7 @@ from data.deduplicate import EXACT, FATES, KEPT
 from data.drift import drift
 from data.statistics import STATISTICS, Fates, NightStatistics, Overlap, Statistics, TokenCount
 from tasks.artifacts import DatasetRef, StageRecord, TokensRef
-from tasks.data_report import as_html, as_markdown
+from tasks.data_report import DataReport
 from tasks.deduplicate import open_ledger
 from tasks.errors import NightStopped
 from tasks.stage import Night, Outcome, StageRun, run_stage
@@ -110,12 +110,11 @@ def inspect(
         report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
         title = f"Data of {night.recipe.name}"
         (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
-        page = as_html(statistics, apart, night.raw.set_aside, title, report["rules"])
-        (run.folder / PAGE).write_text(page, encoding="utf-8")
+        page = DataReport(statistics, apart, night.raw.set_aside, title, report["rules"])
+        (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
         for name in (STATISTICS, PAGE):
             run.tracker.artifact(run.folder / name, "data")
-        summary = as_markdown(statistics, apart, night.raw.set_aside, title, report["rules"])
-        create_markdown_artifact(summary, key="data-report", description="Tonight's data")
+        create_markdown_artifact(page.as_markdown(), key="data-report", description="Tonight's data")
         if apart and limit is not None and (messages := apart.over(limit)):
             raise NightStopped(
                 "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])

@@ -254,8 +254,8 @@ def tokens(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
     return grow_stage(
         night, "tokens", rows=rows, grown_from=grown_from,
         config={"data": data, "vocab_size": vocab_size, "tokenizer": tokenizer_digest(data.tokenizer)},
-        code=("tasks.tokens", "data.tokenise", "data.encode", "data.shards", "data.contamination", "model.tokenizer",
-              "model.chat", "model.packing"),
+        code=("tasks.tokens", "data.tokenise", "data.encode", "data.shards", "data.contamination", "data.powers",
+              "model.tokenizer", "model.chat", "model.packing"),
         work=work,
     )  # fmt: skip
 

@@ -83,8 +83,9 @@ class MlflowTracker:
         self._logged_until = self._last_step()
         self._monitor: SystemMetricsMonitor | None = None
         if system_metrics:
-            mlflow.set_tracking_uri(tracking_uri)  # the monitor has no parameter for it
-            self._monitor = SystemMetricsMonitor(run_id, sampling_interval=2, samples_before_logging=2)
+            self._monitor = SystemMetricsMonitor(
+                run_id, sampling_interval=2, samples_before_logging=2, tracking_uri=tracking_uri
+            )
             self._monitor.start()
 
     def _last_step(self) -> int:

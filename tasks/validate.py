@@ -28,7 +28,7 @@ from tasks.stage import Night, Outcome, StageRun, run_stage
 PIECES, REPORT, PARTS = "pieces.json", "report.json", "parts"
 QUARANTINE_SHOWN_BYTES = 8 << 20
 """How much of tonight's quarantine goes to MLflow; all of it lies beside the parts."""
-SCAN_CODE = ("schemas", "data.scan", "data.parts", "data.keys", "data.sketch", "data.statistics")
+SCAN_CODE = ("schemas", "data.scan", "data.parts", "data.keys", "data.sketch", "data.powers", "data.statistics")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ os.environ.pop("PREFECT_API_URL", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ["NIGHTSCHOOL_HOME"] = tempfile.mkdtemp(prefix="nightschool-tests-")
 os.environ["PREFECT_HOME"] = os.environ["NIGHTSCHOOL_HOME"]
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what is to be tested with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 import data.sides
 import tasks.deduplicate
+from benchmarks.our_way import UntrackedNight, run_id_of
 from data.keys import row_ids
 from data.sides import SideRules
 from model.config import TrainConfig
@@ -26,9 +26,7 @@ from tasks.night import note_outcome
 from tasks.recipe import Recipe, recipe_from
 from tasks.sources import resolve
 from tasks.split import split
-from tasks.stage import Night
 from tasks.tokens import tokens
-from tasks.tracking import DictTracker
 from tasks.validate import read_pieces, validate
 
 WORDS = [
@@ -50,26 +48,6 @@ BAD = [
     b'{"text": "brief"}',
     b'{"text": "bell \\u0007 and \\u4f60\\u597d, with a name"}',
 ]
-
-
-class QuietStore:
-    """Tracking that keeps nothing."""
-
-    def start_run(self, name: str, tags: dict[str, str], parent_id: str = "") -> str:
-        return run_id_of(name)
-
-    def tracker(self, run_id: str, system_metrics: bool = False) -> DictTracker:
-        return DictTracker()
-
-
-class QuietNight(Night):
-    @property
-    def store(self) -> Any:
-        return QuietStore()
-
-
-def run_id_of(name: str) -> str:
-    return UUID(int=random.Random(name).getrandbits(128)).hex
 
 
 def text(seed: int, words: int = LONG) -> str:
@@ -175,7 +153,7 @@ def small_recipe(raw: Path, pattern: str = "*.jsonl") -> Recipe:
 
 def prepare(home: Path, recipe: Recipe) -> list[StageRecord]:
     """A night as far as the tokens."""
-    night = QuietNight(recipe, "k", home, "", run_id_of("night"), 0, None)  # type: ignore[arg-type]
+    night = UntrackedNight(recipe, "k", home, "", run_id_of("night"), 0, None)
     newest = night.journal.newest("validate", recipe.name)
     known = [piece.known for piece in read_pieces(newest.path)] if newest else []
     night = replace(night, raw=resolve(recipe.sources, home, known))
@@ -208,7 +186,7 @@ def publish(
 
 def train(home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1) -> tuple[StageRecord, StageRecord]:
     """The records of pretraining and SFT for so many steps."""
-    config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}  # type: ignore[arg-type]
+    config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}
     first = publish(home, "pretrain", {"tokens": packed.digest}, {"steps": steps[0]}, config)
     inputs = {"tokens": packed.digest, "pretrained": first.digest}
     return first, publish(home, "sft", inputs, {"steps": steps[1]}, config)

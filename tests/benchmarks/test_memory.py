@@ -62,9 +62,3 @@ def test_the_environment_is_the_child_s() -> None:
 def test_a_failure_says_what_the_child_said() -> None:
     with pytest.raises(ChildFailed, match=r"exit code 1(.|\n)*ModuleNotFoundError"):
         measure("no_such_module:f")
-
-
-def test_what_is_not_there_yet_is_told_from_failure(tmp_path: Path) -> None:
-    (tmp_path / "later.py").write_text("def step():\n    raise NotImplementedError\n")
-    with pytest.raises(NotImplementedError):
-        measure("later:step", environment={"PYTHONPATH": str(tmp_path)})

@@ -173,4 +173,4 @@ class Room:
 def room(**fields: object) -> Iterator[Room]:
     """An empty room, which is gone afterwards; examples of one test need one each."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Room(Path(folder), **fields)  # type: ignore[arg-type]
+        yield Room(Path(folder), **fields)

@@ -198,9 +198,9 @@ def test_each_line_is_a_row_or_quarantined(lived: LivedHome, corpus: Corpus) -> 
 def test_slices_are_named_with_their_version(corpus: Corpus, fates: list[Fate]) -> None:
     slices = read_slices(corpus.sides)
     named = Counter(fate.slice.partition(",")[0] for fate in fates if fate.what == VALIDATION)
-    assert named == {name: content["documents"] for name, content in slices.items()}  # type: ignore[index]
+    assert named == {name: content["documents"] for name, content in slices.items()}
     for fate in (f for f in fates if f.slice):
-        assert f"version {slices[fate.slice.partition(',')[0]]['version']}" in fate.slice  # type: ignore[index]
+        assert f"version {slices[fate.slice.partition(',')[0]]['version']}" in fate.slice
 
 
 def test_segments_are_those_of_the_table_of_all(corpus: Corpus, fates: list[Fate]) -> None:
@@ -232,7 +232,7 @@ def test_what_was_read_is_what_the_steps_read(corpus: Corpus, steps: tuple[int, 
     packed: Counter[int] = Counter()
     for kind, num_steps in zip(KINDS, steps, strict=True):
         segments = open_segments(corpus.shards, kind, "train")
-        num_rows = int(segments["row"].max()) + 1  # type: ignore[arg-type]
+        num_rows = int(segments["row"].max()) + 1
         by_row = segments.partition_by("row", as_dict=True)
         for length, document in segments.select("length", "document").iter_rows():
             packed[document] += length

@@ -121,7 +121,7 @@ def library(count: int, start: int = 0, source: str = "books", kind: str = "pret
 
 
 def library_room(folder: Path, **changes: object) -> Room:
-    return Room(folder, EXACT_ONLY, replace(RULES, val_share=0.2, weights=WEIGHTS, **changes))  # type: ignore[arg-type]
+    return Room(folder, EXACT_ONLY, replace(RULES, val_share=0.2, weights=WEIGHTS, **changes))
 
 
 def test_no_row_changes_sides_when_ten_times_as_many_come(tmp_path: Path) -> None:

@@ -112,13 +112,13 @@ def test_who_stops_asking_ends_the_workers() -> None:
     results = run_jobs(sum_up_to, [10, 10**9, 10**9, 10**9], ENOUGH, 2)  # minutes of work
     assert next(iter(results)) == 45
     assert pool_processes()
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not pool_processes()
 
 
 def test_an_error_ends_the_work_that_others_still_do() -> None:
     with pytest.raises(TypeError):
-        list(run_jobs(sum_up_to, ["no number", 10**10], ENOUGH, 2))  # type: ignore[list-item]
+        list(run_jobs(sum_up_to, ["no number", 10**10], ENOUGH, 2))
     assert not pool_processes()
 
 

@@ -138,7 +138,6 @@ def test_a_wrong_call_shows_the_usage(wrong: list[str], home: Path, capsys: pyte
     assert "usage: python -m flows" in capsys.readouterr().err
 
 
-@pytest.mark.slow  # depends on what ran before it in the process; to be found out
 def test_promoting_by_hand_without_a_model_says_so(
     home: Path, prefect_server: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,7 +93,7 @@ def gibberish_score(text: str) -> float:
     return share(sum(bad), len(text))
 
 
-def runs(text, belongs) -> list[tuple[int, int]]:  # type: ignore[no-untyped-def]
+def runs(text, belongs) -> list[tuple[int, int]]:
     """Start and end of each longest run of characters that belong."""
     found, start = [], 0
     for i in range(len(text) + 1):

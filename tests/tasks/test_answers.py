@@ -22,21 +22,11 @@ from tasks.errors import MESSAGE_LIMIT, NightStopped
 from tasks.history import Data, History
 from tasks.journal import Journal
 from tasks.quarantine import text_of
-from tests.lived_home import LivedHome, copy_of, live_and_train, run_id_of, trained_stage
+from tests.lived_home import LivedHome, run_id_of, trained_stage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUESTIONS = [["why-row", "text.jsonl:5"], ["who-ate", "2"], ["who-ate", "2", "--all"], ["quarantine"]]
 HEAVY = ("prefect", "torch", "mlflow", "pandera", "pydantic", "matplotlib")
-
-
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> LivedHome:
-    return live_and_train(tmp_path_factory.mktemp("lived"))
-
-
-@pytest.fixture
-def copied(lived: LivedHome, tmp_path: Path) -> Path:
-    return copy_of(lived.home, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def params(files: list[BrokenFile]) -> list[object]:
 
 
 def resolved(location: Path, kind: str, home: Path) -> Resolved:
-    return resolve([SourceConfig(name="s", kind=kind, location=str(location))], home)  # type: ignore[arg-type]
+    return resolve([SourceConfig(name="s", kind=kind, location=str(location))], home)
 
 
 def fates(found: Resolved) -> tuple[int, Counter[str], Counter[str]]:

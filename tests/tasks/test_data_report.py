@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from data.drift import FEATURES, drift
 from data.statistics import Fates, NightStatistics, Overlap, Statistics, TokenCount, measure
 from schemas.domain import DOMAINS
-from tasks.data_report import as_html, as_markdown
+from tasks.data_report import DataReport
 
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "section", "div", "b", "span", "i",
@@ -110,7 +110,7 @@ FOUND = drift(night(), night(sources={"gone": source(4, ["how are you"] * 500, 2
 
 
 def full() -> Page:
-    return Page(as_html(night(**FILLED), FOUND, [("a.jsonl", "still growing")], "Night 7", RULES))
+    return Page(DataReport(night(**FILLED), FOUND, [("a.jsonl", "still growing")], "Night 7", RULES).as_html())
 
 
 def test_every_source_has_its_numbers() -> None:
@@ -151,14 +151,16 @@ def test_every_bin_of_the_lengths_can_be_pointed_at() -> None:
 
 def test_lengths_name_the_median_and_the_edges_in_sight() -> None:
     texts = ["x" * 100] * 2 + ["x" * 1000] * 3 + ["x" * 9000]
-    page = Page(as_html(night(sources={"books": source(0, texts)}), None, [], "t"))
+    page = Page(DataReport(night(sources={"books": source(0, texts)}), None, [], "t").as_html())
     assert "code median 512 to 1,023 bytes256 B4 KiB" in page.text
 
 
 def test_parts_of_a_bar_lie_side_by_side() -> None:
     found = [
         [tuple(map(float, part)) for part in re.findall(r'x="([\d.]+)" width="([\d.]+)" height="10"', picture)]
-        for picture in re.findall(r'<svg class="bar.*?</svg>', as_html(night(**FILLED), FOUND, [], "t", RULES))
+        for picture in re.findall(
+            r'<svg class="bar.*?</svg>', DataReport(night(**FILLED), FOUND, [], "t", RULES).as_html()
+        )
     ]
     assert [(0.0, 88.904), (88.904, 6.671), (95.575, 1.915), (97.49, 2.51)] in found
     for parts in found:
@@ -190,7 +192,10 @@ def test_the_law_is_told_and_checked(lost: int) -> None:
     books = night().fates["books"]
     broken = night(fates=dict(night().fates, books=dataclasses.replace(books, read=books.read + lost)))
     law = f"{1514 + lost:,} read = 1,346 kept + 101 exact duplicates + 29 near duplicates + 38 quarantined."
-    text, markdown = Page(as_html(broken, None, [], "t")).text, as_markdown(broken, None, [], "t")
+    text, markdown = (
+        Page(DataReport(broken, None, [], "t").as_html()).text,
+        DataReport(broken, None, [], "t").as_markdown(),
+    )
     verdict = f"Does not add up: {lost} rows unaccounted for." if lost else "It adds up."
     assert f"{law} {verdict}" in text
     assert law.rstrip(".") in markdown
@@ -198,14 +203,14 @@ def test_the_law_is_told_and_checked(lost: int) -> None:
 
 
 def test_what_is_unknown_has_no_place() -> None:
-    page = Page(as_html(night(), None, [], "t"))
+    page = Page(DataReport(night(), None, [], "t").as_html())
     assert page.headings == BARE
     assert not {"tokens", "bytes/token"} & set(page.tables["Sources"][0])
     assert all(len(row) == len(page.tables["Sources"][0]) for row in page.tables["Sources"])
-    assert Page(as_html(NightStatistics(), None, [], "t")).headings == []
+    assert Page(DataReport(NightStatistics(), None, [], "t").as_html()).headings == []
     one = {name: {"code": 0.5} for name in ("vocabulary_coverage", "dispersion")}
     for name, value in one.items():
-        heads = Page(as_html(night(**{name: value}), None, [], "t")).tables["Tokens"][0]
+        heads = Page(DataReport(night(**{name: value}), None, [], "t").as_html()).tables["Tokens"][0]
         assert heads == ["domain", {"vocabulary_coverage": "vocabulary used"}.get(name, name)]
 
 
@@ -224,14 +229,14 @@ def test_nothing_from_the_data_becomes_markup(name: str, reason: str, hostile: b
         slots_filled={name: 1.0}, dispersion={name: 1.0}, vocabulary_coverage={name: 1.0},
     )  # fmt: skip
     rules = {name: {"count": 3, "examples": [reason + HOSTILE]}}
-    source = as_html(whole, drift(whole, night()), [(name, reason)], name, rules)
+    source = DataReport(whole, drift(whole, night()), [(name, reason)], name, rules).as_html()
     page = Page(source)
     assert page.tags <= TAGS
     assert not any(attribute.startswith("on") or attribute in ("src", "href") for attribute in page.attributes)
     assert len(page.tables["Sources"]) == 3
     assert not set("\x00\u202e") & set(page.text)
     source.encode()
-    markdown = as_markdown(whole, drift(whole, night()), [(name, reason)], name, rules)
+    markdown = DataReport(whole, drift(whole, night()), [(name, reason)], name, rules).as_markdown()
     markdown.encode()
     assert "<" not in markdown
     width = {line: len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("|")}
@@ -240,14 +245,14 @@ def test_nothing_from_the_data_becomes_markup(name: str, reason: str, hostile: b
 
 def test_escaped_text_still_reads_as_it_was() -> None:
     rules = {"json": {"count": 17, "examples": ["x.jsonl:3 <script>alert('1')</script> & more"]}}
-    source = as_html(night(), None, [], "a <b> c", rules)
+    source = DataReport(night(), None, [], "a <b> c", rules).as_html()
     assert "<script" not in source
     assert "x.jsonl:3 <script>alert('1')</script> & more" in Page(source).text
     assert "a <b> c" in Page(source).text
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
-    source = as_html(night(**FILLED), drift(night(), night()), [], "t", RULES)
+    source = DataReport(night(**FILLED), drift(night(), night()), [], "t", RULES).as_html()
     assert not re.search(r"https?:|url\(|@import|<link|<script|<img", source)
     assert "prefers-color-scheme:dark" in source
     assert 'name="viewport"' in source
@@ -257,7 +262,7 @@ def test_lists_and_examples_are_bounded() -> None:
     rules = {f"rule-{number:03}": {"count": 1, "examples": ["y" * 10_000] * 9} for number in range(50)}
     many = {f"source-{number:03}": night().sources["talk"] for number in range(100)}
     whole = night(sources=many, fates={name: Fates(read=2, kept=2) for name in many})
-    page = Page(as_html(whole, None, [("f", "z" * 9_999)] * 70, "t", rules))
+    page = Page(DataReport(whole, None, [("f", "z" * 9_999)] * 70, "t", rules).as_html())
     assert page.text.count("rule-") == 20
     assert "and 30 more rules" in page.text
     assert sorted(map(len, re.findall("y{9,}…", page.text))) == [200] * 20 * 5
@@ -268,19 +273,23 @@ def test_lists_and_examples_are_bounded() -> None:
 
 def test_the_short_version() -> None:
     whole = night(**FILLED)
-    lines = as_markdown(whole, drift(whole, night()), [("a.jsonl", "grows")], "Night 7", RULES).splitlines()
+    lines = (
+        DataReport(whole, drift(whole, night()), [("a.jsonl", "grows")], "Night 7", RULES).as_markdown().splitlines()
+    )
     for line in ("# Night 7", "| books | 1,507 | 1,344 | 101 | 29 | 33 |", "| code | 1,300 | 1.6 MB | 99.9% |",
                  r"| text\_blank | 21 |", "| json | 17 |", r"| source\_mix | 0.000 | stable |",
                  "| a.jsonl | grows |"):  # fmt: skip
         assert line in lines
     assert not any("sources:" in line for line in lines)
-    assert "New sources: books, talk" in as_markdown(whole, drift(whole, NightStatistics()), [], "t")
-    assert len(as_markdown(NightStatistics(), None, [], "t").splitlines()) == 3
+    assert "New sources: books, talk" in DataReport(whole, drift(whole, NightStatistics()), [], "t").as_markdown()
+    assert len(DataReport(NightStatistics(), None, [], "t").as_markdown().splitlines()) == 3
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_every_domain_has_a_colour_of_its_own(domain: str) -> None:
-    source = as_html(night(tokens={"books": {name: TokenCount(tokens=1, bytes=1) for name in DOMAINS}}), None, [], "t")
+    source = DataReport(
+        night(tokens={"books": {name: TokenCount(tokens=1, bytes=1) for name in DOMAINS}}), None, [], "t"
+    ).as_html()
     dots = dict(re.findall(r'<i class="dot" style="background:(var\(--c\d\))"></i><bdi>([a-z]+)</bdi>', source))
     assert sorted(dots.values()) == sorted(DOMAINS)
     [own] = [colour for colour, name in dots.items() if name == domain]

@@ -17,17 +17,7 @@ from tasks.history import History
 from tasks.journal import Journal
 from tasks.lineage import find_model
 from tasks.quarantine import text_of
-from tests.lived_home import STEPS, LivedHome, copy_of, live_and_train, run_id_of, trained_stage
-
-
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> LivedHome:
-    return live_and_train(tmp_path_factory.mktemp("lived"))
-
-
-@pytest.fixture
-def copied(lived: LivedHome, tmp_path: Path) -> Path:
-    return copy_of(lived.home, tmp_path)
+from tests.lived_home import STEPS, LivedHome, run_id_of, trained_stage
 
 
 def reference_rows(lived: LivedHome, version: int) -> Counter[str]:

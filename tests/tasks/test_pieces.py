@@ -40,7 +40,7 @@ def resolved(path: Path, known: Sequence[KnownPiece] = (), piece_bytes: int = 64
     source = SourceConfig(name="s", kind="pretrain", location=str(path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "PIECE_BYTES", piece_bytes)
-        return resolve([source], path.parent / "home", known, **more)  # type: ignore[arg-type]
+        return resolve([source], path.parent / "home", known, **more)
 
 
 def read(piece: Piece) -> list[tuple[int, int, bytes]]:
@@ -258,7 +258,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_left(tmp_path: Path, monk
     def look_and_append(*arguments: object) -> object:
         with path.open("ab") as stream:
             stream.write(b'{"te')
-        return look(*arguments)  # type: ignore[arg-type]
+        return look(*arguments)
 
     monkeypatch.setattr(pieces, "what_else", look_and_append)
     found = resolved(path, known)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Container, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
@@ -74,6 +76,14 @@ def test_everything_said_appears_in_the_run(store: Store, tmp_path: Path) -> Non
     assert dataset.dataset.digest == ("0123456789" * 7)[:32]
     assert tmp_path.as_uri() in dataset.dataset.source
     assert [(tag.key, tag.value) for tag in dataset.tags] == [("mlflow.data.context", "training")]
+
+
+def test_a_tracker_leaves_the_process_as_it_was(store: Store) -> None:
+    """MLflow's own way to say where runs go is an environment variable that outlives the run."""
+    before = dict(os.environ), mlflow.get_tracking_uri()
+    tracker = store.tracker(store.start_run("sft-0123", {}), system_metrics=True)
+    tracker.close("FINISHED")
+    assert (dict(os.environ), mlflow.get_tracking_uri()) == before
 
 
 def test_the_double_keeps_everything_too(tmp_path: Path) -> None:

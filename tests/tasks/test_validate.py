@@ -30,7 +30,7 @@ PEAK_BYTES = 120 << 20
 
 def scanned(location: Path, out: Path, kind: str = "pretrain", rules: ScanRules = RULES) -> list[ScannedPiece]:
     out.mkdir(exist_ok=True)
-    raw = resolve([SourceConfig(name="s", kind=kind, location=str(location))], out)  # type: ignore[arg-type]
+    raw = resolve([SourceConfig(name="s", kind=kind, location=str(location))], out)
     return scan_pieces([(piece, "key") for piece in raw.pieces], rules, out, 0)
 
 
