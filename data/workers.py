@@ -15,8 +15,6 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 POOL_PAYS_BYTES = 64 << 20
 """Below this a pool costs more than it saves."""
-PRELOADED = ("data.scan", "data.sides", "data.tokenise")
-"""Imported once, in the process that workers are forked from."""
 
 
 def default_workers() -> int:
@@ -49,7 +47,7 @@ def run_jobs(
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("forkserver")  # to fork this process, threads and all, could hang the child
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload([work.__module__])  # imported once, where workers are forked from
     pool = ProcessPoolExecutor(count, context, initializer=become_worker, initargs=(os.getpid(),))
     try:
         yield from pool.map(work, jobs)

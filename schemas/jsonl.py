@@ -216,7 +216,8 @@ def fault_of(line: bytes) -> Fault:
 def repeated_key(line: bytes, row: Mapping[str, object]) -> Fault | None:
     """Names a key that holds content and that the object of a line has twice: readers differ in which they take."""
     for key in row:
-        if key in CONTENT_KEYS and line.find(quoted := CONTENT_KEYS[key]) != line.rfind(quoted):
+        # Forwards from the first one: a search backwards takes several times as long.
+        if key in CONTENT_KEYS and line.find(quoted := CONTENT_KEYS[key], line.find(quoted) + 1) >= 0:
             break
     else:
         return None

@@ -73,7 +73,9 @@ def string_or_none(value: object) -> str | None:
 
 def string_series(name: str, values: Sequence[object]) -> pl.Series:
     """A string column; what is no string is null. (polars alone takes a minute to refuse a value nested deeply.)"""
-    return pl.Series(name, [string_or_none(value) for value in values], dtype=pl.String)
+    if not set(map(type, values)) <= {str, type(None)}:
+        values = [string_or_none(value) for value in values]
+    return pl.Series(name, values, dtype=pl.String)
 
 
 def check_texts(texts: Sequence[object]) -> Checked:

@@ -88,12 +88,12 @@ def run_stage(
     version = code_version(*code)
     key = digest_of({"stage": stage, "inputs": digests, "config": plain(config), "code": version})
     if done := night.journal.finished(stage, key):
-        log.info("%-9s reused     %s", stage, done.headline)
+        log.info("%-11s reused     %s", stage, done.headline)
         return done
     working = night.journal.working_folder(stage, key, resumable)
     run_id = open_run(night, stage, key, working, {name: ref for name, ref in inputs.items() if isinstance(ref, Ref)})
     tracker = night.store.tracker(run_id, system_metrics)
-    log.info("%-9s started", stage)
+    log.info("%-11s started", stage)
     started = time.monotonic()
     status = "FAILED"
     try:
@@ -114,7 +114,7 @@ def run_stage(
         raise
     finally:
         tracker.close(status)
-    log.info("%-9s %6.1f s   %s", stage, record.seconds, record.headline)
+    log.info("%-11s %6.1f s   %s", stage, record.seconds, record.headline)
     return record
 
 
