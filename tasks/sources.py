@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -92,9 +93,13 @@ def resolve(
         known_of[piece.source, piece.label].append(piece)
     pieces: list[Piece] = []
     deferred, unreadable = [], []
-    for source, file in files:
+    with ThreadPoolExecutor() as pool:  # hashing and reading leave the interpreter's lock
+        looks = [
+            pool.submit(looker.look, file, known_of[file.source, file.label], file.path in moving) for _, file in files
+        ]
+    for (source, file), look in zip(files, looks, strict=True):
         try:
-            found = looker.look(file, known_of[file.source, file.label], file.path in moving)
+            found = look.result()
             path = as_jsonl(file, found.pieces, home / "downloads")
         except (OSError, ValueError, pa.ArrowException) as error:
             unreadable.append(Deferred(file.label, getattr(error, "strerror", None) or str(error)[:200]))
