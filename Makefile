@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= demo
 
-.PHONY: run test test-all up down bench bench-data lint
+.PHONY: run test test-all up down bench-train bench-data lint
 
 run: $(READY)  ## the whole chain on the built-in corpus
 	@$(BIN)/python -m flows $(RECIPE)
@@ -22,8 +22,9 @@ up: $(READY)  ## Prefect server, worker and MLflow on loopback, deployments regi
 down: $(READY)  ## stop what `up` started
 	@$(BIN)/python -m tasks.services down
 
-bench: $(READY)  ## measurements; results with the machine's facts
-	@$(BIN)/python -m benchmarks.train_step
+MINIMIND ?=
+bench-train: $(READY)  ## the training step beside others; MINIMIND=PATH of a checkout measures that, too
+	@$(BIN)/python -m benchmarks.train_step $(if $(MINIMIND),--minimind $(MINIMIND))
 
 SIZES ?= 10MB,100MB,1GB
 bench-data: $(READY)  ## the data stages beside the usual way; SIZES=10GB for the largest corpus

@@ -1,111 +1,163 @@
-"""One training step at the demo's shape, ours beside transformers' Qwen3-MoE, interleaved in one process.
+"""One training step, side by side: this trainer, MiniMind's model as its trainer runs it, transformers' Qwen3-MoE.
 
-Prints the median tokens/s of each, the spread and the ratio to ours, and writes them with the machine's facts to
-`benchmarks/results/train_step.json`. Quote the ratios, never the bare numbers.
+Equal shape, rows, batch and optimizer, in one process and in turns, so that drift of the machine hits all alike. Each
+round also times a large matrix product, the peak that a share of refers to. Memory is measured apart, a fresh process
+for each. Quote the ratios, never the bare numbers.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
+import argparse
 import json
-import os
-import platform
 import statistics
-import tempfile
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from model.batches import Batch
-from model.config import ModelConfig, TrainConfig
-from model.export import hugging_face_config
-from model.trainer import TrainState, autocast, train_step
-from tasks.recipe import load_recipe
-from tasks.training import keep_freed_memory
+from benchmarks.machine import machine_facts
+from benchmarks.memory import ChildFailed, measure
+from benchmarks.training_ways import WAYS
+from model.config import ModelConfig
+from tasks.machine import keep_freed_memory
 
-ROUNDS, WARMUP_ROUNDS = 12, 2
-RESULTS = Path(__file__).with_name("results")
+MODELS = {
+    "small": ModelConfig(
+        hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4, head_dim=32,
+        num_experts=8, num_experts_per_tok=2, moe_intermediate_size=416,
+    ),
+    "large": ModelConfig(
+        hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4, head_dim=64,
+        num_experts=8, num_experts_per_tok=2, moe_intermediate_size=832,
+    ),
+}  # fmt: skip
+MODELS["many"] = replace(MODELS["small"], num_experts=64)
+SHAPES = {
+    "small": ("small", 16, 512), "short": ("small", 32, 256), "long": ("small", 8, 1024), "longest": ("small", 4, 2048),
+    "large": ("large", 4, 512), "many": ("many", 16, 512),
+}  # fmt: skip
+"""Model, rows, tokens of a row."""
+ROUNDS, WARMUP_ROUNDS, MEMORY_STEPS = 8, 2, 3
+PEAK_SIDE = 4096
 
 
-def ours(model: ModelConfig, config: TrainConfig, batch: Batch) -> Callable[[], None]:
-    state = TrainState.create(model, config)
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    model: ModelConfig
+    rows: int
+    tokens: int
 
-    def step() -> None:
-        train_step(state, batch, config, num_steps=1_000)
+    @classmethod
+    def of(cls, name: str) -> Shape:
+        model, rows, tokens = SHAPES[name]
+        return cls(name, MODELS[model], rows, tokens)
 
-    return step
-
-
-def theirs(model: ModelConfig, config: TrainConfig, batch: Batch, implementation: str) -> Callable[[], None]:
-    """The same shape, loss, optimizer and precision; its own balance loss, no document mask (it has none to build)."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(
-            json.dumps(hugging_face_config(model) | {"output_router_logits": True})
+    def ids(self) -> torch.Tensor:
+        return torch.randint(
+            0, self.model.vocab_size, (self.rows, self.tokens), generator=torch.Generator().manual_seed(0)
         )
-        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
-    network.set_experts_implementation(implementation)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.optim.peak_lr, fused=True)
-
-    def step() -> None:
-        with autocast(torch.device("cpu"), config.precision):
-            network(input_ids=batch.ids_BT, labels=batch.ids_BT).loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optim.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
 
 
-def measure(steps: dict[str, Callable[[], None]], tokens: int) -> dict[str, list[float]]:
-    """Tokens/s of each contestant in each round; they take turns, so drift of the machine hits all alike."""
-    rates: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(WARMUP_ROUNDS + ROUNDS):
+def peak_flops_per_s() -> float:
+    """Of one large product in bf16."""
+    a = torch.ones(PEAK_SIDE // 2, PEAK_SIDE, dtype=torch.bfloat16)
+    started = time.perf_counter()
+    a @ a.T
+    return 2 * (PEAK_SIDE // 2) ** 2 * PEAK_SIDE / (time.perf_counter() - started)
+
+
+def in_turns(shape: Shape, names: Sequence[str], minimind: Path | None, rounds: int) -> dict[str, list[float]]:
+    """Tokens/s of each way in each round; under "peak" the FLOP/s of the product."""
+    steps = {name: WAYS[name].build(shape.model, shape.ids(), minimind) for name in names}
+    rates: dict[str, list[float]] = {name: [] for name in [*names, "peak"]}
+    for number in range(WARMUP_ROUNDS + rounds):
+        found = {"peak": peak_flops_per_s()}
         for name, step in steps.items():
             started = time.perf_counter()
             step()
-            if number >= WARMUP_ROUNDS:
-                rates[name].append(tokens / (time.perf_counter() - started))
+            found[name] = shape.rows * shape.tokens / (time.perf_counter() - started)
+        if number >= WARMUP_ROUNDS:
+            for name, rate in found.items():
+                rates[name].append(rate)
     return rates
 
 
-def main() -> None:
+def few_steps(way: str, shape_name: str, minimind: str) -> None:
+    """For the measurement of memory."""
     keep_freed_memory()
-    recipe = load_recipe("demo")
-    length = recipe.data.sequence_length_tokens
-    config = replace(recipe.pretrain, batch_rows=16, micro_batch_rows=16)
-    ids = torch.randint(0, recipe.model.vocab_size, (16, length), generator=torch.Generator().manual_seed(0))
-    batch = Batch(ids, ids, torch.ones_like(ids))
-    rates = measure(
-        {
-            "ours, bf16": ours(recipe.model, config, batch),
-            "ours, fp32": ours(recipe.model, replace(config, precision="fp32"), batch),
-            "transformers grouped_mm, bf16": theirs(recipe.model, config, batch, "grouped_mm"),
-            "transformers eager, bf16": theirs(recipe.model, config, batch, "eager"),
-        },
-        ids.numel(),
+    shape = Shape.of(shape_name)
+    step = WAYS[way].build(shape.model, shape.ids(), Path(minimind) if minimind else None)
+    for _ in range(MEMORY_STEPS):
+        step()
+
+
+def peak_memory_mb(way: str, shape: Shape, minimind: Path | None) -> float:
+    try:
+        usage = measure("benchmarks.train_step:few_steps", way, shape.name, str(minimind or ""))
+    except ChildFailed as error:
+        print(f"{way}: {error}", file=sys.stderr)
+        return float("nan")
+    return usage.peak_anonymous_bytes / 1e6
+
+
+def table(shape: Shape, rates: dict[str, list[float]], memory: dict[str, float]) -> Iterator[str]:
+    peak = statistics.median(rates["peak"])
+    flops = shape.model.train_flops_per_token(shape.tokens)
+    ours = statistics.median(rates["ours"])
+    total, active = shape.model.total_parameters / 1e6, shape.model.active_parameters / 1e6
+    yield (
+        f"{shape.name}: {total:.1f} M parameters, {active:.1f} M active, {shape.rows} x {shape.tokens} tokens, "
+        f"GEMM peak {peak / 1e9:,.0f} GFLOP/s in bf16"
     )
-    first = statistics.median(next(iter(rates.values())))
-    print(f"{'':32} {'tokens/s':>9} {'min':>7} {'max':>7} {'of ours':>8}")
-    for name, values in rates.items():
-        middle = statistics.median(values)
-        print(f"{name:32} {middle:9,.0f} {min(values):7,.0f} {max(values):7,.0f} {middle / first:8.2f}")
-    facts = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers")},
-        "shape": hugging_face_config(recipe.model),
-        "rows": 16,
-        "tokens_per_row": length,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "train_step.json").write_text(json.dumps({"machine": facts, "tokens_per_s": rates}, indent=1) + "\n")
+    yield f"{'':34} {'tokens/s':>9} {'least':>8} {'most':>8} {'ours over':>10} {'of peak':>8} {'memory MB':>10}"
+    for name, found in rates.items():
+        if name == "peak":
+            continue
+        middle = statistics.median(found)
+        yield (
+            f"{name:34} {middle:9,.0f} {min(found):8,.0f} {max(found):8,.0f} {ours / middle:10.2f} "
+            f"{middle * flops / peak:8.0%} {memory.get(name, float('nan')):10,.0f}"
+        )
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--shapes", type=lambda t: t.split(","), default=["small"], help=", ".join(SHAPES))
+    parser.add_argument("--ways", type=lambda t: t.split(","), default=list(WAYS), help=", ".join(WAYS))
+    parser.add_argument("--minimind", type=Path, help="a MiniMind checkout; without it, MiniMind is left out")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the measurement of memory")
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    given = parser.parse_args(argv)
+    for name, known in (("shapes", SHAPES), ("ways", WAYS)):
+        if unknown := set(getattr(given, name)) - set(known):
+            parser.error(f"--{name}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if given.minimind and not (given.minimind / "model" / "model_minimind.py").is_file():
+        parser.error(f"--minimind: no model/model_minimind.py in {given.minimind}")
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = arguments(argv)
+    keep_freed_memory()
+    names = [name for name in given.ways if given.minimind or not WAYS[name].needs_minimind]
+    content: list[dict[str, Any]] = []
+    for shape in map(Shape.of, given.shapes):
+        rates = in_turns(shape, names, given.minimind, given.rounds)
+        memory = {} if given.no_memory else {name: peak_memory_mb(name, shape, given.minimind) for name in names}
+        print("\n".join(table(shape, rates, memory)), flush=True)
+        content.append({"shape": shape.name, "tokens_per_s": rates, "peak_memory_mb": memory})
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        machine = machine_facts(given.json.parent)
+        given.json.write_text(json.dumps({"machine": machine, "runs": content}, indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

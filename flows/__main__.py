@@ -146,11 +146,11 @@ def dry_run(recipe: Recipe) -> None:
     """Print the resolved recipe and its cost."""
     import yaml
 
-    from tasks.estimate import estimate  # torch takes seconds to import
+    from tasks.plan import plan_text  # torch takes seconds to import
     from tasks.recipe import plain_recipe
 
     print(yaml.safe_dump(plain_recipe(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
-    print(estimate(recipe))
+    print(plan_text(recipe))
 
 
 def how_to_go_on(words: Sequence[str]) -> str:

@@ -65,7 +65,7 @@ def save(state: TrainState, folder: Path, identity: str, keep: int = 2) -> Check
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    """AdamW's moments and step count, under the names of the parameters they belong to."""
+    """The optimizer's moments and step counts, under the names of the parameters they belong to."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     tensors = {}
     for parameter, moments in state.optimizer.state.items():

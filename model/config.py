@@ -9,24 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-STRICT = {"extra": "forbid"}
-"""For whoever builds these classes from plain values, as Prefect does: an unknown key is an error."""
+from model.checks import STRICT as STRICT
+from model.checks import require as require
+from model.optim_config import OptimConfig as OptimConfig
+
+Gate = Literal["softmax", "sigmoid", "sparsemax", "entmax15"]
+ExpertPath = Literal["grouped", "loop"]
 IGNORED = -100
 """Label of a slot that is no target."""
 
 
-def require(problems: list[str], owner: str) -> None:
-    """Raise one ValueError that lists every problem found in a configuration, or none."""
-    if problems:
-        raise ValueError(f"{owner}: " + "; ".join(problems))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Qwen3-MoE transformer, named as Hugging Face's `Qwen3MoeConfig` names it.
+    """A Qwen3-MoE transformer, named as Hugging Face's `Qwen3MoeConfig` names it; every layer is a mixture of experts.
 
-    Every layer is a mixture of experts, top-k weights are renormalised and k is at least 2: with k = 1 the
-    renormalised weight is the constant 1, and the router gets no gradient from the language-model loss.
+    With its defaults it exports as one; what other gates, groups, shared experts and a bias cost is said at export.
     """
 
     __pydantic_config__ = STRICT
@@ -40,6 +37,22 @@ class ModelConfig:
     num_experts: int = 4
     num_experts_per_tok: int = 2
     moe_intermediate_size: int = 384
+    gate: Gate = "softmax"
+    norm_topk_prob: bool = True
+    """Whether the weights of the chosen experts are made to sum to 1."""
+    num_expert_groups: int = 1
+    num_groups_per_tok: int = 1
+    """Groups whose experts a token may go to; experts of a group would lie on one machine."""
+    num_shared_experts: int = 0
+    """Experts that every token passes, as one block of so many times the width."""
+    router_bias: bool = False
+    """Balance by a bias in the choice of experts (arXiv 2408.15664), beside or instead of the balance loss."""
+    dense: bool = False
+    """No router and no experts, but one block as wide as what a token passes of them."""
+    minimind_compatible: bool = False
+    """Allow one expert per token with its weight made 1, as MiniMind has it: such a router never learns from text."""
+    expert_path: ExpertPath = "grouped"
+    """How experts are computed: one grouped matrix product, or one product after the other."""
     max_position_embeddings: int = 2048
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6
@@ -54,11 +67,7 @@ class ModelConfig:
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads})"
             )
-        if not 2 <= self.num_experts_per_tok <= self.num_experts:
-            problems.append(
-                f"num_experts_per_tok ({self.num_experts_per_tok}) must lie between 2 and "
-                f"num_experts ({self.num_experts}); with 1 the router would never learn"
-            )
+        problems += self._router_problems()
         if not 300 <= self.vocab_size <= 65_536:
             problems.append(f"vocab_size ({self.vocab_size}) must lie between 300 and 65536, ids are stored in 16 bits")
         if self.head_dim % 2:
@@ -75,6 +84,31 @@ class ModelConfig:
             )
         require(problems, "ModelConfig")
 
+    def _router_problems(self) -> list[str]:
+        problems, top_k, groups = [], self.num_experts_per_tok, self.num_expert_groups
+        if not 1 <= top_k <= self.num_experts:
+            problems.append(f"num_experts_per_tok ({top_k}) must lie between 1 and num_experts ({self.num_experts})")
+        if top_k == 1 and self.norm_topk_prob and not (self.dense or self.minimind_compatible):
+            problems.append(
+                "num_experts_per_tok (1) with norm_topk_prob makes every weight the constant 1, and the router would "
+                "never learn from text; take 2 experts, or norm_topk_prob: false, or say minimind_compatible: true"
+            )
+        if groups < 1 or self.num_experts % groups:
+            problems.append(f"num_experts ({self.num_experts}) must be a multiple of num_expert_groups ({groups})")
+        elif not 1 <= self.num_groups_per_tok <= groups or self.num_groups_per_tok * self.num_experts < top_k * groups:
+            problems.append(
+                f"num_groups_per_tok ({self.num_groups_per_tok}) must lie between 1 and num_expert_groups ({groups}) "
+                f"and hold num_experts_per_tok ({top_k}) experts"
+            )
+        if self.num_shared_experts < 0:
+            problems.append(f"num_shared_experts ({self.num_shared_experts}) must not be negative")
+        return problems
+
+    @property
+    def active_intermediate_size(self) -> int:
+        """Width of all feed-forward units that one token passes."""
+        return (self.num_experts_per_tok + self.num_shared_experts) * self.moe_intermediate_size
+
     @property
     def expert_parameters(self) -> int:
         """Parameters of one expert (gate, up and down projection)."""
@@ -83,14 +117,14 @@ class ModelConfig:
     def _parameters(self, experts: int) -> int:
         attention = self.hidden_size * self.head_dim * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
         norms = 2 * self.hidden_size + 2 * self.head_dim
-        router = self.num_experts * self.hidden_size
-        layer = attention + norms + router + experts * self.expert_parameters
+        router = 0 if self.dense else self.num_experts * self.hidden_size
+        layer = attention + norms + router + (experts + self.num_shared_experts) * self.expert_parameters
         return self.num_hidden_layers * layer + self.hidden_size + self.vocab_size * self.hidden_size
 
     @property
     def total_parameters(self) -> int:
         """All parameters; the tied embedding counts once."""
-        return self._parameters(self.num_experts)
+        return self._parameters(self.num_experts_per_tok if self.dense else self.num_experts)
 
     @property
     def active_parameters(self) -> int:
@@ -114,7 +148,7 @@ class DataConfig:
     __pydantic_config__ = STRICT
 
     tokenizer: str = ""
-    """A folder with tokenizer.json to load; empty trains a byte-level BPE of `ModelConfig.vocab_size` entries."""
+    """A folder with tokenizer.json, or `hub:OWNER/NAME`; empty trains a byte-level BPE of `vocab_size` entries."""
     sequence_length_tokens: int = 512
     """Slots of one packed row."""
 
@@ -123,36 +157,6 @@ class DataConfig:
         if not 16 <= self.sequence_length_tokens <= 32_768:
             problems.append(f"sequence_length_tokens ({self.sequence_length_tokens}) must lie between 16 and 32768")
         require(problems, "DataConfig")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW and its schedule: warm-up, then linear decay to zero (arXiv 2502.15938)."""
-
-    __pydantic_config__ = STRICT
-
-    peak_lr: float = 2e-3
-    warmup_share: float = 0.05
-    """Share of all optimizer steps spent warming up."""
-    final_lr_share: float = 0.0
-    """Where the decay aims, as a share of the peak; it would arrive one step after the last."""
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.peak_lr <= 0:
-            problems.append(f"peak_lr ({self.peak_lr}) must be above 0")
-        for name in ("warmup_share", "final_lr_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} ({getattr(self, name)}) must lie between 0 and 1")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            problems.append(f"beta1 ({self.beta1}) and beta2 ({self.beta2}) must lie in [0, 1)")
-        if self.clip_norm <= 0:
-            problems.append(f"clip_norm ({self.clip_norm}) must be above 0")
-        require(problems, "OptimConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +171,13 @@ class TrainConfig:
     """Packed rows of one optimizer step."""
     micro_batch_rows: int = 16
     """Packed rows of one forward pass; the rest is gradient accumulation."""
+    balance_scope: Literal["step", "micro_batch"] = "step"
+    """Over which tokens the balance loss counts the load; over a micro-batch alone it keeps experts from specialising
+    (arXiv 2501.11873)."""
+    router_bias_rate: float = 1e-3
+    """How far a router's bias moves in a step, with `ModelConfig.router_bias`."""
+    router_bias_fade_share: float = 0.1
+    """Share of all steps, at the end, in which the bias goes to zero."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast type; master weights, router and loss stay in fp32."""
     seed: int = 1
@@ -189,6 +200,11 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 problems.append(f"{name} ({getattr(self, name)}) must be at least 1")
+        if self.router_bias_rate < 0 or not 0 <= self.router_bias_fade_share <= 1:
+            problems.append(
+                f"router_bias_rate ({self.router_bias_rate}) must not be negative, router_bias_fade_share "
+                f"({self.router_bias_fade_share}) must lie between 0 and 1"
+            )
         if self.micro_batch_rows < 1 or self.batch_rows % self.micro_batch_rows:
             problems.append(
                 f"batch_rows ({self.batch_rows}) must be a multiple of micro_batch_rows ({self.micro_batch_rows})"

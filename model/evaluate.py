@@ -11,8 +11,9 @@ import torch
 
 from model.batches import take
 from model.config import IGNORED
+from model.cross_entropy import CHUNK_TOKENS
 from model.packing import PackedTokens
-from model.trainer import LOGIT_CHUNK_TOKENS, autocast
+from model.trainer import autocast
 from model.transformer import Transformer
 
 
@@ -65,9 +66,7 @@ def score_rows(model: Transformer, tokens: PackedTokens, batch_rows: int, precis
         wanted = batch.labels_BT != IGNORED
         with autocast(device, precision):
             hidden, _ = model.hidden(batch.ids_BT, batch.segment_BT)
-            chunks = zip(
-                hidden[wanted].split(LOGIT_CHUNK_TOKENS), batch.labels_BT[wanted].split(LOGIT_CHUNK_TOKENS), strict=True
-            )
+            chunks = zip(hidden[wanted].split(CHUNK_TOKENS), batch.labels_BT[wanted].split(CHUNK_TOKENS), strict=True)
             losses = [
                 torch.nn.functional.cross_entropy(model.logits(h).float(), y, reduction="none") for h, y in chunks
             ]

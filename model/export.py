@@ -1,4 +1,4 @@
-"""Export to a folder that transformers, vLLM and llama.cpp load as Qwen3-MoE, and load such a folder back.
+"""Export to a folder that transformers, vLLM and llama.cpp load as Qwen3-MoE, or Qwen3 if dense, and load it back.
 
 Parameter names are those of Hugging Face, except that experts are stacked here and per expert on disk: the
 layout every reader knows. Config keys that changed their spelling between transformers 4 and 5 are written in
@@ -17,13 +17,23 @@ from torch import Tensor
 
 from model.chat import CHAT_TEMPLATE
 from model.config import ModelConfig
+from model.exportable import export_obstacles
 from model.files import write_json
+from model.router import TopKRouter
 from model.tokenizer import END_OF_TEXT, TURN_END, TURN_START, special_id
 from model.transformer import Transformer
 
 
+class NotExportable(ValueError):
+    """No reader would compute what this model computes."""
+
+
 def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write weights (fp32 safetensors), configuration, generation settings, tokenizer and chat template."""
+    """Write weights (fp32 safetensors), configuration, generation settings, tokenizer and chat template.
+
+    Raises NotExportable for a model that readers would compute differently.
+    """
+    refuse_unexportable(model)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(to_hugging_face(model), folder / "model.safetensors", metadata={"format": "pt"})
     end, start, padding = (special_id(tokenizer, t) for t in (TURN_END, TURN_START, END_OF_TEXT))
@@ -49,25 +59,30 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Non
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
+def refuse_unexportable(model: Transformer) -> None:
+    obstacles = export_obstacles(model.config)
+    biases = [router.e_score_correction_bias for router in model.modules() if isinstance(router, TopKRouter)]
+    largest = max((float(bias.abs().max()) for bias in biases if bias is not None), default=0.0)
+    if largest:
+        obstacles.append(
+            f"router_bias (up to {largest:.3g}): readers have none, and would choose other experts; train to the last "
+            "step, where it has gone to zero (router_bias_fade_share)"
+        )
+    if obstacles:
+        raise NotExportable("this model cannot be handed out as Qwen3-MoE: " + "; ".join(obstacles))
+
+
 def hugging_face_config(config: ModelConfig) -> dict[str, object]:
-    """`Qwen3MoeConfig` as JSON, with the spellings of transformers 4 and 5."""
-    return {
-        "architectures": ["Qwen3MoeForCausalLM"],
-        "model_type": "qwen3_moe",
+    """`Qwen3MoeConfig` or `Qwen3Config` as JSON, with the spellings of transformers 4 and 5."""
+    sizes = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"} if config.dense else mixture_sizes(config)
+    return sizes | {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
         "head_dim": config.head_dim,
-        "num_experts": config.num_experts,
-        "num_local_experts": config.num_experts,
-        "num_experts_per_tok": config.num_experts_per_tok,
-        "norm_topk_prob": True,
-        "moe_intermediate_size": config.moe_intermediate_size,
-        "intermediate_size": config.moe_intermediate_size * config.num_experts_per_tok,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
+        "intermediate_size": config.active_intermediate_size,
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -76,9 +91,6 @@ def hugging_face_config(config: ModelConfig) -> dict[str, object]:
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "rms_norm_eps": config.rms_norm_eps,
         "initializer_range": config.initializer_range,
-        "router_aux_loss_coef": config.router_aux_loss_coef,
-        "router_z_loss_coef": config.router_z_loss_coef,
-        "output_router_logits": False,
         "tie_word_embeddings": True,
         "use_sliding_window": False,
         "torch_dtype": "float32",
@@ -86,10 +98,30 @@ def hugging_face_config(config: ModelConfig) -> dict[str, object]:
     }
 
 
+def mixture_sizes(config: ModelConfig) -> dict[str, object]:
+    """What only a mixture of experts has."""
+    return {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "num_experts": config.num_experts,
+        "num_local_experts": config.num_experts,
+        "num_experts_per_tok": config.num_experts_per_tok,
+        "norm_topk_prob": config.norm_topk_prob,
+        "moe_intermediate_size": config.moe_intermediate_size,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "router_aux_loss_coef": config.router_aux_loss_coef,
+        "router_z_loss_coef": config.router_z_loss_coef,
+        "output_router_logits": False,
+    }
+
+
 def to_hugging_face(model: Transformer) -> dict[str, Tensor]:
     """State dict under Hugging Face's names, experts unstacked."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
+        if name.endswith("e_score_correction_bias"):  # zero, or it would have been refused
+            continue
         prefix, _, leaf = name.rpartition(".experts.")
         if not prefix:
             tensors[f"model.{name}"] = tensor.contiguous()
@@ -105,10 +137,15 @@ def load_exported(folder: Path) -> Transformer:
     """Load an exported folder back into this project's model. Strict: every tensor must be there and fit."""
     written = json.loads((folder / "config.json").read_text())
     fields = ModelConfig.__dataclass_fields__
-    config = ModelConfig(**{name: written[name] for name in fields if name in written})
+    given = {name: written[name] for name in fields if name in written}
+    if written["model_type"] == "qwen3":
+        given |= {"dense": True, "num_experts_per_tok": 1, "moe_intermediate_size": written["intermediate_size"]}
+    elif given["num_experts_per_tok"] == 1 and given["norm_topk_prob"]:
+        given["minimind_compatible"] = True
+    config = ModelConfig(**given)
     tensors = load_file(folder / "model.safetensors")
     state: dict[str, Tensor] = {}
-    for layer in range(config.num_hidden_layers):
+    for layer in range(0 if config.dense else config.num_hidden_layers):
         prefix = f"layers.{layer}.mlp.experts"
 
         def stacked(part: str, prefix: str = prefix) -> list[Tensor]:

@@ -1,14 +1,55 @@
-"""Sampling a reply."""
+"""Sampling: batches of prompts, one token a step, with a cache of keys and values.
+
+Shapes: B = unfinished rows, T = slots of the longest prompt, V = vocabulary, K = candidates, N = new tokens at most.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from model.chat import Turn, render_prompt
+from model.checks import require
+from model.decode import Decoder
 from model.evaluate import evaluating
 from model.tokenizer import END_OF_TEXT, TURN_END, special_id
 from model.transformer import Transformer
+
+CANDIDATES = 64
+"""Most probable ids looked at first; a nucleus that is wider costs a sort of the whole vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen, and when a row ends."""
+
+    max_new_tokens: int = 48
+    temperature: float = 0.6
+    """0 is greedy: always the best token."""
+    top_p: float = 0.9
+    """Draw from the smallest set of tokens that holds this probability (nucleus sampling, arXiv 1904.09751)."""
+    repetition_penalty: float = 1.0
+    """Divides the scores above 0 of ids that the row holds, prompt included, and multiplies those below: CTRL, arXiv
+    1909.05858, as transformers does it. 1 changes nothing."""
+    stop_ids: tuple[int, ...] = ()
+    """A row ends with the first of these."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.max_new_tokens < 1:
+            problems.append(f"max_new_tokens ({self.max_new_tokens}) must be at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            problems.append(f"temperature ({self.temperature}) must be finite and not negative")
+        if not 0 < self.top_p <= 1:
+            problems.append(f"top_p ({self.top_p}) must lie above 0 and not above 1")
+        if not 0 < self.repetition_penalty < float("inf"):
+            problems.append(f"repetition_penalty ({self.repetition_penalty}) must be finite and above 0")
+        require(problems, "Sampling")
 
 
 def reply(
@@ -21,30 +62,160 @@ def reply(
     top_p: float = 0.9,
     seed: int = 0,
 ) -> str:
-    """The assistant's next turn, sampled with temperature and nucleus (arXiv 1904.09751); temperature 0 is greedy.
+    """The assistant's next turn, sampled as `generate` does.
 
     Stops at the end of the turn, of the text, or at `max_new_tokens`. The same seed gives the same reply.
     """
-    device = next(model.parameters()).device
-    stops = {special_id(tokenizer, TURN_END), special_id(tokenizer, END_OF_TEXT)}
-    generator = torch.Generator().manual_seed(seed)
-    ids = render_prompt(tokenizer, turns)
-    start = len(ids)
+    stops = (special_id(tokenizer, TURN_END), special_id(tokenizer, END_OF_TEXT))
+    settings = Sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, stop_ids=stops, seed=seed,
+    )  # fmt: skip
+    (ids,) = generate(model, [render_prompt(tokenizer, turns)], settings)
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def generate(
+    model: Transformer, prompts: Sequence[Sequence[int]], settings: Sampling, seeds: Sequence[int] | None = None
+) -> list[list[int]]:
+    """The new ids of each prompt, with the stop id that ended the row, if one did.
+
+    A row's result depends on its prompt, the settings and its seed alone, not on the other rows: on `settings.seed`,
+    or on its own of `seeds`, one a prompt. Leaves the model in the mode it was in. Prompts that are too long lose
+    their oldest tokens, so that prompt and `max_new_tokens` fit in `max_position_embeddings`. Raises ValueError when
+    no room is left for a prompt, a prompt is empty, `seeds` are too few or too many, or a score is not finite.
+    """
+    new: list[list[int]] = [[] for _ in prompts]
     with evaluating(model):
-        for _ in range(max_new_tokens):
-            context = torch.tensor([ids[-model.config.max_position_embeddings :]], device=device)
-            hidden, _ = model.hidden(context)
-            token = sample(model.logits(hidden[0, -1]).float().cpu(), temperature, top_p, generator)
-            if token in stops:
-                break
-            ids.append(token)
-    return str(tokenizer.decode(ids[start:], skip_special_tokens=True)).strip()
+        for step in stream(model, prompts, settings, seeds):
+            for row, token in step.items():
+                new[row].append(token)
+    return new
 
 
-def sample(logits_V: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """One id: the best one at temperature 0, else one drawn from the smallest set that holds `top_p`."""
+def stream(
+    model: Transformer, prompts: Sequence[Sequence[int]], settings: Sampling, seeds: Sequence[int] | None = None
+) -> Iterator[dict[int, int]]:
+    """What `generate` returns as it comes: each step's new id of every unfinished row, by the prompt's number.
+
+    Tells of errors in its arguments at once. The model runs in the mode it is in, and its weights must stay as they are
+    until the last step.
+    """
+    room = model.config.max_position_embeddings - settings.max_new_tokens
+    if room < 1:
+        raise ValueError(
+            f"max_new_tokens ({settings.max_new_tokens}) must be below max_position_embeddings "
+            f"({model.config.max_position_embeddings}) to leave room for a prompt; ask for fewer"
+        )
+    empty = [number for number, prompt in enumerate(prompts) if not len(prompt)]
+    if empty:
+        raise ValueError(f"prompt {empty[0]} of {len(prompts)} has no tokens; start it with at least one")
+    if seeds is None:
+        seeds = [settings.seed] * len(prompts)
+    if len(seeds) != len(prompts):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one to each")
+    return steps(model, [list(prompt[-room:]) for prompt in prompts], settings, seeds)
+
+
+@torch.inference_mode()
+def steps(
+    model: Transformer, prompts: list[list[int]], settings: Sampling, seeds: Sequence[int]
+) -> Iterator[dict[int, int]]:
+    """The loop: choose a token for every row, drop the rows that are done, read the tokens of the others."""
+    if not prompts:
+        return
+    device = model.embed_tokens.weight.device
+    longest = max(map(len, prompts))
+    ids_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
+    segment_BT = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    decoder = Decoder(model, longest + settings.max_new_tokens - 1)  # the last token is not read
+    chooser = Chooser(settings, prompts, seeds, model.config.vocab_size, device)
+    rows = list(range(len(prompts)))
+    logits_BV = decoder.read(ids_BT, segment_BT)
+    for step in range(settings.max_new_tokens):
+        token_B = chooser.choose(logits_BV, step)
+        tokens = token_B.tolist()
+        yield dict(zip(rows, tokens, strict=True))
+        going = [index for index, token in enumerate(tokens) if token not in settings.stop_ids]
+        if step + 1 == settings.max_new_tokens or not going:
+            return
+        if len(going) < len(rows):
+            rows = [rows[index] for index in going]
+            index_B = torch.tensor(going, device=device)
+            token_B = token_B[index_B]
+            decoder.keep(index_B)
+            chooser.keep(index_B)
+        logits_BV = decoder.step(token_B)
+
+
+class Chooser:
+    """Next ids for a batch. Each row has random numbers of its own, fixed by its seed, one a step."""
+
+    def __init__(
+        self, settings: Sampling, prompts: list[list[int]], seeds: Sequence[int], vocab_size: int, device: torch.device
+    ) -> None:
+        self.settings = settings
+        self.uniform_BN = torch.stack([uniform(seed, settings.max_new_tokens) for seed in seeds]).to(device)
+        self.seen_BV = torch.zeros(len(prompts), vocab_size, dtype=torch.bool, device=device)
+        for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
+            seen_V[prompt] = True
+
+    def choose(self, logits_BV: Tensor, step: int) -> Tensor:
+        """(B, V) → (B,)"""
+        settings = self.settings
+        if settings.repetition_penalty != 1:
+            logits_BV = penalise(logits_BV, self.seen_BV, settings.repetition_penalty)
+        token_B = sample(logits_BV, settings.temperature, settings.top_p, self.uniform_BN[:, step])
+        if settings.repetition_penalty != 1:
+            self.seen_BV.scatter_(1, token_B[:, None], True)
+        return token_B
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.uniform_BN, self.seen_BV = self.uniform_BN[rows], self.seen_BV[rows]
+
+
+def uniform(seed: int, count: int) -> Tensor:
+    """Random numbers in [0, 1), fp64; more of them begin with the same ones."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
+    """Scores of seen ids, divided by the penalty above 0 and multiplied by it below."""
+    return torch.where(seen_BV, torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty), logits_BV)
+
+
+def sample(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor) -> Tensor:
+    """One id a row: the best at temperature 0, else the one at `uniform_B` of the smallest set that holds `top_p`.
+
+    Raises ValueError when a row's best score is not finite.
+    """
+    best_B1, choice_B1 = logits_BV.max(dim=-1, keepdim=True)
+    if not best_B1.isfinite().all():
+        raise ValueError(
+            f"the model's best score is {float(best_B1[~best_B1.isfinite()][0])}; has its training diverged?"
+        )
     if temperature == 0:
-        return int(logits_V.argmax())
-    sorted_V, order_V = (logits_V / temperature).softmax(dim=-1).sort(descending=True)
-    kept_V = sorted_V.cumsum(dim=-1) - sorted_V < top_p
-    return int(order_V[torch.multinomial(sorted_V * kept_V, 1, generator=generator)])
+        return choice_B1[:, 0]
+    # Taking the best score off first leaves the result as it is and keeps small temperatures finite.
+    share_BV = ((logits_BV - best_B1) / temperature).softmax(dim=-1)
+    if top_p == 1:
+        return locate(share_BV, uniform_B)
+    share_BK, id_BK = share_BV.topk(min(CANDIDATES, share_BV.shape[1]), dim=-1)
+    token_B = sample_nucleus(share_BK, id_BK, top_p, uniform_B)
+    # Decided row by row: a row must not be drawn in another way because of its neighbours.
+    wide_B = share_BK.sum(dim=-1, dtype=torch.float64) < top_p
+    if wide_B.any():
+        token_B[wide_B] = sample_nucleus(*share_BV[wide_B].sort(descending=True), top_p, uniform_B[wide_B])
+    return token_B
+
+
+def sample_nucleus(share_BK: Tensor, id_BK: Tensor, top_p: float, uniform_B: Tensor) -> Tensor:
+    """One id a row, from shares that fall: those before which less than `top_p` lies."""
+    before_BK = share_BK.cumsum(dim=-1, dtype=torch.float64) - share_BK
+    return id_BK.gather(1, locate(share_BK * (before_BK < top_p), uniform_B)[:, None])[:, 0]
+
+
+def locate(share_BK: Tensor, uniform_B: Tensor) -> Tensor:
+    """Where the running sum of each row's shares passes `uniform_B` of their total (inverse transform sampling)."""
+    sum_BK = share_BK.cumsum(dim=-1, dtype=torch.float64)
+    return torch.searchsorted(sum_BK, uniform_B[:, None] * sum_BK[:, -1:], right=True)[:, 0]

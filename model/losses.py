@@ -1,21 +1,14 @@
-"""Losses as pure functions: token-sum cross entropy, load balance, router z.
+"""Losses of the router, as pure functions: load balance and router z.
 
-Shapes: N = tokens, V = vocabulary, E = experts, K = experts per token, L = layers.
+Shapes: N = tokens, E = experts, K = experts per token, L = layers.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from model.config import IGNORED
-from model.moe import Routing
-
-
-def cross_entropy_sum(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """Sum of -log p over supervised slots, in fp32, nats; the caller divides once by the step's token count."""
-    return F.cross_entropy(logits_NV.float(), labels_N, ignore_index=IGNORED, reduction="sum")
+from model.router import Routing
 
 
 def expert_counts(routing: list[Routing], real_N: Tensor, num_experts: int) -> Tensor:
@@ -28,12 +21,13 @@ def balance_loss(routing: list[Routing], real_N: Tensor, counts_LE: Tensor) -> T
 
     Mean over layers of E * sum_i f_i p_i: f is the share of assignments and comes from `counts_LE`, which the
     caller accumulates over the whole optimizer step (global-batch scope, arXiv 2501.11873); p is the mean
-    router probability over this call's real tokens.
+    router probability over this call's real tokens, for gates that do not sum to 1 after making them.
     """
     losses = []
     for layer, counts_E in zip(routing, counts_LE, strict=True):
         share_E = counts_E.float() / counts_E.sum().clamp(min=1)
-        mean_E = layer.logits_NE.softmax(dim=-1)[real_N].mean(dim=0)
+        scores_NE = layer.scores_NE[real_N]
+        mean_E = (scores_NE / scores_NE.sum(dim=-1, keepdim=True)).mean(dim=0)
         losses.append(len(counts_E) * (share_E * mean_E).sum())
     return torch.stack(losses).mean()
 

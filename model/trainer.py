@@ -21,13 +21,12 @@ from torch import Tensor
 
 from model.batches import Batch, batch_of_step
 from model.config import IGNORED, ModelConfig, TrainConfig
-from model.losses import balance_loss, cross_entropy_sum, expert_counts, router_z_loss
-from model.optim import build_optimizer, learning_rate
+from model.cross_entropy import cross_entropy_sum
+from model.losses import balance_loss, expert_counts, router_z_loss
+from model.optim import build_optimizer, learning_rate, set_learning_rate
 from model.packing import PackedTokens, ShardedTokens
+from model.router import TopKRouter
 from model.transformer import Transformer
-
-LOGIT_CHUNK_TOKENS = 1024
-"""Tokens whose logits exist at once; whole-batch logits cost more in page faults than in arithmetic."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -39,17 +38,23 @@ class TrainState:
     """All that changes during training; `model.checkpoint` saves and loads exactly this."""
 
     model: Transformer
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     step: int = 0
     """Optimizer steps done."""
     tokens_seen: int = 0
     """Real tokens seen, padding excluded."""
 
     @classmethod
-    def create(cls, model_config: ModelConfig, config: TrainConfig, device: torch.device | None = None) -> TrainState:
-        """Fresh weights from the seed and an empty optimizer."""
+    def create(
+        cls,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        device: torch.device | None = None,
+        tokens_per_step: int = 0,
+    ) -> TrainState:
+        """Fresh weights from the seed and an empty optimizer; `tokens_per_step` as in `build_optimizer`."""
         model = Transformer(model_config, seed=config.seed).to(device or torch.device("cpu"))
-        return cls(model, build_optimizer(model, config.optim))
+        return cls(model, build_optimizer(model, config.optim, tokens_per_step))
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,11 @@ class StepMetrics:
     seconds: float
     data_seconds: float
     counts_LE: np.ndarray
-    """Real tokens routed to each expert."""
+    """Real tokens routed to each expert; a dense model has no rows."""
 
     def as_metrics(self) -> dict[str, float]:
         """The step under the names that go to the tracker."""
-        ratio_LE = self.counts_LE / np.maximum(self.counts_LE.mean(axis=1, keepdims=True), 1e-9)
-        return {
+        metrics = {
             "train/loss": self.loss,
             "train/lr": self.lr,
             "train/grad_norm": self.grad_norm,
@@ -86,6 +90,11 @@ class StepMetrics:
             "train/tokens_per_s": self.tokens / max(self.seconds, 1e-9),
             "train/data_wait_share": self.data_seconds / max(self.seconds, 1e-9),
             "train/tokens_seen": float(self.tokens_seen),
+        }
+        if not self.counts_LE.size:
+            return metrics
+        ratio_LE = self.counts_LE / np.maximum(self.counts_LE.mean(axis=1, keepdims=True), 1e-9)
+        return metrics | {
             "moe/balance_loss": self.balance_loss,
             "moe/z_loss": self.z_loss,
             "moe/max_load_ratio": float(ratio_LE.max()),
@@ -99,14 +108,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def supervised_loss_sum(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
-    """Sum of the cross entropy over supervised slots; logits exist for those slots only, chunk by chunk."""
+    """Sum of the cross entropy over supervised slots; no other slot has logits."""
     wanted_N = labels_BT.flatten() != IGNORED
-    hidden_MD, labels_M = hidden_BTD.flatten(0, 1)[wanted_N], labels_BT.flatten()[wanted_N]
-    chunks = zip(hidden_MD.split(LOGIT_CHUNK_TOKENS), labels_M.split(LOGIT_CHUNK_TOKENS), strict=True)
-    total = hidden_BTD.new_zeros((), dtype=torch.float32)
-    for hidden, labels in chunks:
-        total = total + cross_entropy_sum(model.logits(hidden), labels)
-    return total
+    return cross_entropy_sum(
+        hidden_BTD.flatten(0, 1)[wanted_N], model.embed_tokens.weight, labels_BT.flatten()[wanted_N]
+    )
 
 
 def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig) -> tuple[float, float, float, Tensor]:
@@ -121,7 +127,8 @@ def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig) 
     if supervised == 0:
         raise ValueError("a batch without a single supervised token; its rows should never have been packed")
     device = batch.ids_BT.device
-    counts_LE = torch.zeros(model_config.num_hidden_layers, model_config.num_experts, dtype=torch.int64, device=device)
+    layers = 0 if model_config.dense else model_config.num_hidden_layers
+    counts_LE = torch.zeros(layers, model_config.num_experts, dtype=torch.int64, device=device)
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     for micro in batch.split(config.micro_batch_rows):
         with autocast(device, config.precision):
@@ -129,14 +136,29 @@ def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig) 
             loss_sum = supervised_loss_sum(model, hidden, micro.labels_BT)
         real_N = micro.real_N
         share = float(real_N.sum()) / real
-        counts_LE += expert_counts(routing, real_N, model_config.num_experts)
-        balance = balance_loss(routing, real_N, counts_LE) if share else hidden.new_zeros(())
-        z = router_z_loss(routing, real_N) if share else hidden.new_zeros(())
+        balance = z = hidden.new_zeros((), dtype=torch.float32)
+        if routing and share:
+            micro_counts_LE = expert_counts(routing, real_N, model_config.num_experts)
+            counts_LE += micro_counts_LE
+            counted_LE = counts_LE if config.balance_scope == "step" else micro_counts_LE
+            balance, z = balance_loss(routing, real_N, counted_LE), router_z_loss(routing, real_N)
         router_loss = model_config.router_aux_loss_coef * balance + model_config.router_z_loss_coef * z
         (loss_sum / supervised + share * router_loss).backward()
         sums += torch.stack([loss_sum.detach(), share * balance.detach(), share * z.detach()]).double()
     nats, balance_mean, z_mean = sums.tolist()
     return nats, balance_mean, z_mean, counts_LE
+
+
+def adjust_router_bias(
+    model: Transformer, counts_LE: Tensor, config: TrainConfig, steps_left: int, num_steps: int
+) -> None:
+    """Even the load by the routers' biases; in the last steps bring these to zero, so that the model exports."""
+    routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
+    for router, counts_E in zip(routers, counts_LE, strict=True):
+        if steps_left < round(config.router_bias_fade_share * num_steps):
+            router.fade_bias(steps_left)
+        else:
+            router.rebalance(counts_E, config.router_bias_rate)
 
 
 def train_step(state: TrainState, batch: Batch, config: TrainConfig, num_steps: int) -> StepMetrics:
@@ -152,11 +174,11 @@ def train_step(state: TrainState, batch: Batch, config: TrainConfig, num_steps: 
             f"lower optim.peak_lr ({config.optim.peak_lr}) and run again"
         )
     lr = learning_rate(config.optim, state.step, num_steps)
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
+    set_learning_rate(state.optimizer, lr)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
+    adjust_router_bias(state.model, counts_LE, config, num_steps - state.step, num_steps)
     real = int(batch.real_N.sum())
     state.tokens_seen += real
     return StepMetrics(

@@ -59,7 +59,8 @@ def score_documents(
 def load_model(ref: CheckpointRef, tokens: TokensRef) -> tuple[Transformer, Tokenizer]:
     """A training stage's model with tonight's tokenizer, or an exported folder with its own."""
     from model.export import load_exported
-    from tasks.training import best_device, load_trained
+    from tasks.machine import best_device
+    from tasks.training import load_trained
 
     exported = is_exported(ref.path)
     model = load_exported(ref.path) if exported else load_trained(ref.path)

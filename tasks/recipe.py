@@ -13,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from model.config import STRICT, DataConfig, ModelConfig, TrainConfig, require
+from model.exportable import export_obstacles
 from schemas.adapters import Format
 from schemas.domain import Domain
 from schemas.filters import FilterConfig
@@ -192,6 +193,7 @@ class Recipe:
                 f"data.sequence_length_tokens ({self.data.sequence_length_tokens}) is over "
                 f"model.max_position_embeddings ({self.model.max_position_embeddings})"
             )
+        problems += [f"model.{obstacle}" for obstacle in export_obstacles(self.model)]
         require(problems, f"recipe {self.name}")
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
@@ -218,13 +220,8 @@ def set_dotted(content: Any, dotted: str, value: Any) -> None:
 
 def checked(dotted: str, here: Any, step: str) -> str | int:
     """`step` as a key of `here`, or NightStopped."""
-    choices = (
-        list(here)
-        if isinstance(here, dict)
-        else [str(i) for i in range(len(here))]
-        if isinstance(here, list | tuple)
-        else []
-    )
+    keys = here if isinstance(here, dict) else map(str, range(len(here))) if isinstance(here, list | tuple) else ()
+    choices = list(keys)
     if step not in choices:
         raise NightStopped(f"no setting {dotted!r}: {step!r} is none of {', '.join(choices) or 'nothing'}")
     return step if isinstance(here, dict) else int(step)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,7 +16,6 @@ from uuid import UUID
 
 import numpy as np
 import polars as pl
-import torch
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
@@ -32,6 +30,8 @@ from model.transformer import Transformer
 from tasks.artifacts import CheckpointRef, TokensRef, digest_of
 from tasks.errors import Diverged, Interrupted
 from tasks.figures import expert_load, smoothed, training_curves
+from tasks.machine import best_device, keep_freed_memory, peak_memory_bytes
+from tasks.plan import StagePlan, plan_stage
 from tasks.stage import Outcome, StageRun
 from tasks.tokens import open_packed, open_segments
 
@@ -40,22 +40,6 @@ CHECKPOINTS = "checkpoints"
 EMA_WEIGHT, EMA_STEPS = 0.95, 100
 """Weight of the past, and how many steps back it still counts: 0.95^100 is half a percent."""
 log = logging.getLogger("nightschool")
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory: returning each step's buffers and faulting them in again costs a tenth.
-
-    Does nothing where the C library has no mallopt.
-    """
-    m_trim_threshold, m_mmap_max = -1, -4
-    with suppress(AttributeError, OSError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 @contextmanager
@@ -155,7 +139,7 @@ class Progress:
                 left = (self.num_steps - step.number) * step.seconds
                 rate = step.tokens / step.seconds
                 log.info(
-                    "%-9s step %d/%d  loss %.3f  %.0f tokens/s  %.0f s left",
+                    "%-11s step %d/%d  loss %.3f  %.0f tokens/s  %.0f s left",
                     self.stage, step.number, self.num_steps, step.loss, rate, left,
                 )  # fmt: skip
         if val_bpb is not None and not self.bar.disable:
@@ -182,21 +166,25 @@ def run_training(
             "from": start_from.digest if start_from else "",
         }
     )
-    state = TrainState.create(model_config, config, best_device())
+    slots = config.batch_rows * tokens.sequence_length_tokens
+    state = TrainState.create(model_config, config, best_device(), slots)
     folder = run.folder / CHECKPOINTS
     saved = [c for c in checkpoint.discover(folder) if c.identity == identity] if folder.exists() else []
     if saved:
         checkpoint.load_into(state, saved[-1], identity)
-        log.info("%-9s goes on at step %d", stage, state.step)
+        log.info("%-11s goes on at step %d", stage, state.step)
     elif start_from:
         checkpoint.load_weights(state.model, final_weights(start_from.path))
+    if not saved:
+        planned = plan_stage(model_config, config, tokens.sequence_length_tokens)
+        run.tracker.metrics(planned.as_metrics("plan"))
     curve = Curve(run.logs / "curve.jsonl", until=state.step if saved else -1)
     if not curve.points:
         at_start = validator.metrics(state.model)
         curve.add(0, at_start)
         run.tracker.metrics(at_start, step=0)
     num_steps = config.num_steps(tokens.sequence_length_tokens)
-    recent = np.zeros((model_config.num_hidden_layers, model_config.num_experts))
+    recent_LE = np.zeros(())
     progress = Progress(stage, num_steps, state.step)
     with stop_requests() as asked:
         try:
@@ -207,7 +195,7 @@ def run_training(
                 metrics["train/loss_ema"] = float(smoothed(recent_losses, EMA_WEIGHT)[-1])
                 if step.number % config.eval_every_steps == 0 or last:
                     metrics |= validator.metrics(state.model)
-                recent = 0.98 * recent + step.counts_LE
+                recent_LE = 0.98 * recent_LE + step.counts_LE
                 curve.add(step.number, metrics)
                 run.tracker.metrics(metrics, step=step.number)
                 progress.update(step, metrics.get("val/bpb"))
@@ -221,7 +209,7 @@ def run_training(
             raise Diverged(f"{stage}: {error}") from error
         finally:
             progress.bar.close()
-    return finish(run, stage, curve, recent, state, model_config)
+    return finish(run, stage, curve, recent_LE, state, model_config)
 
 
 def finish(
@@ -232,17 +220,19 @@ def finish(
     run.tracker.artifact(
         training_curves(curve.points, f"{stage}: loss and learning rate", run.logs / "loss.png"), "figures"
     )
-    heat = expert_load(recent_LE, f"{stage}: expert load over the last steps", run.logs / "expert-load.png")
-    run.tracker.artifact(heat, "figures")
+    if not model_config.dense:
+        heat = expert_load(recent_LE, f"{stage}: expert load over the last steps", run.logs / "expert-load.png")
+        run.tracker.artifact(heat, "figures")
     run.tracker.artifact(curve.path, "curves")
     bpb = curve.values("val/bpb")
     wanted = ("val/loss", "val/bpb", "train/loss", "train/loss_ema", "moe/balance_loss", "moe/max_load_ratio")
-    figures = {key: curve.values(key)[-1] for key in wanted}
-    rate = float(np.median(curve.values("train/tokens_per_s")))
-    seen = state.tokens_seen
+    figures = {key: values[-1] for key in wanted if (values := curve.values(key))}
+    rates, seen = curve.values("train/tokens_per_s"), state.tokens_seen
+    seconds = float((np.diff(curve.values("train/tokens_seen"), prepend=0.0) / rates).sum())
+    run.tracker.metrics(StagePlan(state.step, seconds, peak_memory_bytes()).as_metrics("outcome"))
     return Outcome(
         counts={"steps": state.step, "tokens_seen": state.tokens_seen, "parameters": model_config.total_parameters},
-        headline=f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {seen:,} tokens at {rate:,.0f}/s",
+        headline=f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {seen:,} tokens at {np.median(rates):,.0f}/s",
         figures=figures,
     )
 

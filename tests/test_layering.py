@@ -20,7 +20,7 @@ FOREIGN = {
     "flows": {"prefect", "yaml"},
     "data": {"numpy", "polars", "pyarrow", "scipy", "tokenizers", "gigatoken", "awkward"},
     "schemas": {"pandera", "polars", "orjson", "zstandard"},
-    "model": {"torch", "numpy", "safetensors", "tokenizers"},
+    "model": {"torch", "numpy", "safetensors", "tokenizers", "entmax"},
 }
 """What else a package may import, beside the standard library; `tasks` may import anything installed."""
 STANDARD = set(__import__("sys").stdlib_module_names)

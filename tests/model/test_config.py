@@ -14,7 +14,12 @@ from tests.model.tiny import tiny_config
 
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (ModelConfig, {"num_attention_heads": 5, "num_key_value_heads": 2}, r"num_attention_heads \(5\).*heads \(2\)"),
-    (ModelConfig, {"num_experts_per_tok": 1, "num_experts": 6}, r"num_experts_per_tok \(1\).*num_experts \(6\)"),
+    (ModelConfig, {"num_experts_per_tok": 1, "num_experts": 6}, r"num_experts_per_tok \(1\).*never learn.*take 2"),
+    (ModelConfig, {"num_experts_per_tok": 0}, r"num_experts_per_tok \(0\).*num_experts \(4\)"),
+    (ModelConfig, {"num_experts": 6, "num_expert_groups": 4}, r"num_experts \(6\).*num_expert_groups \(4\)"),
+    (ModelConfig, {"num_expert_groups": 2, "num_groups_per_tok": 3}, r"num_groups_per_tok \(3\).*_groups \(2\)"),
+    (ModelConfig, {"num_expert_groups": 4, "num_groups_per_tok": 1}, r"num_groups_per_tok \(1\).*_tok \(2\)"),
+    (ModelConfig, {"num_shared_experts": -1}, r"num_shared_experts \(-1\)"),
     (ModelConfig, {"num_experts_per_tok": 7, "num_experts": 6}, r"num_experts_per_tok \(7\).*num_experts \(6\)"),
     (ModelConfig, {"vocab_size": 299}, r"vocab_size \(299\).*300 and 65536"),
     (ModelConfig, {"vocab_size": 65_537}, r"vocab_size \(65537\).*300 and 65536"),
@@ -43,6 +48,9 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
 ALLOWED: list[tuple[type, dict[str, Any]]] = [
     (ModelConfig, {"num_experts_per_tok": 6, "num_experts": 6, "router_aux_loss_coef": 0.0, "router_z_loss_coef": 0.0}),
     (ModelConfig, {"vocab_size": 300}),
+    (ModelConfig, {"num_experts_per_tok": 1, "norm_topk_prob": False}),
+    (ModelConfig, {"num_experts_per_tok": 1, "minimind_compatible": True}),
+    (ModelConfig, {"num_experts_per_tok": 1, "dense": True}),
     (ModelConfig, {"vocab_size": 65_536}),
     (DataConfig, {"sequence_length_tokens": 16}),
     (DataConfig, {"sequence_length_tokens": 32_768}),

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.losses import cross_entropy_sum
-from model.moe import RoutedExperts, SparseMoE, TopKRouter
+from model.config import ExpertPath
+from model.moe import PRODUCTS, RoutedExperts, SparseMoE
+from model.router import TopKRouter
 from model.transformer import Transformer
 from tests.model.tiny import tiny_config
 from tests.reference.moe import looped_experts, swiglu
 
 
-def random_experts(num_experts: int, generator: torch.Generator) -> RoutedExperts:
-    experts = RoutedExperts(tiny_config(num_experts=num_experts, hidden_size=16, moe_intermediate_size=8))
+def random_experts(num_experts: int, generator: torch.Generator, **changes: Any) -> RoutedExperts:
+    experts = RoutedExperts(tiny_config(num_experts=num_experts, hidden_size=16, moe_intermediate_size=8, **changes))
     with torch.no_grad():
         for parameter in experts.parameters():
             parameter.normal_(0, 0.5, generator=generator)
@@ -38,14 +42,48 @@ def assert_equals_loop(experts: RoutedExperts, experts_NK: torch.Tensor, generat
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
-@given(st.data(), st.integers(0, 999))
-def test_grouped_experts_equal_the_loop_forward_and_backward(data: st.DataObject, seed: int) -> None:
+@pytest.mark.parametrize("path", PRODUCTS)
+@given(data=st.data(), seed=st.integers(0, 999))
+def test_experts_equal_the_loop_forward_and_backward(path: ExpertPath, data: st.DataObject, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     num_experts = data.draw(st.integers(2, 6))
     top_k = data.draw(st.integers(1, num_experts))
     choices = st.permutations(range(num_experts)).map(lambda order: order[:top_k])
     experts_NK = torch.tensor(data.draw(st.lists(choices, min_size=1, max_size=10)))
-    assert_equals_loop(random_experts(num_experts, generator), experts_NK, generator)
+    assert_equals_loop(random_experts(num_experts, generator, expert_path=path), experts_NK, generator)
+
+
+@pytest.mark.parametrize("path", PRODUCTS)
+def test_choices_without_weight_are_not_computed(path: ExpertPath) -> None:
+    """What the experts would say to them is not even a number."""
+    generator = torch.Generator().manual_seed(4)
+    experts = random_experts(3, generator, gate="sparsemax", expert_path=path)
+    x = torch.randn(4, 16, generator=generator)
+    weights_NK = torch.tensor([[0.7, 0.3], [1.0, 0.0], [0.6, 0.4], [1.0, 0.0]])
+    experts_NK = torch.tensor([[0, 1], [1, 2], [1, 0], [0, 2]])
+    expected = looped_experts(x, experts.gate_up_proj, experts.down_proj, weights_NK, experts_NK)
+    with torch.no_grad():
+        experts.gate_up_proj[2] = float("nan")
+    torch.testing.assert_close(experts(x, weights_NK, experts_NK), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_experts_see_every_token() -> None:
+    generator = torch.Generator().manual_seed(5)
+    mixture = SparseMoE(tiny_config(num_shared_experts=2))
+    with torch.no_grad():
+        for parameter in mixture.parameters():
+            parameter.normal_(0, 0.3, generator=generator)
+    x_BTD = torch.randn(2, 5, 32, generator=generator)
+    mixed_BTD, routing = mixture(x_BTD)
+    x_ND, shared = x_BTD.flatten(0, 1), mixture.shared_experts
+    assert shared is not None
+    assert shared.gate_proj.out_features == 32
+    routed = looped_experts(
+        x_ND, mixture.experts.gate_up_proj, mixture.experts.down_proj, routing.weights_NK, routing.experts_NK
+    )
+    gate_up = torch.cat([shared.gate_proj.weight, shared.up_proj.weight])
+    expected = routed + torch.stack([swiglu(x, gate_up, shared.down_proj.weight) for x in x_ND])
+    torch.testing.assert_close(mixed_BTD.flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_expert_without_tokens_gets_a_zero_gradient() -> None:
@@ -91,7 +129,7 @@ def test_router_picks_the_best_experts_and_renormalises_their_probabilities(num_
 def test_router_learns_from_the_language_model_loss_alone() -> None:
     model = Transformer(tiny_config())
     ids = torch.arange(3, 43).view(2, 20)
-    (cross_entropy_sum(model(ids).flatten(0, 1), ids.flatten()) / ids.numel()).backward()
+    F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
     for block in model.layers:
         assert block.mlp.gate.weight.grad.abs().max() > 1e-6
 

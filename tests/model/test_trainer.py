@@ -9,10 +9,10 @@ import torch
 
 from model.batches import Batch, batch_of_step, take
 from model.config import IGNORED, OptimConfig, TrainConfig
+from model.cross_entropy import CHUNK_TOKENS
 from model.optim import build_optimizer, learning_rate
 from model.packing import PackedTokens
 from model.trainer import (
-    LOGIT_CHUNK_TOKENS,
     NonFiniteLoss,
     StepMetrics,
     TrainState,
@@ -99,8 +99,8 @@ def test_router_losses_move_the_router_in_proportion_to_their_coefficient(coeffi
 def test_loss_in_chunks_of_logits_is_the_loss_at_once() -> None:
     model = Transformer(tiny_config(num_hidden_layers=1)).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(2, LOGIT_CHUNK_TOKENS, 32, generator=generator)
-    labels = torch.randint(0, 300, (2, LOGIT_CHUNK_TOKENS), generator=generator)
+    hidden = torch.randn(2, CHUNK_TOKENS, 32, generator=generator)
+    labels = torch.randint(0, 300, (2, CHUNK_TOKENS), generator=generator)
     labels[:, ::3] = IGNORED
     expected = torch.nn.functional.cross_entropy(
         model.logits(hidden).flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"

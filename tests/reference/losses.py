@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.config import IGNORED
-from model.moe import Routing
+from model.router import Routing
 from model.transformer import Transformer
 
 
@@ -36,7 +36,8 @@ def looped_balance_loss(routing: Sequence[Routing], real: Sequence[bool], num_ex
     layers = []
     for layer in routing:
         chosen = [layer.experts_NK[n].tolist() for n, is_real in enumerate(real) if is_real]
-        probability = [layer.logits_NE[n].double().softmax(dim=0).tolist() for n, is_real in enumerate(real) if is_real]
+        kept = [layer.scores_NE[n].double() for n, is_real in enumerate(real) if is_real]
+        probability = [(scores / scores.sum()).tolist() for scores in kept]
         assignments = [expert for experts in chosen for expert in experts]
         terms = [
             assignments.count(e) / len(assignments) * sum(p[e] for p in probability) / len(probability)

@@ -88,6 +88,16 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
     assert [point["step"] for point in curve.points] == list(range(13))
 
 
+def test_plan_and_outcome_stand_side_by_side(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+    stage = run(tmp_path / "stage")
+    train(stage, prepared)
+    logged = {name: values[-1][1] for name, values in stage.tracker.logged_metrics.items()}
+    assert logged["plan/steps"] == logged["outcome/steps"] == 12
+    for name in ("seconds", "peak_memory_mb"):
+        assert logged[f"outcome/{name}"] > 0
+        assert logged[f"plan/{name}"] > 0
+
+
 def test_a_killed_stage_repeats_the_steps_after_its_last_checkpoint(
     prepared: tuple[Recipe, TokensRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,57 @@
+"""The output head and its loss in one: no more than a chunk of logits exists at a time, forward or backward.
+
+Shapes: M = supervised tokens, D = hidden size, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from model.moe import compute_dtype
+
+CHUNK_TOKENS = 1024
+"""Tokens whose logits exist at once; whole-batch logits cost more in page faults than in arithmetic."""
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Gradients are made beside the loss, while a chunk's probabilities are there: what is left to the backward pass
+    is to scale them. Source of the idea: Liger Kernel (arXiv 2410.10989).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, dtype: torch.dtype) -> Tensor:
+        table_VD = weight_VD.to(dtype)
+        hidden_grad_MD = torch.empty_like(hidden_MD, dtype=dtype)
+        weight_grad_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+        total = torch.zeros((), device=hidden_MD.device)
+        for start in range(0, len(hidden_MD), CHUNK_TOKENS):
+            here = slice(start, start + CHUNK_TOKENS)
+            chunk_CD, labels_C1 = hidden_MD[here].to(dtype), labels_M[here, None]
+            scores_CV = torch.log_softmax(chunk_CD @ table_VD.T, dim=-1, dtype=torch.float32)
+            total -= scores_CV.gather(1, labels_C1).sum()
+            excess_CV = scores_CV.exp_().scatter_add_(1, labels_C1, -torch.ones_like(labels_C1, dtype=torch.float32))
+            excess_CV = excess_CV.to(dtype)
+            torch.mm(excess_CV, table_VD, out=hidden_grad_MD[here])
+            weight_grad_VD += excess_CV.T @ chunk_CD
+        ctx.save_for_backward(hidden_grad_MD, weight_grad_VD)
+        ctx.types = hidden_MD.dtype, weight_VD.dtype
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden_grad_MD, weight_grad_VD = ctx.saved_tensors
+        return (hidden_grad_MD.float() * scale).to(ctx.types[0]), (weight_grad_VD * scale).to(ctx.types[1]), None, None
+
+
+def cross_entropy_sum(hidden_MD: Tensor, weight_VD: Tensor, labels_M: Tensor) -> Tensor:
+    """Sum of -log p of the labels, in fp32, nats; the caller divides once by the step's token count.
+
+    Products are in the type autocast says, everything else in fp32.
+    """
+    total: Tensor = LinearCrossEntropy.apply(hidden_MD, weight_VD, labels_M, compute_dtype(hidden_MD))
+    return total

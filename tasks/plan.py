@@ -1,0 +1,142 @@
+"""What a night will cost, said before it starts and compared with what it did cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from model.batches import Batch
+from model.config import ModelConfig, TrainConfig
+from model.trainer import TrainState, train_step
+from tasks.machine import best_device, keep_freed_memory
+from tasks.recipe import Recipe
+
+PROBE_SECONDS, PROBE_SHARE = 4.0, 0.02
+"""How long a probe takes at most: in all, and of what it foretells."""
+BYTES_PER_PARAMETER = 16
+"""fp32 weight and gradient, two moments of AdamW."""
+BYTES_PER_CHECKPOINTED_PARAMETER = 12
+LIBRARY_BYTES = 1 << 30
+"""Of the libraries, before anything is trained."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One training stage before it starts, or after it ended."""
+
+    steps: int
+    seconds: float
+    peak_memory_bytes: int
+
+    def as_metrics(self, prefix: str) -> dict[str, float]:
+        return {
+            f"{prefix}/steps": float(self.steps),
+            f"{prefix}/seconds": self.seconds,
+            f"{prefix}/peak_memory_mb": self.peak_memory_bytes / 1e6,
+        }
+
+
+def seconds_per_token(model: ModelConfig, config: TrainConfig, tokens: int) -> float:
+    """Time of one training token at this shape, measured with real optimizer steps on random ids.
+
+    Steps of one micro-batch go on for a few seconds, the fastest counts; the first only if it alone is long enough.
+    """
+    keep_freed_memory()
+    micro_batches = config.num_steps(tokens) * (config.batch_rows // config.micro_batch_rows)
+    gently = replace(config.optim, peak_lr=1e-6)  # what the recipe's rate does to random ids is not the question
+    config = replace(config, batch_rows=config.micro_batch_rows, optim=gently)
+    device = best_device()
+    state = TrainState.create(model, config, device, config.batch_rows * tokens)
+    ids = torch.randint(0, model.vocab_size, (config.batch_rows, tokens), generator=torch.Generator().manual_seed(0))
+    batch = Batch(ids, ids, torch.ones_like(ids)).to(device)
+    fastest, started = train_step(state, batch, config, num_steps=1_000).seconds, time.perf_counter()
+    while time.perf_counter() - started < min(PROBE_SECONDS, PROBE_SHARE * micro_batches * fastest):
+        fastest = min(fastest, train_step(state, batch, config, num_steps=1_000).seconds)
+    return fastest / ids.numel()
+
+
+def activation_bytes(model: ModelConfig, rows: int, tokens: int) -> int:
+    """Memory of one forward pass that the backward pass needs, roughly, at two bytes a value.
+
+    Per token and layer about 14 hidden vectors, the heads' scores in fp32 and bf16, and 4 vectors of the width of all
+    the feed-forward units a token passes; per token the logits and their gradient in fp32.
+    """
+    per_layer = 2 * (14 * model.hidden_size + 4 * model.active_intermediate_size)
+    per_layer += 6 * model.num_attention_heads * tokens // 2
+    return rows * tokens * (model.num_hidden_layers * per_layer + 8 * model.vocab_size)
+
+
+def plan_stage(model: ModelConfig, config: TrainConfig, tokens: int) -> StagePlan:
+    """A training stage on rows of `tokens` slots."""
+    steps = config.num_steps(tokens)
+    seconds = seconds_per_token(model, config, tokens) * steps * config.batch_rows * tokens
+    held = model.total_parameters * BYTES_PER_PARAMETER + activation_bytes(model, config.micro_batch_rows, tokens)
+    return StagePlan(steps, seconds, held + LIBRARY_BYTES)
+
+
+def disk_bytes(recipe: Recipe) -> int:
+    """Checkpoints of both training stages, and the export."""
+    kept = recipe.pretrain.keep_checkpoints + recipe.sft.keep_checkpoints
+    return recipe.model.total_parameters * (BYTES_PER_CHECKPOINTED_PARAMETER * kept + 2 * 4)
+
+
+def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
+    """Models that cost about as much a token, for comparison."""
+    if model.dense:
+        return
+    yield "its dense twin", replace(model, dense=True)
+    if model.num_experts % 2 == 0 and model.num_experts // 2 >= model.num_experts_per_tok > 1:
+        groups = model.num_expert_groups if (model.num_experts // 2) % model.num_expert_groups == 0 else 1
+        kept = model.num_groups_per_tok if groups > 1 else 1
+        yield (
+            "half the experts",
+            replace(model, num_experts=model.num_experts // 2, num_expert_groups=groups, num_groups_per_tok=kept),
+        )
+
+
+def experts_of(model: ModelConfig) -> str:
+    if model.dense:
+        return "dense"
+    shared = f" and {model.num_shared_experts} shared" if model.num_shared_experts else ""
+    return f"{model.num_experts} experts of which {model.num_experts_per_tok} a token{shared}"
+
+
+def plan_text(recipe: Recipe) -> str:
+    """Parameters, steps, time, memory and disk of a recipe, and what other models would take.
+
+    Times come from a probe of a few seconds each.
+    """
+    model, length = recipe.model, recipe.data.sequence_length_tokens
+    lines = [
+        f"model      {model.total_parameters:,} parameters, {model.active_parameters:,} active, {experts_of(model)}",
+        f"FLOPs      {model.train_flops_per_token(length):.3g} a token",
+    ]
+    stages = {"pretrain": recipe.pretrain, "sft": recipe.sft}
+    plans = {name: plan_stage(model, config, length) for name, config in stages.items()}
+    for name, config in stages.items():
+        slots = config.batch_rows * length
+        lines.append(f"{name:<10} {plans[name].steps:,} steps of {slots:,} tokens, {duration(plans[name].seconds)}")
+    total = sum(plan.seconds for plan in plans.values())
+    memory = max(plan.peak_memory_bytes for plan in plans.values())
+    lines += [
+        f"time       {duration(total)} of training on this machine ({best_device().type}), data and evaluation on top",
+        f"memory     about {memory / 2**30:.1f} GiB at the peak of training",
+        f"disk       about {disk_bytes(recipe) / 2**30:.2f} GiB for checkpoints and exports",
+    ]
+    ours = seconds_per_token(model, recipe.pretrain, length)
+    for name, other in alternatives(model):
+        ratio = seconds_per_token(other, recipe.pretrain, length) / ours
+        lines.append(f"instead    {name}: {other.total_parameters:,} parameters, {ratio:.2f} of the time a token")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    if seconds < 7_200:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3_600:.1f} h"

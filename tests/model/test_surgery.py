@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+from model.batches import Batch, take
+from model.export import export_folder
+from model.surgery import expert_importance, grow, merge, prune, upcycle
+from model.trainer import TrainState, train
+from model.transformer import Transformer
+from tests.model.tiny import packed_rows, tiny_config, tiny_training
+from tests.reference.moe import swiglu
+
+IDS = torch.randint(3, 300, (3, 20), generator=torch.Generator().manual_seed(0))
+
+
+def batch_of(num_rows: int) -> Batch:
+    return take(packed_rows(num_rows), np.arange(num_rows))
+
+
+@torch.no_grad()
+def apart(one: Transformer, other: Transformer) -> float:
+    return float((one(IDS) - other(IDS)).abs().max())
+
+
+def dense_model(width: int = 16) -> Transformer:
+    return Transformer(tiny_config(dense=True, num_experts_per_tok=1, moe_intermediate_size=width), seed=1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_experts": 6, "num_experts_per_tok": 3}, {"gate": "sparsemax"}])
+def test_upcycling_computes_what_the_dense_model_did(changes: dict) -> None:
+    dense = dense_model()
+    mixture = upcycle(dense, tiny_config(**changes))
+    with torch.no_grad():
+        assert (dense(IDS) - mixture(IDS)).abs().max() < 1e-5 * dense(IDS).abs().max()
+    assert apart(dense, Transformer(tiny_config(**changes), seed=1)) > 0.1
+    gates = [block.mlp.gate.weight for block in mixture.layers]
+    assert all(gate.std() > 0.1 for gate in gates), "equal routers would never tell experts apart"
+
+
+@torch.no_grad()
+def test_noise_breaks_the_symmetry() -> None:
+    dense = dense_model()
+    mixture = upcycle(dense, tiny_config(), noise_std=0.01)
+    up_F = mixture.layers[0].mlp.experts.gate_up_proj
+    expected = 0.01 * 2**0.5 * float(dense.layers[0].mlp.up_proj.weight.std())
+    assert float((up_F[0] - up_F[1]).std()) == pytest.approx(expected, rel=0.2)
+    assert 0 < apart(dense, mixture) < 1
+
+
+@pytest.mark.parametrize(
+    ("dense", "changes", "message"),
+    [
+        (dense_model(24), {}, r"moe_intermediate_size \(16\).*\(24\)"),
+        (dense_model(), {"norm_topk_prob": False}, "norm_topk_prob"),
+        (dense_model(), {"num_shared_experts": 1}, "shared"),
+        (dense_model(), {"dense": True}, "to a mixture"),
+        (Transformer(tiny_config()), {}, "from a dense"),
+    ],
+)  # fmt: skip
+def test_upcycling_that_would_change_the_function_is_refused(dense: Transformer, changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        upcycle(dense, tiny_config(**changes))
+
+
+def test_importance_is_gate_weight_times_norm_of_output_over_real_tokens() -> None:
+    model, batch = Transformer(tiny_config(num_hidden_layers=1), seed=2), batch_of(3)
+    found = expert_importance(model, [batch, batch])
+    block = model.layers[0]
+    seen = []
+    handle = block.mlp.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output[1])))
+    with torch.no_grad():
+        model.hidden(batch.ids_BT, batch.segment_BT)
+    handle.remove()
+    x_ND, routing = seen[0][0].flatten(0, 1), seen[0][1]
+    expected = [0.0] * 4
+    for token, is_real in enumerate(batch.real_N.tolist()):
+        for weight, expert in zip(routing.weights_NK[token], routing.experts_NK[token].tolist(), strict=True):
+            out = swiglu(x_ND[token], block.mlp.experts.gate_up_proj[expert], block.mlp.experts.down_proj[expert])
+            expected[expert] += 2 * is_real * float((weight * out.norm()).detach())
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-4)
+    assert not batch.real_N.all()
+
+
+def test_pruning_keeps_the_most_important_in_their_order_and_still_exports(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = Transformer(tiny_config(vocab_size=340), seed=3)
+    importance = expert_importance(model, [batch_of(6)])
+    pruned = prune(model, importance, 3)
+    assert pruned.config.num_experts == 3
+    for layer, (before, after) in enumerate(zip(model.layers, pruned.layers, strict=True)):
+        kept = sorted(importance[layer].topk(3).indices.tolist())
+        for name in ("gate_up_proj", "down_proj"):
+            assert torch.equal(getattr(after.mlp.experts, name), getattr(before.mlp.experts, name)[kept])
+        assert torch.equal(after.mlp.gate.weight, before.mlp.gate.weight[kept])
+    export_folder(pruned, tokenizer, tmp_path)
+    published = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert (published(IDS).logits - pruned(IDS)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_too_few_or_too_many_experts_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"^{count} experts.*takes 2, there are 4"):
+        prune(Transformer(tiny_config()), torch.ones(2, 4), count)
+
+
+@torch.no_grad()
+def test_merging_twins_leaves_one_of_each_pair() -> None:
+    model = Transformer(tiny_config(), seed=4)
+    for block in model.layers:
+        for tensor in (block.mlp.gate.weight, block.mlp.experts.gate_up_proj, block.mlp.experts.down_proj):
+            tensor[2:] = tensor[:2]
+    merged = merge(model, torch.tensor([[9.0, 2.0, 1.0, 8.0], [1.0, 2.0, 5.0, 7.0]]), 2)
+    for before, after in zip(model.layers, merged.layers, strict=True):
+        for one, other in zip(before.mlp.parameters(), after.mlp.parameters(), strict=True):
+            found, expected = (sorted(t.flatten(1).sum(dim=1).tolist()) for t in (other, one[:2]))
+            assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_merged_experts_are_means_by_load() -> None:
+    model = Transformer(tiny_config(num_hidden_layers=1), seed=5)
+    with torch.no_grad():
+        gate = model.layers[0].mlp.gate.weight
+        gate[3] = 2 * gate[1]  # the same direction
+    merged = merge(model, torch.tensor([[5.0, 3.0, 4.0, 1.0]]), 3)
+    before, after = (m.layers[0].mlp.experts.down_proj for m in (model, merged))
+    torch.testing.assert_close(after[1], (3 * before[1] + before[3]) / 4)
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[2], before[2])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_growing_clones_the_busiest_expert_with_its_optimizer_state(optimizer: str) -> None:
+    config = tiny_training()
+    optim = type(config.optim)(name=optimizer)
+    config = type(config)(**config.__dict__ | {"optim": optim})
+    state = TrainState.create(tiny_config(), config)
+    step = list(islice(train(state, packed_rows(), config), 3))[-1]
+    grown = grow(state, torch.tensor(step.counts_LE), optim, noise_std=0.0)
+    assert grown.model.config.num_experts == 5
+    new = dict(grown.model.named_parameters())
+    for name, before in state.model.named_parameters():
+        after = new[name]
+        is_stacked = ".mlp." in name
+        if is_stacked:
+            busiest = int(step.counts_LE[int(name.split(".")[1])].argmax())
+        for one, other in [(before, after)] + [
+            (value, grown.optimizer.state[after][key])
+            for key, value in state.optimizer.state[before].items()
+            if value.shape == before.shape
+        ]:
+            if is_stacked:
+                assert torch.equal(other[:4], one)
+                assert torch.equal(other[4], one[busiest])
+            else:
+                assert torch.equal(other, one)
+    more = list(train(grown, packed_rows(), config))
+    assert [step.number for step in more] == [4, 5, 6]
+    assert more[-1].counts_LE.shape == (2, 5)
+
+
+def test_noise_tells_the_clone_from_its_original() -> None:
+    config = tiny_training()
+    state = TrainState.create(tiny_config(), config)
+    list(islice(train(state, packed_rows(), config), 1))
+    gate = grow(state, torch.ones(2, 4), config.optim, noise_std=0.1).model.layers[0].mlp.gate.weight
+    assert 0 < (gate[4] - gate[0]).abs().max() < gate[0].abs().max()
+
+
+def test_groups_cannot_grow_by_one() -> None:
+    state = TrainState.create(tiny_config(num_expert_groups=2, num_groups_per_tok=2), tiny_training())
+    with pytest.raises(ValueError, match=r"num_expert_groups \(2\)"):
+        grow(state, torch.ones(2, 4), tiny_training().optim)

@@ -1,0 +1,64 @@
+"""The plan says what will be executed, and what it would cost otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.config import ModelConfig, TrainConfig
+from model.trainer import TrainState, train
+from tasks import plan
+from tasks.plan import alternatives, plan_stage, seconds_per_token
+from tests.model.tiny import SLOTS, packed_rows, tiny_config, tiny_training
+
+
+@pytest.mark.parametrize("micro_batch_rows", [1, 2, 4])
+@pytest.mark.parametrize("num_tokens", [1, 500, 700])
+def test_the_planned_steps_are_the_executed_ones(num_tokens: int, micro_batch_rows: int) -> None:
+    config = tiny_training(num_tokens=num_tokens, micro_batch_rows=micro_batch_rows)
+    executed = list(train(TrainState.create(tiny_config(), config), packed_rows(), config))
+    assert plan_stage(tiny_config(), config, SLOTS).steps == len(executed)
+
+
+def test_time_is_that_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.25)
+    config = tiny_training(num_tokens=10 * 4 * SLOTS)
+    assert plan_stage(tiny_config(), config, SLOTS).seconds == 10 * 4 * SLOTS * 0.25
+
+
+def test_a_probe_measures_and_leaves_time_for_the_rest() -> None:
+    assert seconds_per_token(tiny_config(), tiny_training(), SLOTS) > 0
+
+
+def test_more_parameters_rows_or_slots_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.0)
+    model, config = ModelConfig(), TrainConfig()
+    base = plan_stage(model, config, 512).peak_memory_bytes
+    assert base > 16 * model.total_parameters
+    for other in (
+        plan_stage(replace(model, num_experts=8), config, 512),
+        plan_stage(model, replace(config, batch_rows=32, micro_batch_rows=32), 512),
+        plan_stage(model, config, 1024),
+    ):
+        assert other.peak_memory_bytes > base
+
+
+@given(st.sampled_from([2, 4, 6, 8, 12]), st.integers(1, 3), st.booleans())
+def test_alternatives_cost_a_token_the_same_parameters(experts: int, top_k: int, dense: bool) -> None:
+    if top_k > experts:
+        return
+    model = tiny_config(num_experts=experts, num_experts_per_tok=top_k, norm_topk_prob=top_k > 1, dense=dense)
+    found = dict(alternatives(model))
+    assert bool(found) != dense
+    for other in found.values():
+        router = model.num_hidden_layers * model.hidden_size * (0 if other.dense else other.num_experts)
+        ours = model.num_hidden_layers * model.hidden_size * model.num_experts
+        assert other.active_parameters - router == model.active_parameters - ours
+
+
+def test_half_the_experts_is_no_choice_where_a_token_needs_them_all() -> None:
+    assert list(dict(alternatives(tiny_config(num_experts=2)))) == ["its dense twin"]
+    assert len(dict(alternatives(tiny_config(num_experts=4)))) == 2
