@@ -196,8 +196,8 @@ def sample(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tenso
         )
     if temperature == 0:
         return choice_B1[:, 0]
-    # Taking the best score off first leaves the result as it is and keeps small temperatures finite.
-    share_BV = ((logits_BV - best_B1) / temperature).softmax(dim=-1)
+    # Taking the best score off first leaves the result as it is; with it and the floor no temperature is too small.
+    share_BV = ((logits_BV - best_B1) / max(temperature, torch.finfo(torch.float32).tiny)).softmax(dim=-1)
     if top_p == 1:
         return locate(share_BV, uniform_B)
     share_BK, id_BK = share_BV.topk(min(CANDIDATES, share_BV.shape[1]), dim=-1)
