@@ -167,6 +167,12 @@ def test_sources_have_both_kinds_and_names_of_their_own(sources: list[dict[str, 
     assert part in refusal(CONTENT | {"sources": sources})
 
 
+def test_a_model_that_could_not_be_handed_out_is_refused_before_the_night() -> None:
+    told = refusal(CONTENT | {"model": {"gate": "sparsemax", "num_shared_experts": 1}})
+    assert "model.gate (sparsemax)" in told
+    assert "model.num_shared_experts (1)" in told
+
+
 def test_rows_longer_than_the_model_can_place_are_refused_with_both_numbers() -> None:
     told = refusal(CONTENT | {"data": {"sequence_length_tokens": 4096}})
     assert "(4096)" in told
