@@ -7,6 +7,7 @@ import resource
 import sys
 from contextlib import suppress
 
+import psutil
 import torch
 
 
@@ -24,6 +25,13 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def held_memory_bytes() -> int:
+    """What this process holds now, of the accelerator if there is one, else of main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory_bytes() -> int:

@@ -30,7 +30,7 @@ from model.transformer import Transformer
 from tasks.artifacts import CheckpointRef, TokensRef, digest_of
 from tasks.errors import Diverged, Interrupted
 from tasks.figures import expert_load, smoothed, training_curves
-from tasks.machine import best_device, keep_freed_memory, peak_memory_bytes
+from tasks.machine import best_device, held_memory_bytes, keep_freed_memory, peak_memory_bytes
 from tasks.plan import StagePlan, plan_stage
 from tasks.stage import Outcome, StageRun
 from tasks.tokens import open_packed, open_segments
@@ -176,7 +176,7 @@ def run_training(
     elif start_from:
         checkpoint.load_weights(state.model, final_weights(start_from.path))
     if not saved:
-        planned = plan_stage(model_config, config, tokens.sequence_length_tokens)
+        planned = plan_stage(model_config, config, tokens.sequence_length_tokens, held_memory_bytes())
         run.tracker.metrics(planned.as_metrics("plan"))
     curve = Curve(run.logs / "curve.jsonl", until=state.step if saved else -1)
     if not curve.points:
