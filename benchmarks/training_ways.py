@@ -119,11 +119,11 @@ def minimind_way(precision: str) -> Build:
 
 WAYS = {
     "ours": Way(ours()),
-    "ours, experts in a loop": Way(ours(expert_path="loop")),
-    "ours, fp32": Way(ours(precision="fp32")),
-    "ours, dense twin": Way(ours(dense=True)),
-    "MiniMind as its trainer runs": Way(minimind_way("fp32"), needs_minimind=True),
-    "MiniMind, bf16 forced": Way(minimind_way("bf16"), needs_minimind=True),
+    "ours looped": Way(ours(expert_path="loop")),
+    "ours fp32": Way(ours(precision="fp32")),
+    "ours dense": Way(ours(dense=True)),
+    "MiniMind as it trains": Way(minimind_way("fp32"), needs_minimind=True),
+    "MiniMind bf16": Way(minimind_way("bf16"), needs_minimind=True),
     "transformers eager": Way(transformers_way("eager")),
     "transformers grouped_mm": Way(transformers_way("grouped_mm")),
 }

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.train_step import SHAPES, Shape, arguments, table
+from benchmarks.training_ways import WAYS
+
+
+def test_every_way_and_shape_can_be_asked_for_by_name() -> None:
+    given = arguments(["--ways", ",".join(WAYS), "--shapes", ",".join(SHAPES)])
+    assert given.ways == list(WAYS)
+    assert given.shapes == list(SHAPES)
+
+
+@pytest.mark.parametrize("argv", [["--ways", "theirs"], ["--shapes", "huge"]])
+def test_what_cannot_be_asked_for_is_refused(argv: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments(argv)
+
+
+def test_a_folder_without_minimind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments(["--minimind", str(tmp_path)])
+    assert "model_minimind.py" in capsys.readouterr().err
+
+
+def test_ratios_and_shares_are_of_medians() -> None:
+    shape = Shape.of("small")
+    flops = shape.model.train_flops_per_token(shape.tokens)
+    rates = {"ours": [100.0, 400.0, 200.0], "other": [50.0, 40.0, 60.0], "peak": [flops * 1_000] * 3}
+    ours, other = list(table(shape, rates, {"other": 70.0}))[2:]
+    assert ours.split()[1:6] == ["200", "100", "400", "1.00", "20%"]
+    assert other.split()[1:] == ["50", "40", "60", "4.00", "5%", "70"]
