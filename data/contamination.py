@@ -78,7 +78,7 @@ class Fingerprints:
         for first, last in pairwise(starts):
             part = offsets[first : last + 1]
             hashes, _ = ngram_hashes(ids[part[0] : part[-1]], part - part[0])
-            hashes = np.sort(hashes[sieve[(hashes >> np.uint64(64 - FILTER_BITS)).astype(np.int64)]])
+            hashes = hashes[sieve[(hashes >> np.uint64(64 - FILTER_BITS)).astype(np.int64)]]
             at = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
             found[at[self.hashes[at] == hashes]] = True
         return found

@@ -177,7 +177,7 @@ class TrainConfig:
     router_bias_rate: float = 1e-3
     """How far a router's bias moves in a step, with `ModelConfig.router_bias`."""
     router_bias_fade_share: float = 0.1
-    """Share of all steps, at the end, in which the bias goes to zero."""
+    """Share of all steps, at the end, in which the bias goes to zero; the last one is always among them."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast type; master weights, router and loss stay in fp32."""
     seed: int = 1

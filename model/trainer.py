@@ -152,10 +152,12 @@ def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig) 
 def adjust_router_bias(
     model: Transformer, counts_LE: Tensor, config: TrainConfig, steps_left: int, num_steps: int
 ) -> None:
-    """Even the load by the routers' biases; in the last steps bring these to zero, so that the model exports."""
+    """Even the load by the routers' biases; in the last steps, the very last at least, bring these to zero, so that the
+    model exports."""
+    fading_steps = max(1, round(config.router_bias_fade_share * num_steps))
     routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
     for router, counts_E in zip(routers, counts_LE, strict=True):
-        if steps_left < round(config.router_bias_fade_share * num_steps):
+        if steps_left < fading_steps:
             router.fade_bias(steps_left)
         else:
             router.rebalance(counts_E, config.router_bias_rate)

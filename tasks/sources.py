@@ -8,7 +8,6 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -93,13 +92,9 @@ def resolve(
         known_of[piece.source, piece.label].append(piece)
     pieces: list[Piece] = []
     deferred, unreadable = [], []
-    with ThreadPoolExecutor() as pool:  # hashing and reading leave the interpreter's lock
-        looks = [
-            pool.submit(looker.look, file, known_of[file.source, file.label], file.path in moving) for _, file in files
-        ]
-    for (source, file), look in zip(files, looks, strict=True):
+    for source, file in files:
         try:
-            found = look.result()
+            found = looker.look(file, known_of[file.source, file.label], file.path in moving)
             path = as_jsonl(file, found.pieces, home / "downloads")
         except (OSError, ValueError, pa.ArrowException) as error:
             unreadable.append(Deferred(file.label, getattr(error, "strerror", None) or str(error)[:200]))

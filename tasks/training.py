@@ -144,7 +144,7 @@ class Progress:
                 )  # fmt: skip
         if val_bpb is not None and not self.bar.disable:
             self.bar.write(
-                f"{self.stage:<9} step {step.number}: validation {val_bpb:.4f} bits per byte", file=sys.stderr
+                f"{self.stage:<11} step {step.number}: validation {val_bpb:.4f} bits per byte", file=sys.stderr
             )
 
 
@@ -166,18 +166,18 @@ def run_training(
             "from": start_from.digest if start_from else "",
         }
     )
-    slots = config.batch_rows * tokens.sequence_length_tokens
-    state = TrainState.create(model_config, config, best_device(), slots)
     folder = run.folder / CHECKPOINTS
     saved = [c for c in checkpoint.discover(folder) if c.identity == identity] if folder.exists() else []
+    if not saved:  # before there is a state: the probe has one of its own, and there may not be room for two
+        planned = plan_stage(model_config, config, tokens.sequence_length_tokens, held_memory_bytes())
+        run.tracker.metrics(planned.as_metrics("plan"))
+    slots = config.batch_rows * tokens.sequence_length_tokens
+    state = TrainState.create(model_config, config, best_device(), slots)
     if saved:
         checkpoint.load_into(state, saved[-1], identity)
         log.info("%-11s goes on at step %d", stage, state.step)
     elif start_from:
         checkpoint.load_weights(state.model, final_weights(start_from.path))
-    if not saved:
-        planned = plan_stage(model_config, config, tokens.sequence_length_tokens, held_memory_bytes())
-        run.tracker.metrics(planned.as_metrics("plan"))
     curve = Curve(run.logs / "curve.jsonl", until=state.step if saved else -1)
     if not curve.points:
         at_start = validator.metrics(state.model)

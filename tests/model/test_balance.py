@@ -70,6 +70,14 @@ def test_the_bias_moves_by_its_rate_and_is_nothing_after_the_last_step() -> None
     assert max(largest) == max(largest[:7])
 
 
+@pytest.mark.parametrize(("share", "steps"), [(0.0, 4), (0.1, 3), (1.0, 3)])
+def test_however_few_the_steps_and_small_the_share_nothing_is_left(share: float, steps: int) -> None:
+    config = tiny_training(num_tokens=steps * 4 * 24, router_bias_fade_share=share)
+    state = TrainState.create(tiny_config(router_bias=True), config)
+    assert len(list(train(state, packed_rows(), config))) == steps
+    assert not biases(state).any()
+
+
 def test_a_model_without_a_bias_is_left_alone() -> None:
     config = bias_training()
     state = TrainState.create(tiny_config(), config)
