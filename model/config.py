@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.checks import STRICT as STRICT
-from model.checks import require as require
-from model.optim_config import OptimConfig as OptimConfig
+from model.checks import STRICT, require
+from model.optim_config import OptimConfig
 
 Gate = Literal["softmax", "sigmoid", "sparsemax", "entmax15"]
 ExpertPath = Literal["grouped", "loop"]

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.config import OptimConfig
 from model.muon import MuonAdamW
-from model.schedule import learning_rate as learning_rate
+from model.optim_config import OptimConfig
 
 
 def kind_of(name: str, parameter: nn.Parameter) -> str:

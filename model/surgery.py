@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batches import Batch
-from model.config import ModelConfig, OptimConfig
+from model.config import ModelConfig
 from model.evaluate import evaluating
 from model.moe import RoutedExperts, SparseMoE
 from model.optim import build_optimizer
+from model.optim_config import OptimConfig
 from model.router import Routing
 from model.trainer import TrainState
 from model.transformer import Transformer

@@ -23,9 +23,10 @@ from model.batches import Batch, batch_of_step
 from model.config import IGNORED, ModelConfig, TrainConfig
 from model.cross_entropy import cross_entropy_sum
 from model.losses import balance_loss, expert_counts, router_z_loss
-from model.optim import build_optimizer, learning_rate, set_learning_rate
+from model.optim import build_optimizer, set_learning_rate
 from model.packing import PackedTokens, ShardedTokens
 from model.router import TopKRouter
+from model.schedule import learning_rate
 from model.transformer import Transformer
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from model.config import STRICT, DataConfig, ModelConfig, TrainConfig, require
+from model.checks import STRICT, require
+from model.config import DataConfig, ModelConfig, TrainConfig
 from model.exportable import export_obstacles
 from schemas.adapters import Format
 from schemas.domain import Domain

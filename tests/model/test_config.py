@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from model.config import DataConfig, ModelConfig, TrainConfig
+from model.optim_config import OptimConfig
 from model.transformer import Transformer
 from tests.model.tiny import tiny_config
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.batches import take
-from model.config import OptimConfig, TrainConfig
+from model.config import TrainConfig
 from model.lr_finder import LrSweep, find_learning_rate
+from model.optim_config import OptimConfig
 from model.trainer import NonFiniteLoss, TrainState, accumulate_gradients, train_step
 from tests.model.tiny import packed_rows, tiny_config, tiny_training
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model.checkpoint import discover, load_into, save
-from model.config import OptimConfig
 from model.muon import MuonAdamW, orthogonalise
 from model.optim import build_optimizer
+from model.optim_config import OptimConfig
 from model.packing import PackedTokens
 from model.trainer import TrainState, train
 from model.transformer import Transformer

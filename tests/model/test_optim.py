@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from model.config import OptimConfig
 from model.optim import build_optimizer, parameter_groups, second_moment_decay, set_learning_rate
+from model.optim_config import OptimConfig
 from model.transformer import Transformer
 from tests.model.tiny import tiny_config
 from tests.reference.adamw import PlainAdamW

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.config import OptimConfig
+from model.optim_config import OptimConfig
 from model.schedule import learning_rate
 from tests.reference.schedule import plain_schedule
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from model.batches import Batch, batch_of_step, take
-from model.config import IGNORED, OptimConfig, TrainConfig
+from model.config import IGNORED, TrainConfig
 from model.cross_entropy import CHUNK_TOKENS
-from model.optim import build_optimizer, learning_rate
+from model.optim import build_optimizer
+from model.optim_config import OptimConfig
 from model.packing import PackedTokens
+from model.schedule import learning_rate
 from model.trainer import (
     NonFiniteLoss,
     StepMetrics,

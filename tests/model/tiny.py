@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.config import IGNORED, ModelConfig, OptimConfig, TrainConfig
+from model.config import IGNORED, ModelConfig, TrainConfig
+from model.optim_config import OptimConfig
 from model.packing import PackedTokens
 from model.transformer import Transformer
 
