@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from tasks.recipe import PromoteConfig
+from tasks.stage_configs import PromoteConfig
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from tasks.errors import NightStopped
 from tasks.history import History, PieceFacts
 from tasks.pieces import COMPRESSED, KnownPiece
 from tasks.quarantine import Line, Validation, chosen_lines, chosen_pieces, newest_validation
-from tasks.recipe import Recipe, SourceConfig, load_recipe, parse_settings
+from tasks.recipe import Recipe, load_recipe, parse_settings
 from tasks.sources import as_jsonl, files_of
+from tasks.stage_configs import SourceConfig
 
 FILE_RULES = ("file_unreadable", "file_not_jsonl")
 """Such a line stands for all that could not be read."""

@@ -23,7 +23,7 @@ from tasks.artifacts import digest_of
 from tasks.corpus import MAKERS, build_corpus
 from tasks.errors import NightStopped
 from tasks.pieces import TABLES, KnownPiece, Looker, RawFile, state_of
-from tasks.recipe import SourceConfig
+from tasks.stage_configs import SourceConfig
 
 __all__ = ["Deferred", "KnownPiece", "Piece", "Resolved", "resolve"]
 

@@ -21,9 +21,10 @@ from schemas.report import EXAMPLES_PER_RULE
 from tasks.artifacts import StageRecord, code_version, digest_of, take_over
 from tasks.errors import NightStopped
 from tasks.figures import row_length_histogram
-from tasks.recipe import Recipe, ValidateConfig
+from tasks.recipe import Recipe
 from tasks.sources import KnownPiece, Piece
 from tasks.stage import Night, Outcome, StageRun, run_stage
+from tasks.stage_configs import ValidateConfig
 
 PIECES, REPORT, PARTS = "pieces.json", "report.json", "parts"
 QUARANTINE_SHOWN_BYTES = 8 << 20

@@ -12,8 +12,8 @@ import pytest
 from schemas.adapters import check_rows
 from schemas.jsonl import parse_chunk, read_chunks
 from tasks.errors import NightStopped
-from tasks.recipe import SourceConfig
 from tasks.sources import Deferred, Resolved, resolve
+from tasks.stage_configs import SourceConfig
 from tests.broken_files import BROKEN_FILES, BrokenFile, rows, write
 
 MAX_LINE_BYTES = 1 << 20

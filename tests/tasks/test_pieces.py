@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from schemas.jsonl import read_chunks
 from tasks import pieces, sources
 from tasks.errors import NightStopped
-from tasks.recipe import SourceConfig
 from tasks.sources import KnownPiece, Piece, Resolved, resolve
+from tasks.stage_configs import SourceConfig
 from tests.reference.lines import cut, raw_lines
 
 repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=30)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tasks.promotion import bootstrap_upper, decide, paired_differences
-from tasks.recipe import PromoteConfig
+from tasks.stage_configs import PromoteConfig
 from tests.reference.promotion import normal_upper, standard_error
 from tests.tasks.rows import scored_documents
 

@@ -13,16 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import NightStopped
-from tasks.recipe import (
-    PromoteConfig,
-    Recipe,
-    as_params,
-    load_recipe,
-    parse_settings,
-    plain_recipe,
-    recipe_from,
-    recipe_names,
-)
+from tasks.recipe import Recipe, as_params, load_recipe, parse_settings, plain_recipe, recipe_from, recipe_names
+from tasks.stage_configs import PromoteConfig
 
 CONTENT: dict[str, Any] = {
     "name": "test",

@@ -19,8 +19,8 @@ import pytest
 from schemas.jsonl import parse_chunk, read_chunks
 from tasks.corpus import MAKERS
 from tasks.errors import NightStopped
-from tasks.recipe import SourceConfig
 from tasks.sources import Piece, resolve
+from tasks.stage_configs import SourceConfig
 from tests.tasks.serving import Served, closed_port, serve
 
 BODY = b'{"text": "hello"}\n'

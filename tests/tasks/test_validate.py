@@ -18,8 +18,8 @@ from data.parts import Part
 from data.scan import ScanRules
 from schemas.filters import FilterConfig
 from tasks.errors import NightStopped
-from tasks.recipe import SourceConfig, ValidateConfig
 from tasks.sources import resolve
+from tasks.stage_configs import SourceConfig, ValidateConfig
 from tasks.validate import PARTS, ScannedPiece, lines_by_file, rules_broken, scan_pieces, stop_if_too_bad
 from tests.broken_files import BROKEN_FILES, BrokenFile
 
