@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import awkward as ak
@@ -18,9 +17,9 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
-from model.chat import RenderedTurn, cut_conversation, render_turn
-from model.config import IGNORED
-from model.packing import Segments, document_segments, join, spans
+from data.windows import Rendered, cut_windows
+from model.chat import render_turn
+from model.packing import Segments, document_segments, spans
 from model.tokenizer import END_OF_TEXT, TURN_END, TURN_START, load_tokenizer, special_id
 
 PROBES = (
@@ -116,99 +115,55 @@ class Encoder:
         return document_segments(ids, offsets, self.end_of_text)
 
     def conversations(self, conversations: pl.Series, max_tokens: int) -> tuple[Segments, np.ndarray]:
-        """Segments of at most `max_tokens` slots, and how many windows of each conversation were given up.
-
-        All turns are encoded at once. A turn whose content begins with white space, which merges with the line end
-        of its header, is rendered by itself; conversations that do not fit are cut one by one.
-        """
+        """Segments of at most `max_tokens` slots, and how many windows of each conversation were given up."""
         turns = conversations.to_frame("c").with_row_index("owner").explode("c").unnest("c").drop_nulls("role")
-        rendered = self.render(turns)
-        sizes = np.bincount(rendered.owner, rendered.lengths, len(conversations)).astype(np.int64)
-        alone = np.zeros(len(conversations), dtype=bool)
-        merging = (turns["content"].str.slice(0, 1).str.strip_chars() == "").to_numpy() | (not self.headers_part)
-        alone[rendered.owner[merging]] = True
-        answered = np.bincount(rendered.owner, rendered.spoken, len(conversations)) > 0
-        fits = (sizes <= max_tokens + 1) & ~alone & answered
-        given_up = np.zeros(len(conversations), dtype=np.int64)
-        given_up[~answered] = 1
-        one_by_one = []
-        roles, contents = turns["role"].to_list(), turns["content"]
-        first = np.searchsorted(rendered.owner, np.arange(len(conversations) + 1))
-        for owner in np.flatnonzero(~fits & answered).tolist():
-            numbers = range(first[owner], first[owner + 1])
-            items = [
-                render_turn(self.tokenizer, (roles[n], contents[n])) if merging[n] else rendered.turn(n)
-                for n in numbers
-            ]
-            found, given_up[owner] = cut_conversation([roles[n] for n in numbers], items, max_tokens)
-            one_by_one += [
-                Segments(s.inputs, s.labels.astype(np.int32), np.array([len(s)]), np.array([owner])) for s in found
-            ]
-        return join([rendered.segments(fits), *one_by_one]), given_up
+        return cut_windows(self.render(turns), len(conversations), max_tokens)
 
     def render(self, turns: pl.DataFrame) -> Rendered:
-        """All turns one after another: marker, role, line end, content, marker, line end."""
-        headers = {role: self.ids_of(f"{role}\n") for role in turns["role"].unique()}
-        newline = self.ids_of("\n")
-        contents, offsets = self.encode(turns["content"].to_list())
-        roles = turns["role"].to_numpy()
+        """All turns one after another: marker, role, line end, content, marker, line end.
+
+        Contents are encoded at once. One that begins with white space, which merges with the line end of its header,
+        is rendered with it.
+        """
+        merging = (turns["content"].str.slice(0, 1).str.strip_chars() == "").to_numpy() | (not self.headers_part)
+        together = [
+            render_turn(self.tokenizer, turn)
+            for turn in turns.filter(pl.Series(merging)).select("role", "content").iter_rows()
+        ]
+        contents, offsets = self.encode(turns["content"].filter(pl.Series(~merging)).to_list())
+        role_is = {role: (turns["role"] == role).to_numpy() for role in turns["role"].unique()}
+        headers, newline = {role: self.ids_of(f"{role}\n") for role in role_is}, self.ids_of("\n")
         header_sizes = np.zeros(len(turns), dtype=np.int64)
         for role, header in headers.items():
-            header_sizes[roles == role] = len(header)
+            header_sizes[role_is[role]] = len(header)
+        lengths = 2 + header_sizes + len(newline)
         sizes = np.diff(offsets)
-        lengths = 2 + header_sizes + sizes + len(newline)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        ids = np.full(starts[-1], special_id(self.tokenizer, TURN_START), dtype=np.int64)
-        spoken = roles == "assistant"
-        targets = np.zeros(starts[-1], dtype=bool)
+        lengths[~merging] += sizes
+        lengths[merging] = [len(ids) for ids, _ in together]
+        starts = np.cumsum(lengths) - lengths
+        num_slots = int(lengths.sum())
+        ids, targets = np.empty(num_slots, dtype=np.int32), np.zeros(num_slots, dtype=bool)
+        nothing = np.zeros(len(turns), dtype=bool)
+        spoken, asked, system = (role_is.get(role, nothing) for role in ("assistant", "user", "system"))
+
+        ids[starts] = special_id(self.tokenizer, TURN_START)
         for role, header in headers.items():
             for step, token in enumerate(header):
-                ids[starts[:-1][roles == role] + 1 + step] = token
-        body = starts[:-1] + 1 + header_sizes
+                ids[starts[role_is[role] & ~merging] + 1 + step] = token
+        body, is_target = (starts + 1 + header_sizes)[~merging], spoken[~merging]
         slots = spans(body, sizes)
-        ids[slots], targets[slots] = contents, np.repeat(spoken, sizes)
-        ids[body + sizes], targets[body + sizes] = special_id(self.tokenizer, TURN_END), spoken
+        ids[slots], targets[slots] = contents, np.repeat(is_target, sizes)
+        ids[body + sizes], targets[body + sizes] = special_id(self.tokenizer, TURN_END), is_target
         for step, token in enumerate(newline):
             ids[body + sizes + 1 + step] = token
-        return Rendered(ids, targets, lengths, turns["owner"].to_numpy().astype(np.int64), spoken)
+        slots = spans(starts[merging], lengths[merging])
+        ids[slots] = [token for found, _ in together for token in found]
+        targets[slots] = [flag for _, flags in together for flag in flags]
+        owner = turns["owner"].to_numpy().astype(np.int64)
+        return Rendered(ids, targets, lengths, owner, spoken, asked, system)
 
     def ids_of(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """Ids of turns, whole conversations one after another."""
-
-    ids: np.ndarray
-    targets: np.ndarray
-    """Whether an assistant must produce the id."""
-    lengths: np.ndarray
-    """(turns,)"""
-    owner: np.ndarray
-    """(turns,) number of the conversation, ascending."""
-    spoken: np.ndarray
-    """(turns,) whether the turn is an assistant's."""
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum(self.lengths)])
-
-    def turn(self, number: int) -> RenderedTurn:
-        """Ids and targets of one turn."""
-        here = slice(self.starts[number], self.starts[number + 1])
-        return self.ids[here].tolist(), self.targets[here].tolist()
-
-    def segments(self, wanted: np.ndarray) -> Segments:
-        """The wanted conversations, shifted by one: each slot predicts the next id if that is a target."""
-        of_slot = np.repeat(self.owner, self.lengths)
-        last = np.append(of_slot[1:] != of_slot[:-1], True) if len(of_slot) else np.zeros(0, dtype=bool)
-        keep = wanted[of_slot] & ~last
-        following = np.append(self.ids[1:], 0)
-        is_target = np.append(self.targets[1:], False)
-        labels = np.where(is_target, following, IGNORED).astype(np.int32)
-        owners, lengths = np.unique(of_slot[keep], return_counts=True)
-        return Segments(self.ids[keep], labels[keep], lengths, owners)
 
 
 def end_ranks(tokenizer: Tokenizer) -> np.ndarray:

@@ -18,13 +18,19 @@ SEGMENTS = {"row": pl.UInt32, "start": pl.UInt16, "length": pl.UInt16, "document
 def write_shard(path: Path, tokens: PackedTokens, segments: pl.DataFrame) -> None:
     """`<path>.arrow`, a stream of one record batch of fixed-size lists, and `<path>.segments.parquet`."""
     columns = {
-        column: pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), tokens.sequence_length_tokens)
+        column: pa.FixedSizeListArray.from_arrays(flat_array(array), tokens.sequence_length_tokens)
         for column, array in arrays_of(tokens).items()
     }
     batch = pa.record_batch(list(columns.values()), names=list(columns))
     with pa.OSFile(f"{path}.arrow", "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     segments.write_parquet(f"{path}.segments.parquet", compression="lz4")
+
+
+def flat_array(array: np.ndarray) -> pa.Array:
+    """All values as one Arrow array over the same memory; `pa.array` would import pandas, a second in each worker."""
+    buffer = pa.py_buffer(np.ascontiguousarray(array))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), array.size, [None, buffer])
 
 
 def arrays_of(tokens: PackedTokens) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from data.parts import CONTENT, KINDS, arrow_writer, read_batches, to_arrow
 from data.workers import run_jobs
 from schemas.domain import DOMAINS
 
-BUCKET_BYTES = 16 << 20
+BUCKET_BYTES = 8 << 20
 MAX_BUCKETS = 1024
 DEALERS = 4
 """Parts are dealt into as many sets of bucket files, however many workers there are."""
@@ -97,11 +97,11 @@ def allow_open_files(wanted: int) -> None:
         )
 
 
-def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pl.DataFrame]]:
+def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pa.Table]]:
     """Write the train rows of some parts to buckets; returns counts and the validation rows that were chosen."""
     allow_open_files(2 * MAX_BUCKETS)
     counts: dict[str, int] = {f"{kind}_train": 0 for kind in KINDS}
-    held: dict[str, list[pl.DataFrame]] = {kind: [] for kind in KINDS}
+    held: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
     writers: dict[tuple[str, int], pa.ipc.RecordBatchFileWriter] = {}
     for p in job.parts:
         train = (job.ledger.fates_of(p) == KEPT) & ~job.rules.is_val(job.ledger.clusters_of(p))
@@ -140,14 +140,14 @@ def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pl.DataFrame]]:
                     writers[key].write_table(table)
     for writer in writers.values():
         writer.close()
-    return counts, {kind: pl.concat(frames) for kind, frames in held.items() if frames}
+    return counts, {kind: pa.concat_tables(tables) for kind, tables in held.items() if tables}
 
 
 def val_rows(
     content: pl.DataFrame, rows: np.ndarray, wanted: np.ndarray, ids: np.ndarray, domains: np.ndarray, part: PartRows
-) -> pl.DataFrame:
-    """The chosen rows of a chunk as the evaluation reads them."""
-    return pl.DataFrame(
+) -> pa.Table:
+    """The chosen rows of a chunk as the evaluation reads them; a copy, as polars' rows keep the whole chunk alive."""
+    frame = pl.DataFrame(
         {
             "row_id": names_of(ids[wanted]),
             "row": rows[wanted].astype(np.uint32),
@@ -155,7 +155,8 @@ def val_rows(
             "domain": [DOMAINS[code] for code in domains[wanted]],
         },
         schema=VAL,
-    ).with_columns(content.filter(pl.Series(wanted)))
+    )
+    return to_arrow(frame.with_columns(content.filter(pl.Series(wanted))))
 
 
 def choose_slices(
@@ -209,15 +210,15 @@ def add_sides(
         for dealer in range(min(DEALERS, len(parts)))
     ]
     counts = {f"{kind}_{side}": 0 for kind in KINDS for side in ("train", "val")} | {"held_out_unused": unused}
-    held: dict[str, list[pl.DataFrame]] = {kind: [] for kind in KINDS}
+    held: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
     for dealt, val in run_jobs(deal, jobs, sum(sizes.values()), workers):
         for name, count in dealt.items():
             counts[name] += count
-        for kind, frame in val.items():
-            held[kind].append(frame)
-    for kind, frames in held.items():
-        if frames:
-            table = pl.concat(frames).sort("row_id", "row")
+        for kind, rows in val.items():
+            held[kind].append(rows)
+    for kind, tables in held.items():
+        if tables:
+            table = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).sort("row_id", "row")
             counts[f"{kind}_val"] += len(table)
             with arrow_writer(val_path(folder, kind, generation), to_arrow(table).schema) as writer:
                 writer.write_table(to_arrow(table))
@@ -257,6 +258,11 @@ class Bucket:
     generation: int
     number: int
     files: tuple[Path, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its files, compressed."""
+        return sum(path.stat().st_size for path in self.files)
 
     def read(self) -> pl.DataFrame:
         """Its rows in shuffled order: ORDER's columns and the content."""

@@ -11,7 +11,7 @@ import polars as pl
 
 from data.contamination import Fingerprints
 from data.encode import Encoder
-from data.parts import texts_of
+from data.parts import content_column, texts_of
 from data.shards import segments_frame, write_shard
 from data.sides import Bucket
 from model.config import IGNORED
@@ -33,6 +33,15 @@ class TokenJob:
     """Without suffix."""
     validation: Path | None
     """Folder with the n-grams of the validation documents, or None to look for none."""
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """A bucket that is packed already, and the folder with the n-grams of the validation documents."""
+
+    bucket: Bucket
+    tokenizer: Path
+    validation: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +72,7 @@ def encoder_of(folder: Path, renewed: int) -> Encoder:
 
 @lru_cache(maxsize=1)
 def fingerprints_of(folder: Path) -> tuple[Fingerprints, np.ndarray]:
-    found = Fingerprints(*(np.load(folder / f"{name}.npy") for name in ("hashes", "owner", "place")))
+    found = Fingerprints(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("hashes", "owner", "place")))
     return found, found.sieve()
 
 
@@ -101,20 +110,26 @@ def tokenise(job: TokenJob) -> Tokenised:
 
 
 def contamination_of(job: TokenJob, rows: pl.DataFrame, packing: Packing, encoder: Encoder) -> bytes:
-    """Which validation n-grams the bucket holds.
-
-    Documents count whole, however they were cut, and conversations as plain text, without the markers of turns: so
-    they lie in the fingerprints.
-    """
+    """Which validation n-grams the bucket holds; documents count whole, however they were cut."""
     if job.validation is None:
         return b""
-    if "text" in rows.columns:
-        segments = packing.segments
-        sizes = np.bincount(segments.owners, segments.lengths, len(rows)).astype(np.int64)
-        ids, offsets = segments.inputs, np.concatenate([[0], np.cumsum(sizes)])
-    else:
-        ids, offsets = encoder.encode(texts_of(rows["conversations"]).to_list())
-    fingerprints, sieve = fingerprints_of(job.validation)
+    if "text" not in rows.columns:
+        return contained(job.validation, *encoder.encode(texts_of(rows["conversations"]).to_list()))
+    segments = packing.segments
+    sizes = np.bincount(segments.owners, segments.lengths, len(rows)).astype(np.int64)
+    return contained(job.validation, segments.inputs, np.concatenate([[0], np.cumsum(sizes)]))
+
+
+def search(job: SearchJob) -> bytes:
+    """Which validation n-grams a bucket holds that was packed before they were known."""
+    encoder = encoder_of(job.tokenizer, job.bucket.number // RENEW_EVERY_BUCKETS)
+    texts = texts_of(job.bucket.read()[content_column(job.bucket.kind)])
+    return contained(job.validation, *encoder.encode(texts.to_list()))
+
+
+def contained(validation: Path, ids: np.ndarray, offsets: np.ndarray) -> bytes:
+    """Packed bits: which n-grams stand in these documents. Conversations are plain text, without markers of turns."""
+    fingerprints, sieve = fingerprints_of(validation)
     return np.packbits(fingerprints.found_in(ids, offsets, sieve)).tobytes()
 
 

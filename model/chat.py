@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 from tokenizers import Tokenizer
 
-from model.config import IGNORED
 from model.tokenizer import TURN_END, TURN_START, special_id
 
 Turn = tuple[str, str]
@@ -72,17 +67,6 @@ reasoning, so a turn's text does not depend on what follows it.
 """
 
 
-@dataclass(frozen=True)
-class Segment:
-    """One document's slots: what is read and what each slot must predict (-100: nothing)."""
-
-    inputs: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-
 def render_turn(tokenizer: Tokenizer, turn: Turn) -> RenderedTurn:
     """Ids of one turn, and which of them an assistant must produce: its content and the end marker."""
     role, content = turn
@@ -104,81 +88,3 @@ def render_prompt(tokenizer: Tokenizer, turns: list[Turn]) -> list[int]:
     """Ids of a conversation that waits for the assistant."""
     ids = [token for turn in turns for token in render_turn(tokenizer, turn)[0]]
     return [*ids, special_id(tokenizer, TURN_START), *tokenizer.encode("assistant\n", add_special_tokens=False).ids]
-
-
-def render_conversation(tokenizer: Tokenizer, turns: list[Turn], max_tokens: int) -> tuple[list[Segment], int]:
-    """A conversation as segments of at most `max_tokens` slots, and how many windows had to be given up."""
-    return cut_conversation([turn[0] for turn in turns], [render_turn(tokenizer, turn) for turn in turns], max_tokens)
-
-
-def cut_conversation(
-    roles: Sequence[str], rendered: Sequence[RenderedTurn], max_tokens: int
-) -> tuple[list[Segment], int]:
-    """Segments of a rendered conversation, and how many windows had to be given up.
-
-    A conversation that does not fit is cut between exchanges, from its end, so every answer is learned once and none
-    is cut. Each window repeats the system turn, and what room it has left holds the end of what was said before, as
-    context that is no target; so all windows but the first are full. An exchange that alone is too long is cut from
-    the left; one whose last answer alone is too long is given up. A conversation without anything to learn has no
-    segment and counts as one window given up.
-    """
-    system = list(rendered[:1]) if roles and roles[0] == "system" else []
-    exchanges: list[list[RenderedTurn]] = []
-    for role, item in zip(roles[len(system) :], rendered[len(system) :], strict=True):
-        if role == "user" or not exchanges:
-            exchanges.append([])
-        exchanges[-1].append(item)
-    budget = max_tokens + 1 - sum(len(ids) for ids, _ in system)
-    sizes = [sum(len(ids) for ids, _ in exchange) for exchange in exchanges]
-    windows: list[range] = []
-    last = len(exchanges)
-    while last:
-        first, used = last - 1, sizes[last - 1]
-        while first and used + sizes[first - 1] <= budget:
-            first -= 1
-            used += sizes[first]
-        windows.insert(0, range(first, last))
-        last = first
-    found: list[Segment | None] = []
-    for window in windows:
-        items = [item for number in window for item in exchanges[number]]
-        if has_answer(items):
-            room = budget - sum(sizes[number] for number in window)
-            found.append(to_segment([*system, *context(exchanges[: window.start], room), *items], max_tokens))
-    kept = [segment for segment in found if segment is not None]
-    return kept, len(found) - len(kept) if found else 1
-
-
-def context(exchanges: Sequence[Sequence[RenderedTurn]], room: int) -> list[RenderedTurn]:
-    """The last `room` ids of what was said, none of them a target."""
-    ids: list[int] = []
-    for exchange in reversed(exchanges):
-        if len(ids) >= room:
-            break
-        ids = [token for tokens, _ in exchange for token in tokens] + ids
-    kept = ids[max(0, len(ids) - room) :] if room > 0 else []
-    return [(kept, [False] * len(kept))] if kept else []
-
-
-def has_answer(window: list[RenderedTurn]) -> bool:
-    """Whether a window holds anything to learn; a last question without an answer does not."""
-    return any(any(targets) for _, targets in window)
-
-
-def to_segment(items: list[RenderedTurn], max_tokens: int) -> Segment | None:
-    """Shift by one; drop what does not fit from the left. None if no answer stays whole.
-
-    What is left of a cut answer is context: its first token would have to be predicted from nothing.
-    """
-    size = sum(len(tokens) for tokens, _ in items)
-    overflow = max(0, size - (max_tokens + 1))
-    ids: list[int] = []
-    targets: list[bool] = []
-    for tokens, flags in items:
-        is_cut = overflow > 0 and any(flags) and len(ids) + flags.index(True) <= overflow
-        ids += tokens
-        targets += [False] * len(flags) if is_cut else flags
-    if not any(targets):
-        return None
-    kept, learned = np.array(ids[overflow:], dtype=np.int64), np.array(targets[overflow:], dtype=bool)
-    return Segment(kept[:-1], np.where(learned[1:], kept[1:], IGNORED))

@@ -104,7 +104,9 @@ def join(parts: Sequence[Segments]) -> Segments:
 def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Positions start, start + 1, … of every span, one span after another."""
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    positions = np.repeat(starts - ends + lengths, lengths)
+    positions += np.arange(len(positions))
+    return positions
 
 
 def document_segments(ids: np.ndarray, offsets: np.ndarray, end_of_text: int) -> Segments:

@@ -17,10 +17,11 @@ from data.encode import Encoder
 from model.config import IGNORED
 from model.tokenizer import load_tokenizer, token_byte_lengths
 from tasks.artifacts import CheckpointRef, DatasetRef, EvaluationRef, StageRecord, TokensRef
+from tasks.overlap import contamination
 from tasks.split import KINDS, read_rows, read_slices
 from tasks.stage import Night, Outcome, StageRun, run_stage
 from tasks.stage_configs import EvaluateConfig
-from tasks.tokens import contamination, pack_table
+from tasks.tokens import pack_table
 
 if TYPE_CHECKING:
     from model.transformer import Transformer

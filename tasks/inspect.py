@@ -19,8 +19,9 @@ from tasks.artifacts import DatasetRef, StageRecord, TokensRef
 from tasks.data_report import DataReport
 from tasks.deduplicate import open_ledger
 from tasks.errors import NightStopped
+from tasks.overlap import contamination
 from tasks.stage import Night, Outcome, StageRun, run_stage
-from tasks.tokens import FIGURES, contamination
+from tasks.tokens import FIGURES
 from tasks.tracking import CHAMPION, ModelVersion
 from tasks.validate import REPORT, read_pieces
 

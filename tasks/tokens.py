@@ -15,7 +15,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from tokenizers import Tokenizer
 
-from data.contamination import Fingerprints
 from data.encode import Encoder
 from data.parts import KINDS, texts_of
 from data.shards import open_segments as segments_in
@@ -30,13 +29,14 @@ from model.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from tasks.artifacts import DatasetRef, Ref, StageRecord, take_over
 from tasks.errors import NightStopped
 from tasks.figures import log2_counts, token_histogram
+from tasks.overlap import FINGERPRINTS, mark_contaminated, write_fingerprints
 from tasks.split import SIDES, train_rows
 from tasks.stage import Night, Outcome, StageRun, grow_stage
 
 TOKENIZER_TRAINING_BYTES = 16 << 20
 """Text is plentiful and merges settle early: more than this changes a vocabulary of 6,400 little and costs minutes."""
 HUB = "hub:"
-FIGURES, FINGERPRINTS, CONTAMINATED = "figures.json", "validation-ngrams", "contaminated.npy"
+FIGURES = "figures.json"
 
 
 @dataclass(frozen=True)
@@ -133,45 +133,16 @@ def tokenizer_digest(given: str) -> str:
         return given
 
 
-def new_buckets(rows: DatasetRef, base: StageRecord | None) -> list[Bucket]:
-    """Buckets that have no shard yet."""
-    done = (
-        {tuple(path.name.split(".")[:4]) for kind in KINDS for path in shard_paths(base.path, kind, "train")}
-        if base
-        else set()
-    )
-    return [b for kind in KINDS for b in train_buckets(rows.path, kind) if tuple(shard_name(b).split(".")) not in done]
-
-
 def shard_name(bucket: Bucket) -> str:
     return f"{bucket.kind}.train.g{bucket.generation:04d}.b{bucket.number:04d}"
 
 
 def write_val(rows: DatasetRef, encoder: Encoder, max_tokens: int, folder: Path) -> dict[str, PackedRows]:
-    """Pack the validation slices and note their n-grams."""
+    """Pack the validation slices."""
     packed = {kind: pack_table(read_val(rows.path, kind), encoder, max_tokens) for kind in KINDS}
     for kind, table in packed.items():
         write_shard(folder / f"{kind}.val.all", table.tokens, table.segments.drop("row_id"))
-    documents = [
-        encoder.encode(list(texts_of(t[t.columns[-1]]))) for kind in KINDS if len(t := read_val(rows.path, kind))
-    ]
-    ids = np.concatenate([ids for ids, _ in documents])
-    lengths = np.concatenate([np.diff(offsets) for _, offsets in documents])
-    fingerprints = Fingerprints.of(ids, np.concatenate([[0], np.cumsum(lengths)]))
-    (folder / FINGERPRINTS).mkdir()
-    for name in ("hashes", "owner", "place"):
-        np.save(folder / FINGERPRINTS / f"{name}.npy", getattr(fingerprints, name))
     return packed
-
-
-def contamination(rows: DatasetRef, folder: Path) -> pl.DataFrame:
-    """Of each validation document (row_id, kind, domain) the share of its n-grams that the train side holds."""
-    fingerprints = Fingerprints(*(np.load(folder / FINGERPRINTS / f"{n}.npy") for n in ("hashes", "owner", "place")))
-    found = np.unpackbits(np.load(folder / CONTAMINATED), count=len(fingerprints.hashes)).astype(bool)
-    documents = pl.concat(
-        read_val(rows.path, kind).select("row_id", "domain", kind=pl.lit(kind)) for kind in KINDS
-    )  # fmt: skip
-    return documents.with_columns(share=pl.Series(fingerprints.shares(found, len(documents))))
 
 
 def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised]) -> dict[str, Any]:
@@ -199,22 +170,6 @@ def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised
     return figures | {"counts": dict(counts)}
 
 
-def mark_contaminated(folder: Path, base: StageRecord | None, shards: Sequence[Tokenised]) -> None:
-    """Which validation n-grams the train side holds.
-
-    What was found on earlier nights stays found. Slices that are new tonight were not looked for in earlier shards.
-    """
-    hashes = np.load(folder / FINGERPRINTS / "hashes.npy")
-    found = np.packbits(np.zeros(len(hashes), dtype=bool))
-    if base:
-        before = np.load(base.path / FINGERPRINTS / "hashes.npy")
-        found_before = np.unpackbits(np.load(base.path / CONTAMINATED), count=len(before)).astype(bool)
-        found = np.packbits(np.isin(hashes, before[found_before]))
-    for shard in shards:
-        found = found | np.frombuffer(shard.contaminated, dtype=np.uint8)
-    np.save(folder / CONTAMINATED, found)
-
-
 def pack_sides(
     rows: DatasetRef, data: DataConfig, vocab_size: int, folder: Path, base: StageRecord | None = None
 ) -> tuple[Encoder, dict[str, Any], dict[str, PackedRows]]:
@@ -226,14 +181,18 @@ def pack_sides(
         make_tokenizer(rows, data.tokenizer, vocab_size, folder)
     encoder = Encoder.open(folder)
     val = write_val(rows, encoder, data.sequence_length_tokens, folder)
-    buckets = new_buckets(rows, base)
+    write_fingerprints(rows, encoder, folder)
+    packed = {path.name for kind in KINDS for path in shard_paths(base.path, kind, "train")} if base else set()
+    buckets: list[Bucket] = []
+    earlier: list[Bucket] = []
+    for bucket in (b for kind in KINDS for b in train_buckets(rows.path, kind)):
+        (earlier if shard_name(bucket) in packed else buckets).append(bucket)
     jobs = [
         TokenJob(b, folder, data.sequence_length_tokens, folder / shard_name(b), folder / FINGERPRINTS) for b in buckets
     ]
-    size = sum(path.stat().st_size for b in buckets for path in b.files)
-    shards = list(run_jobs(tokenise, jobs, 2 * size))
+    shards = list(run_jobs(tokenise, jobs, 2 * sum(bucket.num_bytes for bucket in buckets)))
     figures = merge_figures(folder, [b.kind for b in buckets], shards)
-    mark_contaminated(folder, base, shards)
+    mark_contaminated(folder, base, earlier, shards)
     return encoder, figures | {"vocabulary": encoder.tokenizer.get_vocab_size()}, val
 
 
@@ -254,8 +213,10 @@ def tokens(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
     return grow_stage(
         night, "tokens", rows=rows, grown_from=grown_from,
         config={"data": data, "vocab_size": vocab_size, "tokenizer": tokenizer_digest(data.tokenizer)},
-        code=("tasks.tokens", "data.tokenise", "data.encode", "data.shards", "data.contamination", "data.powers",
-              "model.tokenizer", "model.chat", "model.packing"),
+        code=(
+            "tasks.tokens", "tasks.overlap", "data.tokenise", "data.encode", "data.windows", "data.shards",
+            "data.contamination", "data.powers", "model.tokenizer", "model.chat", "model.packing",
+        ),
         work=work,
     )  # fmt: skip
 

@@ -18,12 +18,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from data import encode
 from data.encode import Encode, Encoder, best_engine, end_ranks
 from data.parts import texts_of
-from model.chat import Turn, render_conversation
+from model.chat import Turn
 from model.packing import Segments
 from model.tokenizer import END_OF_TEXT, SPECIAL_TOKENS, TURN_END, TURN_START, train_tokenizer
 from schemas.chat import TURNS
 from tasks.corpus import MAKERS
 from tests.reference.packing import document_slots, slots_of
+from tests.reference.windows import render_conversation
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 Conversation = list[Turn]

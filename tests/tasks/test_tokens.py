@@ -26,13 +26,13 @@ from schemas.chat import TURNS
 from tasks.artifacts import DatasetRef, StageRecord, TokensRef
 from tasks.errors import NightStopped
 from tasks.journal import Journal
+from tasks.overlap import contamination
 from tasks.recipe import recipe_from
 from tasks.sources import Resolved
 from tasks.split import KINDS, SIDES
 from tasks.stage import Night
 from tasks.tokens import (
     FIGURES,
-    contamination,
     open_packed,
     open_segments,
     pack_table,
@@ -103,18 +103,25 @@ def test_rows_of_real_text_are_almost_full(
     assert packed.given_up < 0.01 * len(real_text[kind])
 
 
-COPIED = ("hello world, this is a text that stands on both sides and is long enough ", "so does this one, only later ")
+COPIED = (
+    "hello world, this is a text that stands on both sides and is long enough ",
+    "so does this one, only later ",
+    "and this was learnt on a night before it was held out ",
+)
 GENERATIONS = (
     {
-        "pretrain_train": text_rows([f"{n} is a text of the train side, hello" for n in range(40)] + [COPIED[0] * 6]),
+        "pretrain_train": text_rows(
+            [f"{n} is a text of the train side, hello" for n in range(40)] + [COPIED[0] * 6, COPIED[2] * 6]
+        ),
         "pretrain_val": text_rows([COPIED[0] * 6, "secret zqzq zqzq " * 9], prefix="val"),
         "chat_train": chat_rows([[("question", f"answer {n}"), ("more", "enough")] for n in range(30)]),
         "chat_val": chat_rows([[("secret zqzq", "validation zqzq")]] * 2, prefix="val"),
     },
     {
         "pretrain_train": text_rows(["new words wholly unlike", COPIED[1] * 6] * 9),
-        "pretrain_val": text_rows([COPIED[1] * 6], prefix="later"),
+        "pretrain_val": text_rows([COPIED[1] * 6, COPIED[2] * 6], prefix="later"),
     },
+    {"pretrain_train": text_rows(["words of a third night"] * 9)},
 )
 
 
@@ -202,7 +209,7 @@ def test_the_stage_learns_both_sides_whole_and_is_found_done(room: Room) -> None
 def test_a_grown_night_encodes_the_new_bucket_alone(room: Room) -> None:
     first, rows = room.night(rows_of(room.home / "rows", 1)), rows_of(room.home / "more", 2)
     second = room.night(rows, grown_from="rows-1")
-    assert room.read == [("pretrain", 1)], "nor is an old bucket read"
+    assert room.read == [("pretrain", 1), ("pretrain", 0), ("chat", 0)], "a new slice is looked for in old buckets"
     check_record(second, rows)
     shards = [name for name in first.files if ".train." in name]
     assert len(shards) == 4
@@ -214,6 +221,8 @@ def test_a_grown_night_encodes_the_new_bucket_alone(room: Room) -> None:
     old = np.arange(before.num_rows)
     assert (after.rows(old).input_ids == before.rows(old).input_ids).all()
     assert room.night(rows, grown_from="rows-1").reused
+    room.night(rows_of(room.home / "most", 3), grown_from="rows-2")
+    assert room.read == [("pretrain", 2)], "without a new slice no old bucket is read"
 
 
 def test_what_was_found_on_both_sides_stays_found_when_slices_come_to_it(room: Room) -> None:
@@ -223,7 +232,7 @@ def test_what_was_found_on_both_sides_stays_found_when_slices_come_to_it(room: R
         shares = dict(found.filter(kind="pretrain").select("row_id", "share").rows())
         assert shares.pop("val-1") == 0.0
         assert set(shares.values()) == {1.0}
-    assert set(shares) == {"val-0", "later-0"}
+    assert set(shares) == {"val-0", "later-0", "later-1"}
 
 
 @pytest.mark.parametrize(("grown_from", "data"), [("", {}), ("others", {}), ("rows-1", {"sequence_length_tokens": 32})])
