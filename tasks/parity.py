@@ -47,7 +47,7 @@ class Parity:
     def check(self, folder: Path) -> None:
         """Raise NightStopped for a folder that transformers computes otherwise."""
         problems = [
-            f"{agreement:.4f} of tokens go to the same experts in layer {layer}, the least allowed is {MIN_ROUTE_AGREEMENT}"
+            f"{agreement:.4f} of tokens take the same experts in layer {layer}, the limit is {MIN_ROUTE_AGREEMENT}"
             for layer, agreement in enumerate(self.route_agreement_L)
             if not agreement >= MIN_ROUTE_AGREEMENT
         ]

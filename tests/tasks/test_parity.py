@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.shards import SEGMENTS, write_shard
-from model.export import export_folder, load_exported
+from model.export import export_folder
+from model.importing import import_hugging_face
 from model.packing import PackedTokens
 from model.transformer import Transformer
 from tasks.artifacts import TokensRef
@@ -72,7 +73,7 @@ def test_routes_are_compared_token_by_token_and_logits_up_to_the_first_that_turn
     ids = random_ids()
     parity = compare(model, folder, ids)
     with torch.no_grad():
-        read = load_exported(folder)
+        read = import_hugging_face(folder)
         (ours, our_routing), (theirs, their_routing) = model.hidden(ids), read.hidden(ids)
         apart = (model.logits(ours) - read.logits(theirs)).abs().amax(dim=-1)
     one, other = (routes([r.experts_NK for r in routing], len(ids)) for routing in (our_routing, their_routing))
@@ -86,9 +87,7 @@ def test_routes_are_compared_token_by_token_and_logits_up_to_the_first_that_turn
 
 def test_a_router_read_wrongly_is_refused_by_its_layer(model: Transformer, folder: Path) -> None:
     spoil(folder, GATE, 0.1)
-    with pytest.raises(
-        NightStopped, match=r"0\.\d+ of tokens go to the same experts in layer 1, the least allowed is 0\.99"
-    ):
+    with pytest.raises(NightStopped, match=r"0\.\d+ of tokens take the same experts in layer 1, the limit is 0\.99"):
         compare(model, folder, random_ids()).check(folder)
 
 
