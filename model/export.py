@@ -1,4 +1,4 @@
-"""Export to a folder that transformers, vLLM and llama.cpp load as Qwen3-MoE, or Qwen3 if dense, and load it back.
+"""Export to a folder that transformers, vLLM and llama.cpp load as Qwen3-MoE, or Qwen3 if dense.
 
 Parameter names are those of Hugging Face, except that experts are stacked here and per expert on disk: the
 layout every reader knows. Config keys that changed their spelling between transformers 4 and 5 are written in
@@ -7,11 +7,9 @@ both spellings, because a reader that misses `num_experts` silently falls back t
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -131,30 +129,3 @@ def to_hugging_face(model: Transformer) -> dict[str, Tensor]:
             for part, weight in (parts if leaf == "gate_up_proj" else {"down_proj": expert}).items():
                 tensors[f"model.{prefix}.experts.{index}.{part}.weight"] = weight.contiguous().clone()
     return tensors
-
-
-def load_exported(folder: Path) -> Transformer:
-    """Load an exported folder back into this project's model. Strict: every tensor must be there and fit."""
-    written = json.loads((folder / "config.json").read_text())
-    fields = ModelConfig.__dataclass_fields__
-    given = {name: written[name] for name in fields if name in written}
-    if written["model_type"] == "qwen3":
-        given |= {"dense": True, "num_experts_per_tok": 1, "moe_intermediate_size": written["intermediate_size"]}
-    elif given["num_experts_per_tok"] == 1 and given["norm_topk_prob"]:
-        given["minimind_compatible"] = True
-    config = ModelConfig(**given)
-    tensors = load_file(folder / "model.safetensors")
-    state: dict[str, Tensor] = {}
-    for layer in range(0 if config.dense else config.num_hidden_layers):
-        prefix = f"layers.{layer}.mlp.experts"
-
-        def stacked(part: str, prefix: str = prefix) -> list[Tensor]:
-            return [tensors.pop(f"model.{prefix}.{e}.{part}.weight") for e in range(config.num_experts)]
-
-        gate, up = stacked("gate_proj"), stacked("up_proj")
-        state[f"{prefix}.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up, strict=True)])
-        state[f"{prefix}.down_proj"] = torch.stack(stacked("down_proj"))
-    state |= {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    model = Transformer(config)
-    model.load_state_dict(state, strict=True)
-    return model

@@ -59,12 +59,12 @@ def score_documents(
 
 def load_model(ref: CheckpointRef, tokens: TokensRef) -> tuple[Transformer, Tokenizer]:
     """A training stage's model with tonight's tokenizer, or an exported folder with its own."""
-    from model.export import load_exported
+    from model.importing import import_hugging_face
     from tasks.machine import best_device
     from tasks.training import load_trained
 
     exported = is_exported(ref.path)
-    model = load_exported(ref.path) if exported else load_trained(ref.path)
+    model = import_hugging_face(ref.path) if exported else load_trained(ref.path)
     return model.to(best_device()), load_tokenizer(ref.path if exported else tokens.path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from prefect import task
@@ -11,45 +12,27 @@ from prefect.cache_policies import NO_CACHE
 
 from data.statistics import STATISTICS
 from tasks.artifacts import CheckpointRef, EvaluationRef, Ref, StageRecord, TokensRef
-from tasks.errors import NightStopped
 from tasks.evaluate import read_documents
 from tasks.inspect import TRAINING_DATA
+from tasks.parity import Parity, compare, validation_ids
 from tasks.promotion import Decision, decide
 from tasks.stage import Night, Outcome, StageRun, run_stage
 from tasks.tracking import CHALLENGER, CHAMPION
 
-MAX_LOGIT_DIFFERENCE = 1e-3
-DECISION, EXPORT = "decision.json", "model"
+DECISION, EXPORT, PARITY = "decision.json", "model", "parity.json"
 
 
-def logit_difference(folder: Path) -> float:
-    """Largest difference of logits between transformers' reading of an exported folder and ours, in fp32."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from model.export import load_exported
-
-    ours = load_exported(folder).eval()
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-    ids = torch.randint(0, ours.config.vocab_size, (4, 64), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        return float((ours(ids) - theirs(ids).logits).abs().max())
-
-
-def export(trained: CheckpointRef, tokens: TokensRef, folder: Path) -> float:
-    """Write the export and prove that transformers computes the same; returns the largest logit difference."""
+def export(trained: CheckpointRef, tokens: TokensRef, folder: Path) -> Parity:
+    """Write the export and prove that transformers computes the same; raises NightStopped if it does not."""
     from model.export import export_folder
     from tasks.evaluate import load_model
 
     model, tokenizer = load_model(trained, tokens)
-    export_folder(model.cpu(), tokenizer, folder)
-    difference = logit_difference(folder)
-    if not difference < MAX_LOGIT_DIFFERENCE:
-        raise NightStopped(
-            f"the export in {folder} computes other logits in transformers: {difference:.2e} apart, the limit is "
-            f"{MAX_LOGIT_DIFFERENCE:.0e}; nothing was registered"
-        )
-    return difference
+    model = model.cpu()
+    export_folder(model, tokenizer, folder)
+    parity = compare(model, folder, validation_ids(tokens))
+    parity.check(folder)
+    return parity
 
 
 @task(name="register", cache_policy=NO_CACHE, persist_result=False)
@@ -65,17 +48,18 @@ def register(
     config = night.recipe.promote
 
     def work(run: StageRun) -> Outcome:
-        difference = export(trained, tokens, run.folder / EXPORT)
+        parity = export(trained, tokens, run.folder / EXPORT)
         shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
         incumbent = read_documents(champion_scored) if champion_scored else None
         decision = decide(read_documents(scored), incumbent, config)
         run.tracker.artifact(run.folder / EXPORT, EXPORT)
         version = publish(night, run, trained, decision)
         content = {"promoted": decision.promoted, "reason": decision.reason, "version": version}
-        (run.folder / DECISION).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        run.tracker.artifact(run.folder / DECISION)
+        for name, written in ((DECISION, content), (PARITY, asdict(parity))):
+            (run.folder / name).write_text(json.dumps(written, indent=1), encoding="utf-8")
+            run.tracker.artifact(run.folder / name)
         alias = CHAMPION if decision.promoted else CHALLENGER
-        figures = {"export/logit_difference": difference, "promote/promoted": float(decision.promoted)}
+        figures = parity.figures | {"promote/promoted": float(decision.promoted)}
         if champion_scored:
             figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
         return Outcome(counts={"version": version}, headline=f"version {version} is {alias}", figures=figures)
@@ -85,7 +69,7 @@ def register(
         "register",
         inputs={"trained": trained, "tokens": tokens, "scored": scored, "data": data},
         config=config,
-        code=("model.export", "tasks.promotion", __name__),
+        code=("model.export", "tasks.parity", "tasks.promotion", __name__),
         work=work,
     )
 

@@ -130,7 +130,15 @@ def test_the_stages_leave_their_artifacts(lived: Lived) -> None:
     for stage in ("pretrain", "sft"):
         assert {"figures/loss.png", "figures/expert-load.png", "curves/curve.jsonl"} <= artifacts(lived, stage)
     assert {"evaluation/samples.json", "evaluation/scores.json"} <= artifacts(lived, "evaluate")
-    assert {"model/model.safetensors", "model/config.json", "decision.json"} <= artifacts(lived, "register")
+    assert {"model/model.safetensors", "model/config.json", "decision.json", "parity.json"} <= artifacts(
+        lived, "register"
+    )
+
+
+def test_what_is_registered_computes_the_same_in_transformers(lived: Lived) -> None:
+    [run] = runs(lived, f"attributes.run_id = '{lived.first.records[-1].run_id}'")
+    assert run.data.metrics["export/logit_difference"] < 1e-3
+    assert run.data.metrics["export/route_agreement"] >= 0.99
 
 
 def test_curves_and_data_digests_are_on_the_training_runs(lived: Lived) -> None:

@@ -8,8 +8,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from model.export import NotExportable, export_folder, load_exported
+from model.export import NotExportable, export_folder
 from model.exportable import export_obstacles
+from model.importing import import_hugging_face
 from model.router import TopKRouter
 from model.transformer import Transformer
 from tests.model.tiny import tiny_config
@@ -66,7 +67,7 @@ def test_what_can_be_expressed_gives_the_same_logits(
     model = Transformer(tiny_config(vocab_size=340, **changes), seed=2)
     export_folder(model, tokenizer, tmp_path)
     assert logits_apart(model, tmp_path, kind) < 1e-4
-    loaded = load_exported(tmp_path)
+    loaded = import_hugging_face(tmp_path)
     ids = torch.arange(3, 33)[None]
     with torch.no_grad():
         assert torch.equal(loaded(ids), model(ids))
