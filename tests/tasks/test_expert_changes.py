@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from model import checkpoint
 from model.config import ExpertChange, ModelConfig
-from tasks import training
+from model.phases import phases
+from tasks import plan, training
 from tasks.artifacts import CheckpointRef, TokensRef
 from tasks.errors import Interrupted, NightStopped
 from tasks.recipe import Recipe, recipe_from
@@ -197,6 +198,21 @@ def test_a_malformed_change_is_told_its_field(tmp_path: Path, change: dict[str, 
     with pytest.raises(NightStopped) as stop:
         recipe_from(content)
     assert told in str(stop.value)
+
+
+def test_the_plan_names_the_changes_and_keeps_room_for_the_largest(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 1e-3)
+    recipe, _ = with_changes(prepared, *CHAIN)
+    told = plan.plan_text(recipe).splitlines()
+    changes = [line.split("  ")[-1].strip() for line in told if line.startswith("change ")]
+    assert changes == [str(phase) for phase in phases(recipe.model, CHAIN, 12)[1:]]
+    assert f"{recipe.model.total_parameters:,} parameters" in told[0]
+    assert "12 steps" in next(line for line in told if line.startswith("pretrain "))
+    larger = dataclasses.replace(recipe.model, num_experts=6).total_parameters - recipe.model.total_parameters
+    kept = recipe.pretrain.keep_checkpoints
+    assert plan.disk_bytes(recipe) - plan.disk_bytes(prepared[0]) == 12 * kept * larger
 
 
 def test_changes_are_set_like_any_other_value(prepared: Prepared) -> None:
