@@ -14,6 +14,7 @@ from model.optim_config import OptimConfig
 
 Gate = Literal["softmax", "sigmoid", "sparsemax", "entmax15"]
 ExpertPath = Literal["grouped", "loop"]
+ChangeKind = Literal["upcycle", "grow", "prune", "merge"]
 IGNORED = -100
 """Label of a slot that is no target."""
 
@@ -159,6 +160,32 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpertChange:
+    """A change of a model's experts in the middle of a training stage; `model.phases` says what was before and when."""
+
+    __pydantic_config__ = STRICT
+
+    kind: ChangeKind
+    """Out of a dense model, more experts, fewer of them, or fewer that are means of those there were."""
+    at_share: float
+    """Share of the stage's steps after which it is made; 1 is after the last."""
+    num_experts_before: int | None = None
+    """Experts of each layer until then; none for `upcycle`, before which the model is dense."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 < self.at_share <= 1:
+            problems.append(f"at_share ({self.at_share}) must lie above 0 and up to 1")
+        if self.kind == "upcycle" and self.num_experts_before is not None:
+            problems.append(
+                f"num_experts_before ({self.num_experts_before}) has no place with upcycle: the model is dense before"
+            )
+        if self.kind != "upcycle" and (self.num_experts_before or 0) < 1:
+            problems.append(f"num_experts_before ({self.num_experts_before}) must be at least 1 with {self.kind}")
+        require(problems, "ExpertChange")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training stage; pretraining and SFT differ in batches and starting state only."""
 
@@ -186,6 +213,8 @@ class TrainConfig:
     checkpoint_every_steps: int = 50
     keep_checkpoints: int = 2
     optim: OptimConfig = field(default_factory=OptimConfig)
+    expert_changes: tuple[ExpertChange, ...] = ()
+    """In order; the recipe's `model` is the one after the last."""
 
     def __post_init__(self) -> None:
         problems = []

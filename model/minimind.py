@@ -23,8 +23,8 @@ from model.transformer import Transformer
 class MiniMindConfig:
     """What a MiniMind checkpoint was trained with: the names and defaults of MiniMind's own configuration.
 
-    A checkpoint does not hold it, and only sizes show in the weights. Source: jingyaogong/minimind, model_minimind.py
-    of August 2026.
+    A checkpoint does not hold it, and only sizes show in the weights. Source: model_minimind.py of MiniMind,
+    August 2026.
     """
 
     hidden_size: int = 768

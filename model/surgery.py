@@ -1,11 +1,12 @@
-"""Changing the experts of a trained model: out of a dense one, fewer of them, more of them.
+"""Changing the experts of a model in training: out of a dense one, fewer of them, more of them.
 
-Each function returns a new model and leaves the given one as it is. Shapes: L = layers, E = experts, N = tokens.
+Each function returns a new state and leaves the given one as it is. The optimizer's moments go the way of the weights
+they belong to. Shapes: L = layers, E = experts, N = tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,52 +15,114 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batches import Batch
-from model.config import ModelConfig
+from model.checks import require
+from model.config import ModelConfig, TrainConfig
 from model.evaluate import evaluating
+from model.losses import expert_counts
 from model.moe import RoutedExperts, SparseMoE
 from model.optim import build_optimizer
 from model.optim_config import OptimConfig
+from model.phases import Phase, growing_obstacles, upcycling_obstacles
 from model.router import Routing
 from model.trainer import TrainState
 from model.transformer import Transformer
 
 STACKED = (".mlp.gate.weight", ".mlp.gate.e_score_correction_bias", ".experts.gate_up_proj", ".experts.down_proj")
 """Ends of the names of what has one entry per expert."""
+Origin = tuple[tuple[str, ...], Callable[..., Tensor]]
+"""Names of the old tensors that a new one is made of, and how; without names it begins afresh."""
 
 
-def upcycle(dense: Transformer, config: ModelConfig, noise_std: float = 0.0, seed: int = 0) -> Transformer:
-    """A mixture in which every expert begins as a copy of the dense model's block (arXiv 2212.05055).
+def begin_phase(
+    state: TrainState, phase: Phase, batches: Sequence[Batch], config: TrainConfig, tokens_per_step: int = 0
+) -> TrainState:
+    """Make the change that `phase` begins with; `batches` tell how important and how busy experts are.
+
+    The result depends on the arguments alone. `tokens_per_step` as in `build_optimizer`.
+    """
+    optim, wanted = config.optim, phase.model.num_experts
+    if phase.change is None:
+        return state
+    if phase.change.kind == "upcycle":
+        return upcycle(state, phase.model, optim, tokens_per_step, seed=config.seed)
+    if phase.change.kind == "prune":
+        return prune(state, expert_importance(state.model, batches), wanted, optim, tokens_per_step)
+    if phase.change.kind == "merge":
+        return merge(state, expert_load(state.model, batches), wanted, optim, tokens_per_step)
+    while (experts := state.model.config.num_experts) < wanted:
+        load_LE = expert_load(state.model, batches)
+        state = grow(state, load_LE, optim, tokens_per_step, seed=config.seed + experts)
+    return state
+
+
+def remade(
+    state: TrainState, config: ModelConfig, origin: Callable[[str], Origin], optim: OptimConfig,
+    tokens_per_step: int = 0, seed: int = 0,
+) -> TrainState:  # fmt: skip
+    """`state` with a model of `config`, whose tensors and their moments are made of the old ones as `origin` says.
+
+    What has no origin is drawn from the seed, and the optimizer knows nothing of it yet.
+    """
+    model = Transformer(config, seed).to(state.model.embed_tokens.weight.device)
+    old, new = state.model.state_dict(), model.state_dict()
+    for name in new:
+        names, make = origin(name)
+        if names:
+            new[name] = make(*(old[source] for source in names))
+    model.load_state_dict(new, strict=True)
+    optimizer = build_optimizer(model, optim, tokens_per_step)
+    owners = dict(state.model.named_parameters())
+    for name, parameter in model.named_parameters():
+        names, make = origin(name)
+        moments = [state.optimizer.state.get(owners[source], {}) for source in names]
+        if moments and moments[0]:
+            optimizer.state[parameter] = {
+                key: make(*(of_one[key] for of_one in moments)) if value.dim() else value.clone()
+                for key, value in moments[0].items()
+            }  # a number counts the updates, the same for all that one is made of
+    return replace(state, model=model, optimizer=optimizer)
+
+
+def upcycle(
+    state: TrainState, config: ModelConfig, optim: OptimConfig, tokens_per_step: int = 0, noise_std: float = 0.0,
+    seed: int = 0,
+) -> TrainState:  # fmt: skip
+    """A mixture in which every expert begins as a copy of the dense model's block, moments too (arXiv 2212.05055).
 
     Renormalised weights of equal experts give the block back, so the new model computes what the dense one did;
-    `noise_std`, relative to the spread of each weight, breaks the symmetry at the price of that. Raises ValueError if
-    the shapes or the gate do not allow it.
+    `noise_std`, relative to the spread of each weight, breaks the symmetry at the price of that. Routers are drawn
+    from the seed. Raises ValueError if the shapes or the gate do not allow it.
     """
-    width = dense.config.active_intermediate_size
-    if not dense.config.dense or config.dense:
-        raise ValueError("upcycling goes from a dense model to a mixture of experts")
-    if config.moe_intermediate_size != width:
-        raise ValueError(
-            f"moe_intermediate_size ({config.moe_intermediate_size}) must be the width of the dense block ({width}), "
-            "which each expert copies"
-        )
-    if not config.norm_topk_prob or config.num_shared_experts:
-        raise ValueError(
-            "only weights that sum to 1, without shared experts, give the dense block back: norm_topk_prob"
-        )
-    mixture = Transformer(config, seed=seed)
-    state = dense.state_dict()
-    for layer in range(config.num_hidden_layers):
-        block = f"layers.{layer}.mlp"
-        gate, up, down = (state.pop(f"{block}.{part}_proj.weight") for part in ("gate", "up", "down"))
-        state[f"{block}.experts.gate_up_proj"] = torch.cat([gate, up]).expand(config.num_experts, -1, -1)
-        state[f"{block}.experts.down_proj"] = down.expand(config.num_experts, -1, -1)
-    routers = {name: tensor for name, tensor in mixture.state_dict().items() if ".mlp.gate." in name}
+    require(upcycling_obstacles(state.model.config, config), "upcycle")
+
+    def copies(*parts: Tensor) -> Tensor:
+        return torch.cat(parts).repeat(config.num_experts, 1, 1)
+
+    def origin(name: str) -> Origin:
+        block, _, part = name.rpartition(".experts.")
+        if block:
+            parts = ("gate_proj", "up_proj") if part == "gate_up_proj" else ("down_proj",)
+            return tuple(f"{block}.{of_block}.weight" for of_block in parts), copies
+        return () if ".mlp.gate." in name else (name,), torch.clone
+
+    mixture = remade(state, config, origin, optim, tokens_per_step, seed)
     generator = torch.Generator().manual_seed(seed)
-    for name in [name for name in state if ".experts." in name] if noise_std else ():
-        noise = torch.randn(state[name].shape, generator=generator).to(state[name].device)
-        state[name] = state[name] + noise_std * state[name].std() * noise
-    mixture.load_state_dict(state | routers, strict=True)
+    with torch.no_grad():
+        for name, weight in mixture.model.named_parameters():
+            if noise_std and ".experts." in name:
+                noise = torch.randn(weight.shape, generator=generator).to(weight.device)
+                weight.add_(noise_std * weight.std() * noise)
     return mixture
+
+
+def expert_load(model: Transformer, batches: Iterable[Batch]) -> Tensor:
+    """How many real tokens each expert gets, (L, E) int64."""
+    load_LE = torch.zeros(model.config.num_hidden_layers, model.config.num_experts, dtype=torch.int64)
+    with evaluating(model):
+        for batch in batches:
+            _, routing = model.hidden(batch.ids_BT, batch.segment_BT)
+            load_LE += expert_counts(routing, batch.real_N, model.config.num_experts).cpu()
+    return load_LE
 
 
 def expert_importance(model: Transformer, batches: Iterable[Batch]) -> Tensor:
@@ -102,50 +165,55 @@ def most(values_LE: Tensor, count: int, top_k: int) -> Tensor:
     return values_LE.topk(count, dim=-1).indices.sort(dim=-1).values
 
 
-def with_experts(model: Transformer, num_experts: int, change: Callable[[int, Tensor], Tensor]) -> Transformer:
-    """A copy whose tensors that have one entry per expert went through `change(layer, tensor)`."""
-    changed = Transformer(replace(model.config, num_experts=num_experts)).to(model.embed_tokens.weight.device)
-    state = {
-        name: change(int(name.split(".")[1]), tensor) if name.endswith(STACKED) else tensor
-        for name, tensor in model.state_dict().items()
-    }
-    changed.load_state_dict(state, strict=True)
-    return changed
+def with_experts(
+    state: TrainState, num_experts: int, change: Callable[[int, Tensor], Tensor], optim: OptimConfig,
+    tokens_per_step: int,
+) -> TrainState:  # fmt: skip
+    """`state` after its tensors that have one entry per expert went through `change(layer, tensor)`."""
+
+    def origin(name: str) -> Origin:
+        return (name,), partial(change, int(name.split(".")[1])) if name.endswith(STACKED) else torch.clone
+
+    return remade(state, replace(state.model.config, num_experts=num_experts), origin, optim, tokens_per_step)
 
 
-def prune(model: Transformer, importance_LE: Tensor, num_experts: int) -> Transformer:
+def prune(
+    state: TrainState, importance_LE: Tensor, num_experts: int, optim: OptimConfig, tokens_per_step: int = 0
+) -> TrainState:
     """The `num_experts` most important experts of each layer, in their old order; what exported still does.
 
     Raises ValueError if that is not between the experts of a token and those there are.
     """
-    kept_LK = most(importance_LE, num_experts, model.config.num_experts_per_tok)
-    return with_experts(model, num_experts, lambda layer, tensor: tensor[kept_LK[layer]])
+    kept_LK = most(importance_LE, num_experts, state.model.config.num_experts_per_tok)
+    return with_experts(state, num_experts, lambda layer, tensor: tensor[kept_LK[layer]], optim, tokens_per_step)
 
 
-def merge(model: Transformer, load_LE: Tensor, num_experts: int) -> Transformer:
+def merge(
+    state: TrainState, load_LE: Tensor, num_experts: int, optim: OptimConfig, tokens_per_step: int = 0
+) -> TrainState:
     """The `num_experts` busiest experts of each layer, each the mean, by load, of itself and those nearest to it.
 
     Near is what has a like router row. Source: arXiv 2310.01334, without its alignment of neurons. Raises ValueError
     as `prune` does.
     """
-    gates = [block.mlp.gate.weight for block in model.layers if isinstance(block.mlp, SparseMoE)]
-    busiest_LK = most(load_LE, num_experts, model.config.num_experts_per_tok)
+    gates = [block.mlp.gate.weight for block in state.model.layers if isinstance(block.mlp, SparseMoE)]
+    busiest_LK = most(load_LE, num_experts, state.model.config.num_experts_per_tok)
     shares = []
     for gate_ED, load_E, kept_K in zip(gates, load_LE.double(), busiest_LK, strict=True):
-        rows_ED = F.normalize(gate_ED.detach().double(), dim=-1)
+        rows_ED = F.normalize(gate_ED.detach().double().cpu(), dim=-1)
         nearest_E = (rows_ED @ rows_ED[kept_K].T).argmax(dim=-1)
         nearest_E[kept_K] = torch.arange(num_experts)
         weight_KE = F.one_hot(nearest_E, num_experts).T * load_E.clamp(min=1e-9)
         shares.append(weight_KE / weight_KE.sum(dim=-1, keepdim=True))
 
     def mean(layer: int, tensor: Tensor) -> Tensor:
-        return torch.einsum("ke,e...->k...", shares[layer], tensor.double()).to(tensor.dtype)
+        return torch.einsum("ke,e...->k...", shares[layer].to(tensor.device), tensor.double()).to(tensor.dtype)
 
-    return with_experts(model, num_experts, mean)
+    return with_experts(state, num_experts, mean, optim, tokens_per_step)
 
 
 def grow(
-    state: TrainState, load_LE: Tensor, config: OptimConfig, tokens_per_step: int = 0, noise_std: float = 0.01,
+    state: TrainState, load_LE: Tensor, optim: OptimConfig, tokens_per_step: int = 0, noise_std: float = 0.01,
     seed: int = 0,
 ) -> TrainState:  # fmt: skip
     """One more expert in each layer: a clone of the busiest, with its router row and its optimizer state.
@@ -154,27 +222,17 @@ def grow(
     go to both, and lose their second choice for a while: look at the loss before and after. Groups of experts cannot
     grow by one; ValueError.
     """
-    model = state.model
-    if model.config.num_expert_groups > 1:
-        raise ValueError(f"num_expert_groups ({model.config.num_expert_groups}): experts in groups cannot grow by one")
+    require(growing_obstacles(state.model.config), "grow")
     busiest_L = load_LE.argmax(dim=-1)
     generator = torch.Generator().manual_seed(seed)
 
     def cloned(layer: int, tensor: Tensor) -> Tensor:
         return torch.cat([tensor, tensor[busiest_L[layer], None]])
 
-    grown = with_experts(model, model.config.num_experts + 1, cloned)
+    grown = with_experts(state, state.model.config.num_experts + 1, cloned, optim, tokens_per_step)
     with torch.no_grad():
-        for block in grown.layers:
+        for block in grown.model.layers:
             if isinstance(block.mlp, SparseMoE):
                 row_D = block.mlp.gate.weight[-1]
                 row_D += noise_std * row_D.std() * torch.randn(row_D.shape, generator=generator).to(row_D.device)
-    optimizer = build_optimizer(grown, config, tokens_per_step)
-    new = dict(grown.named_parameters())
-    for name, parameter in model.named_parameters():
-        layer, is_stacked = name.split(".")[1], name.endswith(STACKED)
-        optimizer.state[new[name]] = {
-            key: cloned(int(layer), value) if is_stacked and value.shape == parameter.shape else value.clone()
-            for key, value in state.optimizer.state[parameter].items()
-        }
-    return replace(state, model=grown, optimizer=optimizer)
+    return grown

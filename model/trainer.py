@@ -196,7 +196,8 @@ def train(state: TrainState, tokens: PackedTokens | ShardedTokens, config: Train
     """Train from `state.step` to the last step of `config`, yielding after each step.
 
     The batch of a step depends on data, seed and step number alone, so a run that was interrupted and resumed
-    from a checkpoint gives the same bits as one that was not.
+    from a checkpoint gives the same bits as one that was not. Changes of experts are the caller's: what it puts into
+    `state` between two steps is trained on.
     """
     num_steps = config.num_steps(tokens.sequence_length_tokens)
     device = next(state.model.parameters()).device

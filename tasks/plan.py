@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
 from model.batches import Batch
 from model.config import ModelConfig, TrainConfig
+from model.phases import Phase, phases
 from model.trainer import TrainState, train_step
 from tasks.machine import best_device, keep_freed_memory
 from tasks.recipe import Recipe
@@ -19,6 +21,7 @@ PROBE_SECONDS, PROBE_SHARE = 4.0, 0.02
 BYTES_PER_PARAMETER = 16
 """fp32 weight and gradient, two moments of AdamW."""
 BYTES_PER_CHECKPOINTED_PARAMETER = 12
+"""Without the gradient; what a change of experts holds of both models."""
 HELD_BEFORE_BYTES = 2 << 30
 """By libraries and data stages in one process, before anything is trained; seen with the built-in text."""
 
@@ -72,17 +75,38 @@ def activation_bytes(model: ModelConfig, rows: int, tokens: int) -> int:
 def plan_stage(
     model: ModelConfig, config: TrainConfig, tokens: int, held_before_bytes: int = HELD_BEFORE_BYTES
 ) -> StagePlan:
-    """A training stage on rows of `tokens` slots, in a process that holds so much before it."""
+    """A training stage on rows of `tokens` slots, in a process that holds so much before it.
+
+    Each phase is probed and takes its share of the steps; memory is that of the phase or the change that needs most.
+    """
     steps = config.num_steps(tokens)
-    seconds = seconds_per_token(model, config, tokens) * steps * config.batch_rows * tokens
-    held = model.total_parameters * BYTES_PER_PARAMETER + activation_bytes(model, config.micro_batch_rows, tokens)
-    return StagePlan(steps, seconds, held_before_bytes + held)
+    found = phases(model, config.expert_changes, steps)
+    seconds, held = 0.0, []
+    for phase in found:
+        if phase.num_steps:
+            slots = phase.num_steps * config.batch_rows * tokens
+            seconds += seconds_per_token(phase.model, replace(config, num_tokens=slots), tokens) * slots
+            activations = activation_bytes(phase.model, config.micro_batch_rows, tokens)
+            held.append(phase.model.total_parameters * BYTES_PER_PARAMETER + activations)
+    held += [
+        (before.model.total_parameters + after.model.total_parameters) * BYTES_PER_CHECKPOINTED_PARAMETER
+        for before, after in pairwise(found)
+    ]
+    return StagePlan(steps, seconds, held_before_bytes + max(held))
 
 
 def disk_bytes(recipe: Recipe) -> int:
-    """Checkpoints of both training stages, and the export."""
-    kept = recipe.pretrain.keep_checkpoints + recipe.sft.keep_checkpoints
-    return recipe.model.total_parameters * (BYTES_PER_CHECKPOINTED_PARAMETER * kept + 2 * 4)
+    """Checkpoints of both training stages, each phase's as large as the largest one's, and the export."""
+    found = recipe_phases(recipe)
+    kept = recipe.pretrain.keep_checkpoints * max(phase.model.total_parameters for phase in found)
+    kept += recipe.sft.keep_checkpoints * recipe.model.total_parameters
+    return BYTES_PER_CHECKPOINTED_PARAMETER * kept + 2 * 4 * recipe.model.total_parameters
+
+
+def recipe_phases(recipe: Recipe) -> list[Phase]:
+    """The phases of a recipe's pretraining."""
+    steps = recipe.pretrain.num_steps(recipe.data.sequence_length_tokens)
+    return phases(recipe.model, recipe.pretrain.expert_changes, steps)
 
 
 def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
@@ -121,6 +145,8 @@ def plan_text(recipe: Recipe) -> str:
     for name, config in stages.items():
         slots = config.batch_rows * length
         lines.append(f"{name:<10} {plans[name].steps:,} steps of {slots:,} tokens, {duration(plans[name].seconds)}")
+        if name == "pretrain":
+            lines += [f"change     {phase}" for phase in recipe_phases(recipe) if phase.change]
     total = sum(plan.seconds for plan in plans.values())
     memory = max(plan.peak_memory_bytes for plan in plans.values())
     lines += [

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from model.checks import STRICT, require
 from model.config import DataConfig, ModelConfig, TrainConfig
 from model.exportable import export_obstacles
+from model.phases import phase_problems
 from tasks.errors import NightStopped
 from tasks.stage_configs import (
     DeduplicateConfig,
@@ -64,6 +65,14 @@ class Recipe:
                 f"model.max_position_embeddings ({self.model.max_position_embeddings})"
             )
         problems += [f"model.{obstacle}" for obstacle in export_obstacles(self.model)]
+        steps = self.pretrain.num_steps(self.data.sequence_length_tokens)
+        changes = phase_problems(self.model, self.pretrain.expert_changes, steps)
+        problems += [f"pretrain.expert_changes.{problem}" for problem in changes]
+        if self.sft.expert_changes:
+            problems.append(
+                f"sft.expert_changes ({len(self.sft.expert_changes)}): experts change in pretraining alone, whose last "
+                "model SFT begins with; move them to pretrain.expert_changes, at_share: 1 is just before SFT"
+            )
         require(problems, f"recipe {self.name}")
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:

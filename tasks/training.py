@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,18 @@ from uuid import UUID
 
 import numpy as np
 import polars as pl
+import torch
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
 from model import checkpoint
+from model.batches import Batch, take
 from model.config import ModelConfig, TrainConfig
 from model.evaluate import score, totals
 from model.files import write_json
 from model.packing import PackedTokens
+from model.phases import Phase, phase_after, phases
+from model.surgery import begin_phase
 from model.tokenizer import load_tokenizer, token_byte_lengths
 from model.trainer import NonFiniteLoss, StepMetrics, TrainState, train
 from model.transformer import Transformer
@@ -117,6 +121,11 @@ class Validator:
         }
         return {"val/loss": overall.loss, "val/bpb": overall.bits_per_byte, **by_source}
 
+    def batches(self, rows: int, device: torch.device) -> list[Batch]:
+        """The same rows, some at a time."""
+        numbers = np.arange(self.tokens.num_rows)
+        return [take(self.tokens, numbers[start : start + rows]).to(device) for start in numbers[::rows]]
+
 
 class Progress:
     """A bar on a terminal, now and then a log line elsewhere, and Prefect's progress artifact."""
@@ -172,7 +181,10 @@ def run_training(
         planned = plan_stage(model_config, config, tokens.sequence_length_tokens, held_memory_bytes())
         run.tracker.metrics(planned.as_metrics("plan"))
     slots = config.batch_rows * tokens.sequence_length_tokens
-    state = TrainState.create(model_config, config, best_device(), slots)
+    num_steps = config.num_steps(tokens.sequence_length_tokens)
+    found = phases(model_config, config.expert_changes, num_steps)
+    begins_as = phase_after(found, saved[-1].step if saved else 0).model
+    state = TrainState.create(begins_as, config, best_device(), slots)
     if saved:
         checkpoint.load_into(state, saved[-1], identity)
         log.info("%-11s goes on at step %d", stage, state.step)
@@ -183,8 +195,7 @@ def run_training(
         at_start = validator.metrics(state.model)
         curve.add(0, at_start)
         run.tracker.metrics(at_start, step=0)
-    num_steps = config.num_steps(tokens.sequence_length_tokens)
-    recent_LE = np.zeros(())
+    recent_LE = np.zeros((0, 0))
     progress = Progress(stage, num_steps, state.step)
     with stop_requests() as asked:
         try:
@@ -193,13 +204,17 @@ def run_training(
                 metrics = step.as_metrics()
                 recent_losses = [*curve.values("train/loss", last=EMA_STEPS), step.loss]
                 metrics["train/loss_ema"] = float(smoothed(recent_losses, EMA_WEIGHT)[-1])
-                if step.number % config.eval_every_steps == 0 or last:
+                changed = (phase := phase_after(found, step.number)).first_step == step.number
+                if changed:
+                    metrics |= change_experts(state, phase, validator, config, stage, slots)
+                elif step.number % config.eval_every_steps == 0 or last:
                     metrics |= validator.metrics(state.model)
-                recent_LE = 0.98 * recent_LE + step.counts_LE
+                same_experts = recent_LE.shape == step.counts_LE.shape
+                recent_LE = 0.98 * recent_LE + step.counts_LE if same_experts else step.counts_LE
                 curve.add(step.number, metrics)
                 run.tracker.metrics(metrics, step=step.number)
                 progress.update(step, metrics.get("val/bpb"))
-                if step.number % config.checkpoint_every_steps == 0 or last or asked.is_set():
+                if step.number % config.checkpoint_every_steps == 0 or changed or last or asked.is_set():
                     checkpoint.save(state, folder, identity, keep=1 if last else config.keep_checkpoints)
                 if asked.is_set() and not last:
                     raise Interrupted(
@@ -209,32 +224,60 @@ def run_training(
             raise Diverged(f"{stage}: {error}") from error
         finally:
             progress.bar.close()
-    return finish(run, stage, curve, recent_LE, state, model_config)
+    return finish(run, stage, curve, recent_LE, state, found)
+
+
+def change_experts(
+    state: TrainState, phase: Phase, validator: Validator, config: TrainConfig, stage: str, slots: int
+) -> dict[str, float]:
+    """Begin a phase between two steps; returns the validation scores after it, with bits per byte before and after.
+
+    The loop goes on with the new model and optimizer, because it takes them from `state` at each step.
+    """
+    before = validator.metrics(state.model)
+    batches = validator.batches(config.micro_batch_rows, best_device())
+    begun = begin_phase(state, phase, batches, config, slots)
+    state.model, state.optimizer = begun.model, begun.optimizer
+    after = validator.metrics(state.model)
+    log.info("%-11s %s: validation %.4f → %.4f bits per byte", stage, phase, before["val/bpb"], after["val/bpb"])
+    return after | {"change/bpb_before": before["val/bpb"], "change/bpb_after": after["val/bpb"]}
 
 
 def finish(
-    run: StageRun, stage: str, curve: Curve, recent_LE: np.ndarray, state: TrainState, model_config: ModelConfig
+    run: StageRun, stage: str, curve: Curve, recent_LE: np.ndarray, state: TrainState, found: Sequence[Phase]
 ) -> Outcome:
-    """Figures, curve and headline of a finished training stage."""
+    """Figures, curve and headline of a finished training stage; the last phase's model is handed out."""
+    model_config = found[-1].model
     write_json(run.folder / MODEL_CONFIG, model_config.__dict__)
     run.tracker.artifact(
         training_curves(curve.points, f"{stage}: loss and learning rate", run.logs / "loss.png"), "figures"
     )
-    if not model_config.dense:
+    if recent_LE.size:  # no step was done where only the end of the stage had been interrupted
         heat = expert_load(recent_LE, f"{stage}: expert load over the last steps", run.logs / "expert-load.png")
         run.tracker.artifact(heat, "figures")
     run.tracker.artifact(curve.path, "curves")
     bpb = curve.values("val/bpb")
-    wanted = ("val/loss", "val/bpb", "train/loss", "train/loss_ema", "moe/balance_loss", "moe/max_load_ratio")
+    wanted = (
+        "val/loss", "val/bpb", "train/loss", "train/loss_ema", "moe/balance_loss", "moe/max_load_ratio",
+        "change/bpb_before", "change/bpb_after",
+    )  # fmt: skip
     figures = {key: values[-1] for key in wanted if (values := curve.values(key))}
     rates, seen = curve.values("train/tokens_per_s"), state.tokens_seen
     seconds = float((np.diff(curve.values("train/tokens_seen"), prepend=0.0) / rates).sum())
     run.tracker.metrics(StagePlan(state.step, seconds, peak_memory_bytes()).as_metrics("outcome"))
     return Outcome(
         counts={"steps": state.step, "tokens_seen": state.tokens_seen, "parameters": model_config.total_parameters},
-        headline=f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {seen:,} tokens at {np.median(rates):,.0f}/s",
+        headline=f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {seen:,} tokens at {np.median(rates):,.0f}/s"
+        + "".join(f"; {told}" for told in told_changes(curve, found)),
         figures=figures,
     )
+
+
+def told_changes(curve: Curve, found: Sequence[Phase]) -> list[str]:
+    """Each change of experts with bits per byte before and after."""
+    points = {point["step"]: point for point in curve.points}
+    changes = [(phase, points[phase.first_step]) for phase in found if phase.change]
+    return [f"{phase}: {at['change/bpb_before']:.3f} → {at['change/bpb_after']:.3f}" for phase, at in changes]
 
 
 def final_weights(folder: Path) -> Path:

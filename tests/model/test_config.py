@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import DataConfig, ModelConfig, TrainConfig
+from model.config import DataConfig, ExpertChange, ModelConfig, TrainConfig
 from model.optim_config import OptimConfig
 from model.transformer import Transformer
 from tests.model.tiny import tiny_config
@@ -37,6 +37,11 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (OptimConfig, {"beta1": 1.0, "beta2": 0.5}, r"beta1 \(1\.0\) and beta2 \(0\.5\)"),
     (OptimConfig, {"beta1": 0.5, "beta2": -0.5}, r"beta1 \(0\.5\) and beta2 \(-0\.5\)"),
     (OptimConfig, {"clip_norm": 0.0}, r"clip_norm \(0\.0\).*above 0"),
+    (ExpertChange, {"kind": "upcycle", "at_share": 0.0}, r"at_share \(0\.0\).*above 0 and up to 1"),
+    (ExpertChange, {"kind": "prune", "at_share": 1.1, "num_experts_before": 8}, r"at_share \(1\.1\)"),
+    (ExpertChange, {"kind": "upcycle", "at_share": 0.5, "num_experts_before": 4}, r"before \(4\) has no place"),
+    (ExpertChange, {"kind": "grow", "at_share": 0.5}, r"num_experts_before \(None\).*at least 1 with grow"),
+    (ExpertChange, {"kind": "merge", "at_share": 0.5, "num_experts_before": 0}, r"num_experts_before \(0\).*merge"),
     (TrainConfig, {"num_tokens": 0}, r"num_tokens \(0\).*at least 1"),
     (TrainConfig, {"batch_rows": 0}, r"batch_rows \(0\).*at least 1"),
     (TrainConfig, {"eval_every_steps": 0}, r"eval_every_steps \(0\).*at least 1"),
@@ -56,6 +61,8 @@ ALLOWED: list[tuple[type, dict[str, Any]]] = [
     (DataConfig, {"sequence_length_tokens": 16}),
     (DataConfig, {"sequence_length_tokens": 32_768}),
     (OptimConfig, {"warmup_share": 0.0, "final_lr_share": 1.0, "beta1": 0.0, "beta2": 0.0}),
+    (ExpertChange, {"kind": "upcycle", "at_share": 1.0}),
+    (ExpertChange, {"kind": "prune", "at_share": 0.001, "num_experts_before": 1}),
     (TrainConfig, {"num_tokens": 1, "batch_rows": 1, "micro_batch_rows": 1, "keep_checkpoints": 1}),
 ]
 

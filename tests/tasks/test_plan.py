@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.config import ModelConfig, TrainConfig
+from model.config import ExpertChange, ModelConfig, TrainConfig
 from model.trainer import TrainState, train
 from tasks import plan
 from tasks.plan import alternatives, plan_stage, seconds_per_token
@@ -27,6 +27,38 @@ def test_time_is_that_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.25)
     config = tiny_training(num_tokens=10 * 4 * SLOTS)
     assert plan_stage(tiny_config(), config, SLOTS).seconds == 10 * 4 * SLOTS * 0.25
+
+
+CHANGES = (
+    ExpertChange(kind="upcycle", at_share=0.2),
+    ExpertChange(kind="prune", at_share=0.5, num_experts_before=16),
+    ExpertChange(kind="grow", at_share=1.0, num_experts_before=3),
+)
+
+
+def test_each_phase_is_probed_for_its_share_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, probed = {1: 1.0, 16: 10.0, 3: 100.0}, []
+
+    def probe(model: ModelConfig, config: TrainConfig, tokens: int) -> float:
+        probed.append((model.num_experts, config.num_steps(tokens)))
+        return seconds[model.num_experts]
+
+    monkeypatch.setattr(plan, "seconds_per_token", probe)
+    config = tiny_training(num_tokens=10 * 4 * SLOTS, expert_changes=CHANGES)
+    planned = plan_stage(tiny_config(), config, SLOTS)
+    assert planned.steps == 10
+    assert planned.seconds == (2 * 1.0 + 3 * 10.0 + 5 * 100.0) * 4 * SLOTS
+    assert probed == [(1, 2), (16, 3), (3, 5)]
+
+
+def test_memory_is_that_of_the_largest_phase_or_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.0)
+    model, config = ModelConfig(), tiny_training()
+    large = replace(model, num_experts=16)
+    pruned = tiny_training(expert_changes=(ExpertChange(kind="prune", at_share=0.5, num_experts_before=16),))
+    peak = plan_stage(model, pruned, SLOTS).peak_memory_bytes
+    assert peak >= plan_stage(large, config, SLOTS).peak_memory_bytes
+    assert peak > 12 * (large.total_parameters + model.total_parameters)
 
 
 def test_a_probe_measures_and_leaves_time_for_the_rest() -> None:

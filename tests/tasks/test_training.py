@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from model import checkpoint
-from model.config import IGNORED, TrainConfig
+from model.config import IGNORED
 from tasks import training
 from tasks.artifacts import CheckpointRef, TokensRef
 from tasks.errors import Diverged, Interrupted
 from tasks.recipe import Recipe
-from tasks.stage import StageRun
 from tasks.tokens import open_packed
 from tasks.tracking import DictTracker
 from tests.tasks.prepared import prepared_tokens
+from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights, without_prefect
 from tests.tiny_recipe import tiny_recipe
 
 
@@ -35,37 +32,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, TokensRe
 
 
 @pytest.fixture(autouse=True)
-def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress goes to Prefect's server, which these tests do not need."""
-    monkeypatch.setattr(training, "create_progress_artifact", lambda *_, **__: None)
-    monkeypatch.setattr(training, "update_progress_artifact", lambda *_, **__: None)
-
-
-def run(folder: Path) -> StageRun:
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return StageRun(folder, DictTracker())
-
-
-def train(stage: StageRun, prepared: tuple[Recipe, TokensRef], config: TrainConfig | None = None) -> training.Outcome:
-    recipe, tokens = prepared
-    return training.run_training(stage, "pretrain", "pretrain", tokens, recipe.model, config or recipe.pretrain)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(training.final_weights(folder) / "model.safetensors")
-
-
-def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send this process Ctrl-C once a step is done, as a terminal would."""
-    loop = training.train
-
-    def noisy(*arguments: object) -> Iterator[object]:
-        for metrics in loop(*arguments):
-            if metrics.number == step:
-                os.kill(os.getpid(), signal.SIGINT)
-            yield metrics
-
-    monkeypatch.setattr(training, "train", noisy)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_prefect(monkeypatch)
 
 
 def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
@@ -75,7 +43,7 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
     outcome = train(whole, prepared)
     parts = run(tmp_path / "parts")
     with monkeypatch.context() as patch:
-        interrupt_after(5, patch)
+        at_step(5, interrupt, patch)
         with pytest.raises(Interrupted, match="step 5 of 12; the checkpoint is saved"):
             train(parts, prepared)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -104,19 +72,8 @@ def test_a_killed_stage_repeats_the_steps_after_its_last_checkpoint(
     whole, parts = run(tmp_path / "whole"), run(tmp_path / "parts")
     train(whole, prepared)
 
-    class Killed(BaseException):
-        pass
-
-    loop = training.train
-
-    def dies(*arguments: object) -> Iterator[object]:
-        for metrics in loop(*arguments):
-            yield metrics
-            if metrics.number == 8:
-                raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train", dies)
+        at_step(9, kill, patch)
         with pytest.raises(Killed):
             train(parts, prepared)
     assert [c.step for c in checkpoint.discover(parts.folder / "checkpoints")] == [3, 6]

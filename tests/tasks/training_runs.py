@@ -1,0 +1,65 @@
+"""Training stages without Prefect and MLflow, and ways to break them off."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.config import TrainConfig
+from tasks import training
+from tasks.artifacts import TokensRef
+from tasks.recipe import Recipe
+from tasks.stage import Outcome, StageRun
+from tasks.tracking import DictTracker
+
+
+class Killed(BaseException):
+    """Nothing in the stage sees it coming."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def interrupt() -> None:
+    """Send this process Ctrl-C, as a terminal would."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def run(folder: Path) -> StageRun:
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    return StageRun(folder, DictTracker())
+
+
+def train(stage: StageRun, prepared: tuple[Recipe, TokensRef], config: TrainConfig | None = None) -> Outcome:
+    recipe, tokens = prepared
+    return training.run_training(stage, "pretrain", "pretrain", tokens, recipe.model, config or recipe.pretrain)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(training.final_weights(folder) / "model.safetensors")
+
+
+def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress goes to Prefect's server, which these tests do not need."""
+    monkeypatch.setattr(training, "create_progress_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(training, "update_progress_artifact", lambda *_, **__: None)
+
+
+def at_step(number: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `action` done once the optimizer has made a step, before anything is made of it."""
+    loop = training.train
+
+    def noisy(*arguments: object) -> Iterator[object]:
+        for metrics in loop(*arguments):
+            if metrics.number == number:
+                action()
+            yield metrics
+
+    monkeypatch.setattr(training, "train", noisy)
