@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= demo
 
-.PHONY: run test test-all up down bench-train bench-data lint
+.PHONY: run test test-all up down bench-train bench-learn bench-generate bench-data lint
 
 run: $(READY)  ## the whole chain on the built-in corpus
 	@$(BIN)/python -m flows $(RECIPE)
@@ -25,6 +25,12 @@ down: $(READY)  ## stop what `up` started
 MINIMIND ?=
 bench-train: $(READY)  ## the training step beside others; MINIMIND=PATH of a checkout measures that, too
 	@$(BIN)/python -m benchmarks.train_step $(if $(MINIMIND),--minimind $(MINIMIND))
+
+bench-learn: $(READY)  ## what is learnt in equal time, beside MiniMind: MINIMIND=PATH, over an hour
+	@$(BIN)/python -m benchmarks.learn $(if $(MINIMIND),--minimind $(MINIMIND))
+
+bench-generate: $(READY)  ## tokens a second of generation beside others; MINIMIND=PATH measures that, too
+	@$(BIN)/python -m benchmarks.generate $(if $(MINIMIND),--minimind $(MINIMIND))
 
 SIZES ?= 10MB,100MB,1GB
 bench-data: $(READY)  ## the data stages beside the usual way; SIZES=10GB for the largest corpus

@@ -13,7 +13,7 @@ from data.parts import Part
 from data.sides import add_sides
 from data.workers import run_jobs
 from tasks import deduplicate as deduplicate_stage
-from tasks.artifacts import DatasetRef
+from tasks.artifacts import DatasetRef, StageRecord
 from tasks.deduplicate import deduplicate, part_rows, side_rules
 from tasks.journal import Journal
 from tasks.night import known_pieces
@@ -114,17 +114,23 @@ class UntrackedNight(Night):
         return UntrackedStore()
 
 
-def night(corpus: Path, work: Path) -> Mapping[str, int]:
-    """The data stages as a night runs them: scanned, decided, dealt, packed, digested, flushed, published."""
+def data_stages(recipe: Recipe, work: Path) -> tuple[StageRecord, StageRecord, StageRecord, StageRecord]:
+    """The data stages as a night runs them, told to nobody: validate, deduplicate, split, tokens."""
     deduplicate_stage.show_in_prefect = lambda by_file: None
-    recipe, journal = recipe_of(corpus, 0.8), Journal(work)
-    with journal.lease("bench") as token:
+    journal = Journal(work)
+    with journal.lease(recipe.name) as token:
         raw = resolve(recipe.sources, work, known_pieces(journal, recipe))
         tonight = UntrackedNight(recipe, "key", work, "", "run", token, raw)
         validated = validate.fn(tonight)
         distinct = deduplicate.fn(tonight, DatasetRef(validated.path, validated.digest), validated.inputs["base"])
         sides = split.fn(tonight, DatasetRef(distinct.path, distinct.digest), distinct.inputs["base"])
         packed = tokens.fn(tonight, DatasetRef(sides.path, sides.digest), sides.inputs["base"])
+    return validated, distinct, sides, packed
+
+
+def night(corpus: Path, work: Path) -> Mapping[str, int]:
+    """The data stages as a night runs them: scanned, decided, dealt, packed, digested, flushed, published."""
+    validated, distinct, _, packed = data_stages(recipe_of(corpus, 0.8), work)
     shutil.rmtree(work / "logs", ignore_errors=True)
     return {
         "read": validated.counts["read"],

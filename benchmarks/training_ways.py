@@ -86,26 +86,35 @@ def transformers_way(implementation: str) -> Build:
     return build
 
 
+def minimind_module(checkout: Path | None) -> Any:
+    """The module that holds MiniMind's model, under a name that is not in the way of ours."""
+    if checkout is None:
+        raise ValueError("MiniMind needs a checkout: --minimind PATH")
+    spec = importlib.util.spec_from_file_location("minimind", checkout / "model" / "model_minimind.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{checkout} holds no model")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def minimind_config(module: Any, model: ModelConfig) -> Any:
+    """Its configuration of the same shape."""
+    return module.MiniMindConfig(
+        hidden_size=model.hidden_size, num_hidden_layers=model.num_hidden_layers, use_moe=True,
+        vocab_size=model.vocab_size, num_attention_heads=model.num_attention_heads,
+        num_key_value_heads=model.num_key_value_heads, head_dim=model.head_dim, num_experts=model.num_experts,
+        num_experts_per_tok=model.num_experts_per_tok, moe_intermediate_size=model.moe_intermediate_size,
+        rope_theta=model.rope_theta, rms_norm_eps=model.rms_norm_eps,
+    )  # fmt: skip
+
+
 def minimind_way(precision: str) -> Build:
     """MiniMind's own model; its trainer runs in fp32 on a CPU."""
 
     def build(model: ModelConfig, ids_BT: Tensor, checkout: Path | None) -> Step:
-        if checkout is None:
-            raise ValueError("MiniMind needs a checkout: --minimind PATH")
-        spec = importlib.util.spec_from_file_location("minimind", checkout / "model" / "model_minimind.py")
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{checkout} holds no model")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        network = module.MiniMindForCausalLM(
-            module.MiniMindConfig(
-                hidden_size=model.hidden_size, num_hidden_layers=model.num_hidden_layers, use_moe=True,
-                vocab_size=model.vocab_size, num_attention_heads=model.num_attention_heads,
-                num_key_value_heads=model.num_key_value_heads, head_dim=model.head_dim,
-                num_experts=model.num_experts, num_experts_per_tok=model.num_experts_per_tok,
-                moe_intermediate_size=model.moe_intermediate_size,
-            )
-        ).train()  # fmt: skip
+        module = minimind_module(checkout)
+        network = module.MiniMindForCausalLM(minimind_config(module, model)).train()
 
         def loss_of() -> Tensor:
             result = network(ids_BT, labels=ids_BT)
