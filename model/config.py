@@ -13,7 +13,7 @@ from model.checks import STRICT, require
 from model.optim_config import OptimConfig
 
 Gate = Literal["softmax", "sigmoid", "sparsemax", "entmax15"]
-ExpertPath = Literal["grouped", "loop"]
+ExpertPath = Literal["auto", "grouped", "loop"]
 ChangeKind = Literal["upcycle", "grow", "prune", "merge"]
 IGNORED = -100
 """Label of a slot that is no target."""
@@ -52,7 +52,8 @@ class ModelConfig:
     minimind_compatible: bool = False
     """Allow one expert per token with its weight made 1, as MiniMind has it: such a router never learns from text."""
     expert_path: ExpertPath = "grouped"
-    """How experts are computed: one grouped matrix product, or one product after the other."""
+    """How experts are computed: one grouped matrix product, one product after the other, or whichever a probe at the
+    start of a training stage finds to be the faster one; elsewhere `auto` is grouped."""
     max_position_embeddings: int = 2048
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6

@@ -48,7 +48,7 @@ class RoutedExperts(nn.Module):
         experts, hidden, width = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.num_experts = experts
         self.skips_weightless = config.gate in SPARSE_GATES
-        self.product = PRODUCTS[config.expert_path]
+        self.product = PRODUCTS["grouped" if config.expert_path == "auto" else config.expert_path]
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
 

@@ -33,6 +33,7 @@ from model.trainer import NonFiniteLoss, StepMetrics, TrainState, train
 from model.transformer import Transformer
 from tasks.artifacts import CheckpointRef, TokensRef, digest_of
 from tasks.errors import Diverged, Interrupted
+from tasks.expert_path import settled
 from tasks.figures import expert_load, smoothed, training_curves
 from tasks.machine import best_device, held_memory_bytes, keep_freed_memory, peak_memory_bytes
 from tasks.plan import StagePlan, plan_stage
@@ -175,6 +176,7 @@ def run_training(
             "from": start_from.digest if start_from else "",
         }
     )
+    model_config = settled(run.logs, stage, model_config, config, tokens.sequence_length_tokens)
     folder = run.folder / CHECKPOINTS
     saved = [c for c in checkpoint.discover(folder) if c.identity == identity] if folder.exists() else []
     if not saved:  # before there is a state: the probe has one of its own, and there may not be room for two
