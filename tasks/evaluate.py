@@ -146,7 +146,7 @@ def evaluate(night: Night, model: CheckpointRef, rows: DatasetRef, tokens: Token
             "sequence_length_tokens": recipe.data.sequence_length_tokens,
             "precision": recipe.pretrain.precision,
         },
-        code=("model", "tasks.tokens", "tasks.metrics", __name__),
+        code=("model", "tasks.tokens", "tasks.overlap", "tasks.metrics", "data.encode", "data.windows", __name__),
         work=work,
     )
 
