@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.generation_ways import WAYS, Generate, Prompts
 from benchmarks.machine import machine_facts
-from benchmarks.train_step import MODELS
+from benchmarks.shapes import MODELS
 from model.export import export_folder
 from model.tokenizer import train_tokenizer
 from model.transformer import Transformer

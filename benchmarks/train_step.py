@@ -2,7 +2,7 @@
 
 Equal shape, rows, batch and optimizer, in one process and in turns, so that drift of the machine hits all alike. Each
 round also times a large matrix product, the peak that a share of refers to. Memory is measured apart, a fresh process
-for each. Quote the ratios, never the bare numbers.
+for each; so is, if asked for, what bf16 costs in accuracy. Quote the ratios, never the bare numbers.
 """
 
 from __future__ import annotations
@@ -13,54 +13,21 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import accuracy
 from benchmarks.machine import machine_facts
 from benchmarks.memory import ChildFailed, measure
+from benchmarks.shapes import SHAPES, Shape
 from benchmarks.training_ways import WAYS
-from model.config import ModelConfig
 from tasks.machine import keep_freed_memory
 
-MODELS = {
-    "small": ModelConfig(
-        hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4, head_dim=32,
-        num_experts=8, num_experts_per_tok=2, moe_intermediate_size=416,
-    ),
-    "large": ModelConfig(
-        hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4, head_dim=64,
-        num_experts=8, num_experts_per_tok=2, moe_intermediate_size=832,
-    ),
-}  # fmt: skip
-MODELS["many"] = replace(MODELS["small"], num_experts=64)
-SHAPES = {
-    "small": ("small", 16, 512), "short": ("small", 32, 256), "long": ("small", 8, 1024), "longest": ("small", 4, 2048),
-    "large": ("large", 4, 512), "many": ("many", 16, 512),
-}  # fmt: skip
-"""Model, rows, tokens of a row."""
 ROUNDS, WARMUP_ROUNDS, MEMORY_STEPS = 8, 2, 3
 PEAK_SIDE = 4096
-
-
-@dataclass(frozen=True)
-class Shape:
-    name: str
-    model: ModelConfig
-    rows: int
-    tokens: int
-
-    @classmethod
-    def of(cls, name: str) -> Shape:
-        model, rows, tokens = SHAPES[name]
-        return cls(name, MODELS[model], rows, tokens)
-
-    def ids(self) -> torch.Tensor:
-        return torch.randint(
-            0, self.model.vocab_size, (self.rows, self.tokens), generator=torch.Generator().manual_seed(0)
-        )
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def peak_flops_per_s() -> float:
@@ -132,6 +99,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minimind", type=Path, help="a MiniMind checkout; without it, MiniMind is left out")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--no-memory", action="store_true", help="leave out the measurement of memory")
+    parser.add_argument(
+        "--accuracy", type=int, default=0, metavar="STEPS", help="also compare bf16 and fp32 after these"
+    )
+    parser.add_argument("--accuracy-seeds", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="where prepared text lies")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     given = parser.parse_args(argv)
     for name, known in (("shapes", SHAPES), ("ways", WAYS)):
@@ -151,7 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rates = in_turns(shape, names, given.minimind, given.rounds)
         memory = {} if given.no_memory else {name: peak_memory_mb(name, shape, given.minimind) for name in names}
         print("\n".join(table(shape, rates, memory)), flush=True)
-        content.append({"shape": shape.name, "tokens_per_s": rates, "peak_memory_mb": memory})
+        found = accuracy.pairs(shape, given.work, given.accuracy, given.accuracy_seeds) if given.accuracy else []
+        if found:
+            print(accuracy.verdict(found, given.accuracy, shape.tokens), flush=True)
+        content.append({"shape": shape.name, "tokens_per_s": rates, "peak_memory_mb": memory, "accuracy": found})
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         machine = machine_facts(given.json.parent)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.train_step import SHAPES, Shape, arguments, table
+from benchmarks.shapes import SHAPES, Shape
+from benchmarks.train_step import arguments, table
 from benchmarks.training_ways import WAYS
 
 
