@@ -13,6 +13,7 @@ from model.config import ModelConfig, TrainConfig
 from model.trainer import TrainState, train_step
 from tasks.machine import best_device, keep_freed_memory
 from tasks.recipe import Recipe
+from tasks.twin import TWIN, active_excess, dense_twin
 
 PROBE_SECONDS, PROBE_SHARE = 4.0, 0.02
 """How long a probe takes at most: in all, and of what it foretells."""
@@ -80,9 +81,10 @@ def plan_stage(
 
 
 def disk_bytes(recipe: Recipe) -> int:
-    """Checkpoints of both training stages, and the export."""
-    kept = recipe.pretrain.keep_checkpoints + recipe.sft.keep_checkpoints
-    return recipe.model.total_parameters * (BYTES_PER_CHECKPOINTED_PARAMETER * kept + 2 * 4)
+    """Checkpoints of both training stages, those of a twin too, and the export."""
+    kept = BYTES_PER_CHECKPOINTED_PARAMETER * (recipe.pretrain.keep_checkpoints + recipe.sft.keep_checkpoints)
+    twin = dense_twin(recipe).model.total_parameters * kept if recipe.twin else 0
+    return recipe.model.total_parameters * (kept + 2 * 4) + twin
 
 
 def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
@@ -97,6 +99,15 @@ def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
             "half the experts",
             replace(model, num_experts=model.num_experts // 2, num_expert_groups=groups, num_groups_per_tok=kept),
         )
+
+
+def trainings(recipe: Recipe) -> dict[str, tuple[ModelConfig, TrainConfig]]:
+    """The training stages of a night by name."""
+    stages = {"pretrain": (recipe.model, recipe.pretrain), "sft": (recipe.model, recipe.sft)}
+    if recipe.twin:
+        twin = dense_twin(recipe)
+        stages |= {f"{TWIN}-pretrain": (twin.model, twin.pretrain), f"{TWIN}-sft": (twin.model, twin.sft)}
+    return stages
 
 
 def experts_of(model: ModelConfig) -> str:
@@ -116,9 +127,15 @@ def plan_text(recipe: Recipe) -> str:
         f"model      {model.total_parameters:,} parameters, {model.active_parameters:,} active, {experts_of(model)}",
         f"FLOPs      {model.train_flops_per_token(length):.3g} a token",
     ]
-    stages = {"pretrain": recipe.pretrain, "sft": recipe.sft}
-    plans = {name: plan_stage(model, config, length) for name, config in stages.items()}
-    for name, config in stages.items():
+    if recipe.twin:
+        twin = dense_twin(recipe).model
+        lines.append(
+            f"twin       {twin.total_parameters:,} parameters, all active: the model has {active_excess(model):+.2%} "
+            "active ones, its router"
+        )
+    stages = trainings(recipe)
+    plans = {name: plan_stage(*stage, length) for name, stage in stages.items()}
+    for name, (_, config) in stages.items():
         slots = config.batch_rows * length
         lines.append(f"{name:<10} {plans[name].steps:,} steps of {slots:,} tokens, {duration(plans[name].seconds)}")
     total = sum(plan.seconds for plan in plans.values())
@@ -130,6 +147,8 @@ def plan_text(recipe: Recipe) -> str:
     ]
     ours = seconds_per_token(model, recipe.pretrain, length)
     for name, other in alternatives(model):
+        if recipe.twin and other.dense:
+            continue  # planned above
         ratio = seconds_per_token(other, recipe.pretrain, length) / ours
         lines.append(f"instead    {name}: {other.total_parameters:,} parameters, {ratio:.2f} of the time a token")
     return "\n".join(lines)

@@ -48,6 +48,8 @@ class Recipe:
     sft: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promote: PromoteConfig = field(default_factory=PromoteConfig)
+    twin: bool = False
+    """Whether the night also trains the model's dense twin, on the same tokens, to say what the experts are worth."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -62,6 +64,10 @@ class Recipe:
             problems.append(
                 f"data.sequence_length_tokens ({self.data.sequence_length_tokens}) is over "
                 f"model.max_position_embeddings ({self.model.max_position_embeddings})"
+            )
+        if self.twin and self.model.dense:
+            problems.append(
+                "twin (true) with model.dense (true): a dense model is its own twin; set one of them to false"
             )
         problems += [f"model.{obstacle}" for obstacle in export_obstacles(self.model)]
         require(problems, f"recipe {self.name}")

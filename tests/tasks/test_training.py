@@ -17,6 +17,7 @@ from model import checkpoint
 from model.config import IGNORED, TrainConfig
 from tasks import training
 from tasks.artifacts import CheckpointRef, TokensRef
+from tasks.curve import Curve
 from tasks.errors import Diverged, Interrupted
 from tasks.recipe import Recipe
 from tasks.stage import StageRun
@@ -43,7 +44,7 @@ def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path) -> StageRun:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return StageRun(folder, DictTracker())
+    return StageRun(folder, DictTracker(), "pretrain")
 
 
 def train(stage: StageRun, prepared: tuple[Recipe, TokensRef], config: TrainConfig | None = None) -> training.Outcome:
@@ -84,7 +85,7 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
     first, second = weights(whole.folder), weights(parts.folder)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    curve = training.Curve(parts.logs / "curve.jsonl", until=10**9)
+    curve = Curve(parts.logs / "curve.jsonl", until=10**9)
     assert [point["step"] for point in curve.points] == list(range(13))
 
 
