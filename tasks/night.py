@@ -36,7 +36,7 @@ log = logging.getLogger("nightschool")
 
 
 @contextmanager
-def open_night(recipe: Recipe, kind: str = NIGHT, asked: Mapping[str, object] | None = None) -> Iterator[Night]:
+def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Iterator[Night]:
     """Hold the lease and the parent run of a night, and end the run as the night ended.
 
     A night is named by the digest of recipe, raw bytes and code. Running the same night again goes on in the same

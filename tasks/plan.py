@@ -13,7 +13,6 @@ from model.config import ModelConfig, TrainConfig
 from model.trainer import TrainState, train_step
 from tasks.machine import best_device, keep_freed_memory
 from tasks.recipe import Recipe
-from tasks.twin import TWIN, active_excess, dense_twin
 
 PROBE_SECONDS, PROBE_SHARE = 4.0, 0.02
 """How long a probe takes at most: in all, and of what it foretells."""
@@ -83,7 +82,7 @@ def plan_stage(
 def disk_bytes(recipe: Recipe) -> int:
     """Checkpoints of both training stages, those of a twin too, and the export."""
     kept = BYTES_PER_CHECKPOINTED_PARAMETER * (recipe.pretrain.keep_checkpoints + recipe.sft.keep_checkpoints)
-    twin = dense_twin(recipe).model.total_parameters * kept if recipe.twin else 0
+    twin = recipe.dense_twin().model.total_parameters * kept if recipe.twin else 0
     return recipe.model.total_parameters * (kept + 2 * 4) + twin
 
 
@@ -105,8 +104,8 @@ def trainings(recipe: Recipe) -> dict[str, tuple[ModelConfig, TrainConfig]]:
     """The training stages of a night by name."""
     stages = {"pretrain": (recipe.model, recipe.pretrain), "sft": (recipe.model, recipe.sft)}
     if recipe.twin:
-        twin = dense_twin(recipe)
-        stages |= {f"{TWIN}-pretrain": (twin.model, twin.pretrain), f"{TWIN}-sft": (twin.model, twin.sft)}
+        twin = recipe.dense_twin()
+        stages |= {"twin-pretrain": (twin.model, twin.pretrain), "twin-sft": (twin.model, twin.sft)}
     return stages
 
 
@@ -128,11 +127,9 @@ def plan_text(recipe: Recipe) -> str:
         f"FLOPs      {model.train_flops_per_token(length):.3g} a token",
     ]
     if recipe.twin:
-        twin = dense_twin(recipe).model
-        lines.append(
-            f"twin       {twin.total_parameters:,} parameters, all active: the model has {active_excess(model):+.2%} "
-            "active ones, its router"
-        )
+        twin = recipe.dense_twin().model
+        excess = model.active_parameters / twin.active_parameters - 1
+        lines.append(f"twin       {twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones")
     stages = trainings(recipe)
     plans = {name: plan_stage(*stage, length) for name, stage in stages.items()}
     for name, (_, config) in stages.items():

@@ -82,6 +82,10 @@ class Recipe:
             set_dotted(content, dotted, value)
         return recipe_from(content)
 
+    def dense_twin(self) -> Recipe:
+        """The same but for a model with one block as wide as what a token passes of the experts, and no router."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, dense=True), twin=False)
+
 
 def set_dotted(content: Any, dotted: str, value: Any) -> None:
     """Set `a.b.0.c` in nested dictionaries and lists. Raises NightStopped naming the keys there are."""

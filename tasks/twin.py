@@ -14,7 +14,6 @@ from tasks.artifacts import EvaluationRef, StageRecord
 from tasks.curve import stage_points, training_seconds
 from tasks.evaluate import read_documents
 from tasks.promotion import bootstrap_upper, paired_differences
-from tasks.recipe import Recipe
 from tasks.stage import Night
 from tasks.stage_configs import PromoteConfig
 
@@ -31,19 +30,9 @@ class TrainedTwin:
     """Why it has no score."""
 
 
-def dense_twin(recipe: Recipe) -> Recipe:
-    """The same recipe for the dense twin of its model."""
-    return replace(recipe, model=replace(recipe.model, dense=True), twin=False)
-
-
 def twin_of(night: Night) -> Night:
     """The branch of a night that trains the twin."""
-    return replace(night, branch=TWIN, changes={"model.dense": "true"}, recipe=dense_twin(night.recipe))
-
-
-def active_excess(model: ModelConfig) -> float:
-    """Share by which a mixture's active parameters are above its twin's: the router, and nothing else."""
-    return model.active_parameters / replace(model, dense=True).active_parameters - 1
+    return replace(night, branch=TWIN, changes={"model.dense": "true"}, recipe=night.recipe.dense_twin())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +88,11 @@ class TwinComparison:
     @property
     def sizes(self) -> str:
         """How closely the two match."""
-        twin = replace(self.model, dense=True)
+        ours, twin = self.model, replace(self.model, dense=True)
+        excess = ours.active_parameters / twin.active_parameters - 1
         return (
-            f"{self.model.active_parameters:,} active parameters against {twin.active_parameters:,} "
-            f"({active_excess(self.model):+.2%}, the router), {self.model.total_parameters:,} in all against "
-            f"{twin.total_parameters:,}"
+            f"{ours.active_parameters:,} active parameters against {twin.active_parameters:,} ({excess:+.2%}, the "
+            f"router), {ours.total_parameters:,} in all against {twin.total_parameters:,}"
         )
 
 
