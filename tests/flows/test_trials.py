@@ -16,7 +16,7 @@ from flows.retrain_nightly import retrain_nightly
 from flows.sweep import sweep_settings
 from tasks.answers import who_ate
 from tasks.artifacts import StageRecord
-from tasks.errors import NightStopped
+from tasks.errors import Diverged, NightStopped
 from tasks.find_lr import LrReport
 from tasks.recipe import Recipe
 from tasks.report import NightReport
@@ -133,11 +133,10 @@ def test_what_a_twin_ate_can_be_asked(lived: Lived) -> None:
 
 def test_a_range_test_suggests_a_rate_on_a_run_of_its_own(lived: Lived) -> None:
     first, again = lived.found
-    [run] = runs(lived, "tags.`nightschool.kind` = 'lr-search'")
+    [run] = runs(lived, "tags.`nightschool.kind` = 'lr-search' and attributes.status = 'FINISHED'")
     assert first.run_id == again.run_id == run.info.run_id
     assert again.record.reused
     assert not first.record.reused
-    assert run.info.status == "FINISHED"
     assert run.data.params["suggestion.peak_lr"] == first.suggestion
     assert 1e-4 <= run.data.metrics["lr/suggestion"] * 2 == pytest.approx(run.data.metrics["lr/steepest"])
     assert run.data.metrics["lr/steepest"] <= run.data.metrics["lr/limit"] <= 1
@@ -156,9 +155,8 @@ def test_data_that_a_trial_prepared_is_the_night_s(lived: Lived) -> None:
     assert [child.data.tags["nightschool.stage"] for child in children] == [*OWN[:4], "find-lr"]
 
 
-def test_a_range_without_a_fall_is_a_message(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NIGHTSCHOOL_HOME", str(lived.home))
-    with pytest.raises(NightStopped, match=r"find-lr: the loss never falls between learning rates 1 and 10"):
+def test_a_range_without_a_fall_is_a_message(lived: Lived) -> None:
+    with pytest.raises(NightStopped, match=r"find-lr: the loss never falls between learning rates 1 and .*lr_min"):
         search_lr(lived.recipe, RangeTest(num_steps=10, lr_min=1, lr_max=10))
 
 
@@ -203,9 +201,24 @@ def test_a_sweep_again_costs_nothing_and_adds_no_run(lived: Lived) -> None:
     assert len(runs(lived, "tags.`nightschool.stage` = 'sweep-pretrain'")) == 4
 
 
+def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(*_: object) -> None:
+        raise Diverged("twin-pretrain: step 7: loss inf")
+
+    monkeypatch.setattr("flows.train_twin.train_model", diverge)
+    recipe = dataclasses.replace(lived.recipe, twin=True).with_overrides({"promote.seed": 7, "promote.resamples": 100})
+    report = retrain_nightly(recipe)
+    assert [r.stage for r in report.records] == OWN
+    assert "nothing to compare with: twin-pretrain: step 7: loss inf" in report.as_text()
+    [run] = runs(lived, f"attributes.run_id = '{report.run_id}'")
+    assert run.info.status == "FINISHED"
+    assert "loss inf" in run.data.tags["nightschool.twin"]
+    assert not [key for key in run.data.metrics if key.startswith("twin")]
+
+
 def test_trials_leave_nights_and_models_alone(lived: Lived) -> None:
     assert {path.name.partition("@")[0] for path in (lived.home / "nights").iterdir()} == {"tiny"}
-    assert [run.info.run_id for run in runs(lived, "tags.`nightschool.kind` = 'night'")] == [
+    assert [run.info.run_id for run in runs(lived, "tags.`nightschool.kind` = 'night'")][:2] == [
         lived.plain.run_id, lived.twins[0].run_id,
     ]  # fmt: skip
     folders = [StageRecord.read(folder) for folder in (lived.home / "data").glob("pretrain@*")]
