@@ -156,10 +156,11 @@ def sweep_cost(recipe: Recipe, sweep: Sweep) -> str:
         seconds += probed[shape] * config.num_steps(length) * config.batch_rows * length
         disk += model.total_parameters * BYTES_PER_CHECKPOINTED_PARAMETER
     each = f"{min(steps):,} steps" if len(steps) == 1 else f"{min(steps):,} to {max(steps):,} steps"
+    seeds = f"{sweep.seeds} seed{'s' * (sweep.seeds > 1)}"
     return "\n".join(
         [
-            f"sweep      {len(trainings) // sweep.seeds} settings with {sweep.seeds} seeds each, {len(trainings)} "
-            f"trainings of {each}, {sweep.share:.0%} of pretraining",
+            f"sweep      {len(trainings) // sweep.seeds} settings with {seeds} each, {len(trainings)} trainings of "
+            f"{each}, {sweep.share:.0%} of pretraining",
             f"time       {duration(seconds)} of training on this machine ({best_device().type}), nothing for what was "
             "trained before; data that is not prepared yet and validation on top",
             f"disk       about {disk / 2**30:.2f} GiB for checkpoints",
