@@ -1,6 +1,7 @@
 """`python -m flows RECIPE`: run a recipe in this process, say what it would cost, promote or roll back by hand.
 
-Three commands answer questions about what was done: `why-row`, `who-ate` and `quarantine`; each has its own --help.
+Three commands answer questions about what was done: `why-row`, `who-ate` and `quarantine`. Two try settings on a
+recipe's own data: `find-lr` and `sweep`. Each has its own --help.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flows.trials import FIND_LR, TRIALS, find_rate, sweep, trial_arguments
 from tasks import settings
 from tasks.errors import Interrupted, NightStopped
 
@@ -37,7 +39,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "what",
         metavar="RECIPE",
-        help=f"{', '.join(recipe_names())}; or {PROMOTE} VERSION; or {ROLLBACK}; or {', '.join(QUESTIONS)}",
+        help=f"{', '.join(recipe_names())}; or {PROMOTE} VERSION; or {ROLLBACK}; or {', '.join([*QUESTIONS, *TRIALS])}",
     )
     parser.add_argument("version", nargs="?", type=int, help=f"with {PROMOTE}: the version that becomes champion")
     parser.add_argument("--set", action="append", default=[], metavar="key.path=value", help="replace one value")
@@ -95,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 2 stopped for a reason in data or recipe, 3 diverged, 4 busy, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        return answer(words) if words and words[0] in QUESTIONS else run(words)
+        if words and words[0] in QUESTIONS:
+            return answer(words)
+        return run_trial(words) if words and words[0] in TRIALS else run(words)
     except NightStopped as stop:
         print(f"\n{stop}", file=sys.stderr)
         if isinstance(stop, Interrupted):
@@ -126,17 +130,25 @@ def run(argv: Sequence[str]) -> int:
     return run_night(recipe)
 
 
+def run_trial(argv: Sequence[str]) -> int:
+    """Run a trial on a recipe's data; returns the exit code."""
+    chosen = trial_arguments(argv)
+    print_our_messages()
+    settings.prepare_process()
+    from tasks.recipe import load_recipe, parse_settings
+
+    recipe = load_recipe(chosen.recipe).with_overrides(parse_settings(chosen.set))
+    return find_rate(recipe, chosen) if argv[0] == FIND_LR else sweep(recipe, chosen)
+
+
 def run_night(recipe: Recipe) -> int:
     """Run the flow in this process, on the server of `make up` if one is there, else on an embedded one."""
-    from tasks.services import embedded_prefect, running_url, wait_for_api
+    from tasks.services import reach_prefect
 
-    url = running_url("prefect")
-    server = None if url or settings.chosen_prefect_api() else embedded_prefect()
-    settings.use_prefect_api(f"{server.url if server else url}/api")
+    api_answers = reach_prefect()
     from flows.retrain_nightly import retrain_nightly  # Prefect reads its settings when it is imported
 
-    if server:
-        wait_for_api(server)
+    api_answers()
     report = retrain_nightly(recipe)
     print(f"\n{report.as_text()}")
     return 0
@@ -154,7 +166,8 @@ def dry_run(recipe: Recipe) -> None:
 
 
 def how_to_go_on(words: Sequence[str]) -> str:
-    return f"Run the same again to go on where it stopped: make run, or python -m flows {' '.join(words)}"
+    make = "" if words and words[0] in TRIALS else "make run, or "
+    return f"Run the same again to go on where it stopped: {make}python -m flows {' '.join(words)}"
 
 
 def print_our_messages() -> None:

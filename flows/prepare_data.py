@@ -26,14 +26,20 @@ class Prepared:
     records: list[StageRecord]
 
 
-@flow(name="prepare-data", validate_parameters=False)
-def prepare_data(night: Night) -> Prepared:
-    """validate → deduplicate → split → tokens → inspect. Each stage adds what is new to what it made before."""
+def packed_data(night: Night) -> list[StageRecord]:
+    """validate → deduplicate → split → tokens. Each stage adds what is new to what it made before."""
     validated = validate(night)
     distinct = deduplicate(night, DatasetRef(validated.path, validated.digest), grown_from=validated.inputs["base"])
     sides = split(night, DatasetRef(distinct.path, distinct.digest), grown_from=distinct.inputs["base"])
+    packed = tokens(night, DatasetRef(sides.path, sides.digest), grown_from=sides.inputs["base"])
+    return [validated, distinct, sides, packed]
+
+
+@flow(name="prepare-data", validate_parameters=False)
+def prepare_data(night: Night) -> Prepared:
+    """The packed data, looked at."""
+    validated, distinct, sides, packed = packed_data(night)
     rows = DatasetRef(sides.path, sides.digest)
-    packed = tokens(night, rows, grown_from=sides.inputs["base"])
     inspected = inspect(night, validated, distinct, rows, packed)
     return Prepared(
         rows, TokensRef(packed.path, packed.digest), Ref(inspected.path, inspected.digest),

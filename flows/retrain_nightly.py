@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.prepare_data import prepare_data
 from flows.train_model import train_model
+from flows.train_twin import train_twin
 from tasks.artifacts import CheckpointRef, EvaluationRef
 from tasks.evaluate import evaluate
 from tasks.inspect import champion
@@ -37,4 +38,5 @@ def retrain_nightly(recipe: Recipe, overrides: dict[str, Any] | None = None) -> 
             incumbent_scored,
             prepared.data,
         )
-        return conclude(night, [*prepared.records, *trained.records, scored, registered])
+        twin = train_twin(night, prepared) if night.recipe.twin else None
+        return conclude(night, [*prepared.records, *trained.records, scored, registered], twin)

@@ -182,7 +182,7 @@ def tell_training(history: History, data: Data, fate: Fate, every_training: bool
         for line in tell_stage(stage, segments)
     ]
     if next(stages, None):
-        told_stages.append("    earlier training stages: --all")
+        told_stages.append("    more training stages: --all")
     return lines + (told_stages or ["    no training stage of this home has read it"])
 
 

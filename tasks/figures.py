@@ -89,3 +89,17 @@ def expert_load(counts_LE: np.ndarray, title: str, path: Path) -> Path:
     axes.set(xlabel="expert", ylabel="layer", title=title, xticks=range(experts), yticks=range(layers))
     figure.colorbar(image, ax=axes, label="load over equal share")
     return save(figure, path)
+
+
+def lr_range(curve: Mapping[str, Sequence[float]], marks: Mapping[str, float], path: Path) -> Path:
+    """Loss over the learning rate of a range test, raw and smoothed (`lr`, `loss`, `smoothed`), and marked rates."""
+    figure = Figure(figsize=(8, 4.2))
+    axes = figure.subplots()
+    axes.plot(curve["lr"], curve["loss"], color="0.75", linewidth=0.8, label="raw")
+    axes.plot(curve["lr"], curve["smoothed"], color="C0", label="smoothed")
+    for number, (name, rate) in enumerate(marks.items(), start=1):
+        axes.axvline(rate, color=f"C{number}", linestyle="--", linewidth=1, label=f"{name} {rate:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="nats per supervised token", title="Learning-rate range test")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return save(figure, path)

@@ -23,7 +23,14 @@ from tasks.journal import Journal
 
 PARTS, PIECES = "parts", "pieces.json"
 """What the validate stage calls them; to import its module would cost a second."""
-KIND_OF_STAGE = {"pretrain": "pretrain", "sft": "chat"}
+KIND_OF_STAGE = {
+    "pretrain": "pretrain",
+    "sft": "chat",
+    "twin-pretrain": "pretrain",
+    "twin-sft": "chat",
+    "sweep-pretrain": "pretrain",
+}
+"""Which rows a training stage reads; those of nights' own models first."""
 NAMES_SHOWN = 8
 
 
@@ -204,13 +211,17 @@ class History:
         return Training(record, Trained(kind, packed.path, reading))
 
     def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[Training]:
-        """Training stages of a kind, newest first: on these packed rows, or on earlier ones that these grew from."""
+        """Training stages of a kind on these packed rows, or on earlier ones that these grew from.
+
+        Those of nights' own models come first, then those of twins and sweeps, each newest first.
+        """
         grown: dict[str, StageRecord] = {}
         step: StageRecord | None = packed
         while step and step.digest not in grown:
             grown[step.digest] = step
             step = self.made("tokens", step.inputs["base"]) if step.inputs.get("base") else None
-        for entry in self.published(*(stage for stage, of in KIND_OF_STAGE.items() if of == kind)):
-            record = self.record_of(entry)
-            if record and (shards := grown.get(record.inputs["tokens"])):
-                yield self.training(record, shards)
+        for stage in (stage for stage, of in KIND_OF_STAGE.items() if of == kind):
+            for entry in self.published(stage):
+                record = self.record_of(entry)
+                if record and (shards := grown.get(record.inputs["tokens"])):
+                    yield self.training(record, shards)

@@ -12,7 +12,8 @@ from prefect import get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from tasks.artifacts import LOGS, StageRecord, code_version, digest_of, plain
+from tasks.artifacts import StageRecord, code_version, digest_of, plain
+from tasks.curve import stage_points
 from tasks.errors import Interrupted, NightStopped, PlainMessages
 from tasks.evaluate import read_samples
 from tasks.journal import KEY_CHARACTERS, Journal
@@ -24,17 +25,23 @@ from tasks.settings import Settings
 from tasks.sources import KnownPiece, resolve
 from tasks.stage import Night
 from tasks.tracking import CHAMPION, PREVIOUS, Store
+from tasks.twin import TrainedTwin, TwinComparison, compare
 from tasks.validate import read_pieces
 
+NIGHT = "night"
+METRIC_KEYS = 40
+"""Of one run at the most: more cannot be read side by side."""
+TRAINED = ("pretrain", "sft", "evaluate")
 log = logging.getLogger("nightschool")
 
 
 @contextmanager
-def open_night(recipe: Recipe) -> Iterator[Night]:
+def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Iterator[Night]:
     """Hold the lease and the parent run of a night, and end the run as the night ended.
 
     A night is named by the digest of recipe, raw bytes and code. Running the same night again goes on in the same
-    parent run, so an interruption does not leave two halves to compare.
+    parent run, so an interruption does not leave two halves to compare. Another `kind` is a trial on the recipe's data,
+    and what is `asked` of it belongs to its name.
     """
     prepare_logging()
     settings = Settings.load()
@@ -50,9 +57,10 @@ def open_night(recipe: Recipe) -> Iterator[Night]:
                 "recipe": plain(recipe),
                 "pieces": [(p.label, p.start, p.digest) for p in raw.pieces],
                 "code": code_version("flows", "tasks", "data", "schemas", "model"),
+                **({"kind": kind, "asked": asked} if asked else {}),
             }
         )
-        run_id = open_parent(settings.home, store, recipe, key)
+        run_id = open_parent(settings.home, store, recipe, key, kind)
         night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw)
         link_flow_run(night)
         status = "FAILED"
@@ -81,20 +89,26 @@ def prepare_logging() -> None:
             logger.addFilter(PlainMessages())
 
 
-def open_parent(home: Path, store: Store, recipe: Recipe, key: str) -> str:
+def note_path(home: Path, recipe: str, key: str, kind: str = NIGHT) -> Path:
+    """Where a night notes its run and outcome. Trials have a folder of their own: they are no nights to ask about."""
+    name = f"{recipe}@{key[:KEY_CHARACTERS]}.json"
+    return home / "nights" / name if kind == NIGHT else home / "trials" / f"{kind}-{name}"
+
+
+def open_parent(home: Path, store: Store, recipe: Recipe, key: str, kind: str) -> str:
     """The night's parent run: the one it had before, or a new one."""
-    note = home / "nights" / f"{recipe.name}@{key[:KEY_CHARACTERS]}.json"
+    note = note_path(home, recipe.name, key, kind)
     if note.exists():
         run_id = str(json.loads(note.read_text())["run_id"])
         if store.reopen(run_id):
             return run_id
     tags = {
-        "nightschool.kind": "night",
+        "nightschool.kind": kind,
         "nightschool.recipe": recipe.name,
         "nightschool.home": str(home),
         "nightschool.key": key,
     }
-    run_id = store.start_run(f"{recipe.name}-{key[:KEY_CHARACTERS]}", tags)
+    run_id = store.start_run(f"{'' if kind == NIGHT else kind + '-'}{recipe.name}-{key[:KEY_CHARACTERS]}", tags)
     store.tracker(run_id).params(as_params(recipe))
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps({"run_id": run_id, "key": key}))
@@ -115,13 +129,15 @@ def link_flow_run(night: Night) -> None:
         client.update_flow_run(flow_run.id, tags=sorted(tags))
 
 
-def conclude(night: Night, records: Sequence[StageRecord]) -> NightReport:
+def conclude(night: Night, records: Sequence[StageRecord], twin: TrainedTwin | None = None) -> NightReport:
     """Put the headline numbers on the parent run, the summary into Prefect and MLflow, and return it."""
     by_stage = {record.stage: record for record in records}
+    everything = [*records, *(twin.records if twin else ())]
     report = NightReport(
         recipe=night.recipe.name,
         key=night.key[:KEY_CHARACTERS],
-        records=tuple(records),
+        records=tuple(everything),
+        twin=beside_twin(night, by_stage, twin) if twin else None,
         decision=read_decision(by_stage["register"]),
         chats=tuple(read_samples(by_stage["evaluate"].path)),
         home=night.home,
@@ -131,23 +147,45 @@ def conclude(night: Night, records: Sequence[StageRecord]) -> NightReport:
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),
     )
-    summary = night.home / "nights" / f"{night.recipe.name}@{night.key[:KEY_CHARACTERS]}.md"
-    if not summary.exists() or not all(record.reused for record in records):
+    note = note_path(night.home, night.recipe.name, night.key)
+    summary = note.with_suffix(".md")
+    if not summary.exists() or not all(record.reused for record in everything):
         tracker = night.store.tracker(night.run_id)
-        tracker.metrics({key: value for record in records for key, value in record.figures.items()})
-        for stage in ("pretrain", "sft"):
-            for step, point in curve_of(by_stage[stage]):
-                tracker.metrics(point, step=step)
-        tracker.tags({f"nightschool.stage.{r.stage}": r.run_id for r in records})
+        curves = [point for record in everything for point in curve_of(record)]
+        room = METRIC_KEYS - len({key for _, point in curves for key in point})
+        tracker.metrics(headline_figures(records, report.twin, room))
+        for step, point in curves:
+            tracker.metrics(point, step=step)
+        tracker.tags({f"nightschool.stage.{r.stage}": r.run_id for r in everything})
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
+        if report.twin:
+            tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
         summary.write_text(report.as_markdown(), encoding="utf-8")
         tracker.artifact(summary)
         tracker.close("RUNNING")
-    note = night.home / "nights" / f"{night.recipe.name}@{night.key[:KEY_CHARACTERS]}.json"
-    note_outcome(note, records, report.decision)
+    note_outcome(note, everything, report.decision)
     if FlowRunContext.get() is not None:
         create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
     return report
+
+
+def beside_twin(night: Night, by_stage: Mapping[str, StageRecord], twin: TrainedTwin) -> TwinComparison | str:
+    """The comparison with the dense twin, or why there is none."""
+    if twin.diverged:
+        return twin.diverged
+    mixture = [by_stage[stage] for stage in TRAINED]
+    return compare(night.recipe.model, night.recipe.promote, mixture, twin.records)
+
+
+def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str | None, room: int) -> dict[str, float]:
+    """The night's numbers, later stages before earlier ones of the same name; at most `room` of them.
+
+    Where there are more, slices of the validation side go first, then sources: the evaluate stage's run has them all.
+    """
+    figures = twin.as_metrics() if isinstance(twin, TwinComparison) else {}
+    figures |= {key: value for record in records for key, value in record.figures.items()}
+    kept = sorted(figures, key=lambda key: key.count("."))[:room]
+    return {key: figures[key] for key in kept}
 
 
 def note_outcome(note: Path, records: Sequence[StageRecord], decision: Mapping[str, object]) -> None:
@@ -162,9 +200,8 @@ def note_outcome(note: Path, records: Sequence[StageRecord], decision: Mapping[s
 def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:
     """A training stage's curves under names of the night, so that nights overlay without opening their stages."""
     names = {"train/loss_ema": f"{record.stage}/loss_ema", "val/bpb": f"{record.stage}/bpb"}
-    for line in (record.path / LOGS / "curve.jsonl").read_text().splitlines():
-        point = json.loads(line)
-        yield point["step"], {name: point[key] for key, name in names.items() if key in point}
+    for point in stage_points(record.path):
+        yield int(point["step"]), {name: point[key] for key, name in names.items() if key in point}
 
 
 def tracking_ui(tracking_uri: str) -> str:

@@ -96,10 +96,12 @@ def plan_stage(
 
 
 def disk_bytes(recipe: Recipe) -> int:
-    """Checkpoints of both training stages, each phase's as large as the largest one's, and the export."""
-    found = recipe_phases(recipe)
-    kept = recipe.pretrain.keep_checkpoints * max(phase.model.total_parameters for phase in found)
+    """Checkpoints of all training stages, each phase's as large as the largest one's, and the export."""
+    kept = recipe.pretrain.keep_checkpoints * max(phase.model.total_parameters for phase in recipe_phases(recipe))
     kept += recipe.sft.keep_checkpoints * recipe.model.total_parameters
+    if recipe.twin:
+        twin_kept = recipe.pretrain.keep_checkpoints + recipe.sft.keep_checkpoints
+        kept += twin_kept * recipe.dense_twin().model.total_parameters
     return BYTES_PER_CHECKPOINTED_PARAMETER * kept + 2 * 4 * recipe.model.total_parameters
 
 
@@ -123,6 +125,15 @@ def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
         )
 
 
+def trainings(recipe: Recipe) -> dict[str, tuple[ModelConfig, TrainConfig]]:
+    """The training stages of a night by name."""
+    stages = {"pretrain": (recipe.model, recipe.pretrain), "sft": (recipe.model, recipe.sft)}
+    if recipe.twin:
+        twin = recipe.dense_twin()
+        stages |= {"twin-pretrain": (twin.model, twin.pretrain), "twin-sft": (twin.model, twin.sft)}
+    return stages
+
+
 def experts_of(model: ModelConfig) -> str:
     if model.dense:
         return "dense"
@@ -140,9 +151,13 @@ def plan_text(recipe: Recipe) -> str:
         f"model      {model.total_parameters:,} parameters, {model.active_parameters:,} active, {experts_of(model)}",
         f"FLOPs      {model.train_flops_per_token(length):.3g} a token",
     ]
-    stages = {"pretrain": recipe.pretrain, "sft": recipe.sft}
-    plans = {name: plan_stage(model, config, length) for name, config in stages.items()}
-    for name, config in stages.items():
+    if recipe.twin:
+        twin = recipe.dense_twin().model
+        excess = model.active_parameters / twin.active_parameters - 1
+        lines.append(f"twin       {twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones")
+    stages = trainings(recipe)
+    plans = {name: plan_stage(*stage, length) for name, stage in stages.items()}
+    for name, (_, config) in stages.items():
         slots = config.batch_rows * length
         lines.append(f"{name:<10} {plans[name].steps:,} steps of {slots:,} tokens, {duration(plans[name].seconds)}")
         if name == "pretrain":
@@ -156,6 +171,8 @@ def plan_text(recipe: Recipe) -> str:
     ]
     ours = seconds_per_token(model, recipe.pretrain, length)
     for name, other in alternatives(model):
+        if recipe.twin and other.dense:
+            continue  # planned above
         ratio = seconds_per_token(other, recipe.pretrain, length) / ours
         lines.append(f"instead    {name}: {other.total_parameters:,} parameters, {ratio:.2f} of the time a token")
     return "\n".join(lines)

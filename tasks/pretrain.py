@@ -20,7 +20,7 @@ def pretrain(night: Night, tokens: TokensRef) -> StageRecord:
         from tasks.training import run_training  # torch takes seconds to import; a reused stage must not pay
 
         run.tracker.dataset(tokens, "pretrain", "training")
-        return run_training(run, "pretrain", "pretrain", tokens, recipe.model, recipe.pretrain)
+        return run_training(run, run.stage, "pretrain", tokens, recipe.model, recipe.pretrain)
 
     return run_stage(
         night,

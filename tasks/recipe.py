@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Recipe:
     sft: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promote: PromoteConfig = field(default_factory=PromoteConfig)
+    twin: bool = False
+    """Whether the night also trains the model's dense twin, on the same tokens, to say what the experts are worth."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -63,6 +65,10 @@ class Recipe:
             problems.append(
                 f"data.sequence_length_tokens ({self.data.sequence_length_tokens}) is over "
                 f"model.max_position_embeddings ({self.model.max_position_embeddings})"
+            )
+        if self.twin and self.model.dense:
+            problems.append(
+                "twin (true) with model.dense (true): a dense model is its own twin; set one of them to false"
             )
         problems += [f"model.{obstacle}" for obstacle in export_obstacles(self.model)]
         steps = self.pretrain.num_steps(self.data.sequence_length_tokens)
@@ -84,6 +90,11 @@ class Recipe:
         for dotted, value in overrides.items():
             set_dotted(content, dotted, value)
         return recipe_from(content)
+
+    def dense_twin(self) -> Recipe:
+        """The same but for a model with one block as wide as what a token passes of the experts, and no router."""
+        dense, unchanged = replace(self.model, dense=True), replace(self.pretrain, expert_changes=())
+        return replace(self, model=dense, pretrain=unchanged, twin=False)
 
 
 def set_dotted(content: Any, dotted: str, value: Any) -> None:

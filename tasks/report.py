@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.artifacts import StageRecord
+from tasks.twin import TwinComparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class NightReport:
     """Where the tracking runs can be looked at."""
     run_id: str
     experiment_id: str
+    twin: TwinComparison | str | None = None
+    """The comparison with the model's dense twin, why there is none, or nothing if none was asked for."""
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
@@ -33,13 +36,16 @@ class NightReport:
 
     def as_text(self) -> str:
         """For a terminal."""
-        lines = [f"Night {self.recipe} {self.key}", "", f"{'stage':<10} {'time':>9}   key figure"]
-        lines += [f"{stage:<10} {time:>9}   {headline}" for stage, time, headline in self.rows]
+        width = max(10, *(len(record.stage) for record in self.records))
+        lines = [f"Night {self.recipe} {self.key}", "", f"{'stage':<{width}} {'time':>9}   key figure"]
+        lines += [f"{stage:<{width}} {time:>9}   {headline}" for stage, time, headline in self.rows]
         lines += [
             "",
             f"{'PROMOTED' if self.decision['promoted'] else 'NOT PROMOTED'}  version {self.decision['version']}",
         ]
         lines += [f"  {self.decision['reason']}", ""]
+        if self.twin:
+            lines += ["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in self.twin_sentences), ""]
         for chat in self.chats:
             lines += [
                 f"  user       {one_line(chat['prompt'])}",
@@ -69,9 +75,18 @@ class NightReport:
             f"| {stage} | {time} | {headline} | {self.link(record.run_id)} |"
             for (stage, time, headline), record in zip(self.rows, self.records, strict=True)
         ]
+        if self.twin:
+            lines += ["", "**Beside the dense twin**", "", *(f"- {one_line(said)}" for said in self.twin_sentences)]
         lines += ["", f"Night: {self.link(self.run_id)}", "", "| user | assistant |", "|---|---|"]
         lines += [f"| {cell(chat['prompt'])} | {cell(chat['reply'])} |" for chat in self.chats]
         return "\n".join([*lines, ""])
+
+    @property
+    def twin_sentences(self) -> list[str]:
+        """Are the experts worth it: at equal tokens, in time, and how closely the two match."""
+        if isinstance(self.twin, TwinComparison):
+            return [self.twin.verdict, self.twin.price, self.twin.sizes]
+        return [f"there is nothing to compare with: {self.twin}"]
 
     def link(self, run_id: str) -> str:
         return f"[{run_id[:8]}]({self.tracking_ui}/#/experiments/{self.experiment_id}/runs/{run_id})"

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from tasks.errors import NightStopped
-from tasks.settings import Settings, child_environment
+from tasks.settings import Settings, child_environment, chosen_prefect_api, use_prefect_api
 
 PROJECT = Path(__file__).resolve().parent.parent
 POOL = "nightschool"
@@ -154,6 +154,17 @@ def embedded_prefect() -> Service:
 
 def wait_for_api(service: Service) -> None:
     wait_until(answers(f"{service.url}/api/health"), service, Settings.load().home)
+
+
+def reach_prefect() -> Callable[[], None]:
+    """Have this process report to the server of `make up`, or else to an embedded one; the result waits for that.
+
+    Call this before Prefect is imported, and the result afterwards: the two take their seconds at the same time.
+    """
+    url = running_url("prefect")
+    server = None if url or chosen_prefect_api() else embedded_prefect()
+    use_prefect_api(f"{server.url if server else url}/api")
+    return lambda: wait_for_api(server) if server else None
 
 
 def stop(service: Service) -> None:

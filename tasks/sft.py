@@ -19,7 +19,7 @@ def sft(night: Night, tokens: TokensRef, pretrained: CheckpointRef) -> StageReco
         from tasks.training import run_training  # see tasks/pretrain.py
 
         run.tracker.dataset(tokens, "chat", "training")
-        return run_training(run, "sft", "chat", tokens, recipe.model, recipe.sft, start_from=pretrained)
+        return run_training(run, run.stage, "chat", tokens, recipe.model, recipe.sft, start_from=pretrained)
 
     return run_stage(
         night,

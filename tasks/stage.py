@@ -34,6 +34,14 @@ class Night:
     """Fencing token of the lease."""
     raw: Resolved
     """Tonight's raw data, piece by piece."""
+    branch: str = ""
+    """Whose stages these are if not the night's own: it stands before their names, so that none passes for another."""
+    changes: Mapping[str, str] = field(default_factory=dict)
+    """What the branch changes of the recipe, as parameters of its stages' tracking runs."""
+
+    def stage_name(self, stage: str) -> str:
+        """What a stage is called in records, folders, tags and messages."""
+        return f"{self.branch}-{stage}" if self.branch else stage
 
     @property
     def journal(self) -> Journal:
@@ -51,6 +59,8 @@ class StageRun:
     folder: Path
     """Where to write; `folder / "logs"` does not count for the digest."""
     tracker: Tracker
+    stage: str
+    """Its name, that of the night's branch included."""
 
     @property
     def logs(self) -> Path:
@@ -84,6 +94,7 @@ def run_stage(
     The key is the digest of the inputs' content, the configuration and the code; a finished stage with the same
     key is returned as it is. `work` writes into a folder that becomes visible only when it is complete.
     """
+    stage = night.stage_name(stage)
     digests = {name: ref.digest if isinstance(ref, Ref) else ref for name, ref in inputs.items()}
     version = code_version(*code)
     key = digest_of({"stage": stage, "inputs": digests, "config": plain(config), "code": version})
@@ -97,7 +108,7 @@ def run_stage(
     started = time.monotonic()
     status = "FAILED"
     try:
-        outcome = work(StageRun(working, tracker))
+        outcome = work(StageRun(working, tracker, stage))
         files = file_digests(working, outcome.taken_over)
         record = StageRecord(
             stage=stage, key=key, path=night.journal.stage_folder(stage, key), digest=digest_of(files), files=files,
@@ -171,6 +182,8 @@ def open_run(night: Night, stage: str, key: str, working: Path, refs: Mapping[st
         **prefect_tags(),
     }
     run_id = night.store.start_run(f"{stage}-{key[:KEY_CHARACTERS]}", tags, parent_id=night.run_id)
+    if night.changes:
+        night.store.tracker(run_id).params(night.changes)
     note.write_text(run_id)
     return run_id
 

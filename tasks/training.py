@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from model.tokenizer import load_tokenizer, token_byte_lengths
 from model.trainer import NonFiniteLoss, StepMetrics, TrainState, train
 from model.transformer import Transformer
 from tasks.artifacts import CheckpointRef, TokensRef, digest_of
+from tasks.curve import CURVE, Curve, training_seconds
 from tasks.errors import Diverged, Interrupted
 from tasks.expert_path import settled
 from tasks.figures import expert_load, smoothed, training_curves
@@ -67,25 +68,6 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class Curve:
-    """Every step's metrics as a line of `curve.jsonl`; what lies beyond the resumed step is forgotten."""
-
-    def __init__(self, path: Path, until: int) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.points: list[dict[str, float]] = [p for p in map(json.loads, lines) if p["step"] <= until]
-        path.write_text("".join(json.dumps(point) + "\n" for point in self.points))
-
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.points.append({"step": step, **metrics})
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(self.points[-1]) + "\n")
-
-    def values(self, key: str, last: int = 0) -> list[float]:
-        """A metric over all points, or over the `last` ones."""
-        return [point[key] for point in self.points[-last:] if key in point]
 
 
 @dataclass(frozen=True)
@@ -192,7 +174,7 @@ def run_training(
         log.info("%-11s goes on at step %d", stage, state.step)
     elif start_from:
         checkpoint.load_weights(state.model, final_weights(start_from.path))
-    curve = Curve(run.logs / "curve.jsonl", until=state.step if saved else -1)
+    curve = Curve(run.logs / CURVE, until=state.step if saved else -1)
     if not curve.points:
         at_start = validator.metrics(state.model)
         curve.add(0, at_start)
@@ -265,8 +247,8 @@ def finish(
     )  # fmt: skip
     figures = {key: values[-1] for key in wanted if (values := curve.values(key))}
     rates, seen = curve.values("train/tokens_per_s"), state.tokens_seen
-    seconds = float((np.diff(curve.values("train/tokens_seen"), prepend=0.0) / rates).sum())
-    run.tracker.metrics(StagePlan(state.step, seconds, peak_memory_bytes()).as_metrics("outcome"))
+    took = StagePlan(state.step, training_seconds(curve.points), peak_memory_bytes())
+    run.tracker.metrics(took.as_metrics("outcome"))
     return Outcome(
         counts={"steps": state.step, "tokens_seen": state.tokens_seen, "parameters": model_config.total_parameters},
         headline=f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {seen:,} tokens at {np.median(rates):,.0f}/s"

@@ -15,19 +15,22 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows.promote_model import promote_model
 from flows.retrain_nightly import retrain_nightly
+from tasks.answers import who_ate
 from tasks.artifacts import StageRecord
-from tasks.errors import NightBusy, NightStopped
+from tasks.errors import Diverged, NightBusy, NightStopped
 from tasks.journal import Journal
 from tasks.recipe import Recipe
 from tasks.report import NightReport
+from tasks.twin import TwinComparison
 from tests.tiny_recipe import tiny_recipe
 
 STAGES = ["validate", "deduplicate", "split", "tokens", "inspect", "pretrain", "sft", "evaluate", "register"]
+TWIN = ["twin-pretrain", "twin-sft", "twin-evaluate"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Lived:
-    """A home in which two nights with different learning rates were run, the first one twice."""
+    """A home with two nights of different learning rates, the first one run twice, the second with a twin."""
 
     home: Path
     recipe: Recipe
@@ -48,7 +51,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ite
         recipe = tiny_recipe(folder / "raw")
         first = retrain_nightly(recipe)
         again = retrain_nightly(recipe)
-        second = retrain_nightly(recipe, overrides={"pretrain.optim.peak_lr": 0.0001, "sft.optim.peak_lr": 0.0001})
+        slower = {"pretrain.optim.peak_lr": 0.0001, "sft.optim.peak_lr": 0.0001, "twin": True}
+        second = retrain_nightly(recipe, overrides=slower)
         yield Lived(folder / "home", recipe, first, again, second)
 
 
@@ -74,14 +78,14 @@ def test_running_it_again_reuses_everything_and_adds_no_run(lived: Lived) -> Non
 
 
 def test_another_learning_rate_reuses_the_data_and_is_a_night_of_its_own(lived: Lived) -> None:
-    assert [record.reused for record in lived.second.records] == [True] * 5 + [False] * 4
+    assert [record.reused for record in lived.second.records] == [True] * 5 + [False] * 7
     assert lived.second.run_id != lived.first.run_id
     assert not lived.second.decision["promoted"]
     assert "not shown to be better" in str(lived.second.decision["reason"])
 
 
 def test_one_parent_run_a_night_and_a_child_a_stage(lived: Lived) -> None:
-    nights = runs(lived, "tags.`nightschool.kind` = 'night'")
+    nights = runs(lived, "tags.`nightschool.kind` = 'night'")[:2]
     assert [night.info.run_id for night in nights] == [lived.first.run_id, lived.second.run_id]
     for night, report in zip(nights, (lived.first, lived.second), strict=True):
         assert night.info.status == "FINISHED"
@@ -213,6 +217,69 @@ def test_bad_data_stops_the_night_and_leaves_the_champion(lived: Lived, tmp_path
     assert int(lived.client.get_model_version_by_alias("nightschool", "champion").version) == 1
     stopped = runs(lived, "attributes.status = 'FAILED'")
     assert {run.data.tags["nightschool.kind"] for run in stopped} == {"night", "stage"}
+
+
+def test_a_twin_differs_by_its_experts_alone(lived: Lived) -> None:
+    by_stage = {r.stage: r for r in lived.second.records}
+    assert list(by_stage) == STAGES + TWIN
+    for stage in ("pretrain", "sft"):
+        ours, twins = by_stage[stage], by_stage[f"twin-{stage}"]
+        assert twins.config["train"] == ours.config["train"]
+        assert twins.config["model"] == ours.config["model"] | {"dense": True}
+        assert twins.inputs["tokens"] == ours.inputs["tokens"]
+        assert twins.counts["steps"] == ours.counts["steps"]
+        assert twins.counts["tokens_seen"] == ours.counts["tokens_seen"]
+    assert by_stage["twin-sft"].inputs["pretrained"] == by_stage["twin-pretrain"].digest
+
+
+def test_the_night_says_what_the_experts_are_worth(lived: Lived) -> None:
+    report, twin = lived.second, lived.second.twin
+    assert isinstance(twin, TwinComparison)
+    assert twin.lower_bpb <= twin.difference_bpb <= twin.upper_bpb
+    assert twin.mixture_bpb - twin.twin_bpb == pytest.approx(twin.difference_bpb)
+    [run] = runs(lived, f"attributes.run_id = '{report.run_id}'")
+    metrics = run.data.metrics
+    assert {key: metrics[key] for key in twin.as_metrics()} == pytest.approx(twin.as_metrics())
+    assert metrics["val/bpb"] == twin.mixture_bpb == report.records[7].figures["val/bpb"]
+    assert {"pretrain/bpb", "twin-pretrain/bpb", "sft/bpb", "twin-sft/bpb"} <= metrics.keys()
+    assert len(metrics) <= 40
+    for stage, total in (("", "twin/mixture_seconds"), ("twin-", "twin/seconds")):
+        of_stages = [r.run_id for r in report.records if r.stage in (f"{stage}pretrain", f"{stage}sft")]
+        outcomes = [lived.client.get_run(run_id).data.metrics["outcome/seconds"] for run_id in of_stages]
+        assert metrics[total] == pytest.approx(sum(outcomes))
+    for told in (report.as_text(), report.as_markdown()):
+        assert all(said in told for said in (twin.verdict, twin.price, twin.sizes))
+    assert twin.verdict in run.data.tags["nightschool.twin"]
+
+
+def test_a_twin_is_tracked_and_never_registered(lived: Lived) -> None:
+    children = runs(lived, f"tags.`mlflow.parentRunId` = '{lived.second.run_id}'")
+    assert [child.data.tags["nightschool.stage"] for child in children] == STAGES[5:] + TWIN
+    assert ["model.dense" in child.data.params for child in children] == [False] * 4 + [True] * 3
+    assert children[-1].data.tags["nightschool.model"] == "twin"
+    versions = lived.client.search_model_versions("name='nightschool'")
+    assert {v.run_id for v in versions} == {lived.first.records[8].run_id, lived.second.records[8].run_id}
+
+
+def test_what_a_twin_ate_can_be_asked(lived: Lived) -> None:
+    twin_pretrain, twin_sft = lived.second.records[9:11]
+    first = who_ate(lived.home, twin_sft.run_id)[0]
+    assert twin_pretrain.path.name in first
+    assert twin_sft.path.name in first
+
+
+def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(*_: object) -> None:
+        raise Diverged("twin-pretrain: step 7: loss inf")
+
+    monkeypatch.setattr("flows.train_twin.train_model", diverge)
+    report = retrain_nightly(lived.recipe, overrides={"twin": True})
+    assert report.records == lived.first.records
+    assert "nothing to compare with: twin-pretrain: step 7: loss inf" in report.as_text()
+    [run] = runs(lived, f"attributes.run_id = '{report.run_id}'")
+    assert run.info.status == "FINISHED"
+    assert "loss inf" in run.data.tags["nightschool.twin"]
+    assert not [key for key in run.data.metrics if key.startswith("twin")]
 
 
 def test_a_second_night_in_the_same_home_is_refused_at_once(lived: Lived) -> None:

@@ -125,6 +125,12 @@ def test_a_source_without_a_file_ends_with_code_2(tmp_path: Path) -> None:
         (["demo", "--set", "pretrain.lr=1"], "no setting 'pretrain.lr': 'lr' is none of num_tokens"),
         (["demo", "--set", "model.num_experts_per_tok=1"], "the router would never learn"),
         (["demo", "--set", "pretrain"], "--set takes key.path=value, not 'pretrain'"),
+        (["demo", "--set", "twin=true", "--set", "model.dense=true"], "a dense model is its own twin"),
+        (["find-lr", "nope"], "no recipe 'nope'"),
+        (["find-lr", "demo", "--lr-min", "2"], "lr_min (2.0) must be above 0 and below lr_max (1.0)"),
+        (["sweep", "demo", "--over", "split.salt=a,b"], "only settings of pretrain and model are swept"),
+        (["sweep", "demo", "--over", "pretrain.optim.peak_lr"], "--over takes key.path=value,value"),
+        (["sweep", "demo", "--over", "model.num_experts_per_tok=2,9"], "must lie between 1 and num_experts"),
     ],
 )
 def test_mistakes_end_with_code_2_and_say_the_cure(
@@ -135,7 +141,7 @@ def test_mistakes_end_with_code_2_and_say_the_cure(
     assert not (home / "data").exists()
 
 
-@pytest.mark.parametrize("wrong", [["promote"], ["demo", "3"], []])
+@pytest.mark.parametrize("wrong", [["promote"], ["demo", "3"], [], ["sweep", "demo"]])
 def test_a_wrong_call_shows_the_usage(wrong: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(wrong)
@@ -157,7 +163,19 @@ def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(
 ) -> None:
     assert main([*arguments, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    for part in ("num_tokens: 3072", "parameters", "active", "12 steps of 256 tokens", "memory", "disk"):
+    for part in ("num_tokens: 3072", "twin: false", "parameters", "active", "12 steps of 256 tokens", "memory", "disk"):
         assert part in said
+    assert not (home / "data").exists()
+    assert not (home / "mlflow").exists()
+
+
+def test_a_trial_says_what_it_will_cost_before_it_starts(
+    arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["find-lr", *arguments, "--steps", "30", "--dry-run"]) == 0
+    assert "30 steps of 256 tokens" in capsys.readouterr().out
+    over = ["--over", "pretrain.optim.peak_lr=0.01,0.02", "--over", "model.num_experts_per_tok=2,3"]
+    assert main(["sweep", *arguments, *over, "--share", "0.5", "--seeds", "3", "--dry-run"]) == 0
+    assert "4 settings with 3 seeds each, 12 trainings of 6 steps, 50% of pretraining" in capsys.readouterr().out
     assert not (home / "data").exists()
     assert not (home / "mlflow").exists()

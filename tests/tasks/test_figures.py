@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from tasks.figures import expert_load, row_length_histogram, smoothed, token_histogram, training_curves
+from tasks.figures import expert_load, lr_range, row_length_histogram, smoothed, token_histogram, training_curves
 
 Drawer = Callable[[Path], Path]
 POINTS = [{"step": 0, "val/loss": 3.0}] + [
@@ -19,17 +19,20 @@ POINTS = [{"step": 0, "val/loss": 3.0}] + [
     for n in range(1, 8)
 ]
 LOAD = np.array([[1.0, 2.0, 3.0, 2.0], [0.0, 0.0, 8.0, 0.0]])
+RANGE = {"lr": [1e-4, 1e-3, 1e-2], "loss": [4.0, 3.0, float("inf")], "smoothed": [4.0, 3.9, float("inf")]}
 FULL: dict[str, Drawer] = {
     "row lengths": lambda path: row_length_histogram({"a": [5, 50, 500], "b": [7]}, path),
     "token lengths": lambda path: token_histogram({"a": [5, 50, 500], "b": [7]}, path),
     "curves": lambda path: training_curves(POINTS, "title", path),
     "load": lambda path: expert_load(LOAD, "title", path),
+    "range": lambda path: lr_range(RANGE, {"best": 1e-3}, path),
 }
 EMPTY: dict[str, Drawer] = {
     "row lengths": lambda path: row_length_histogram({"a": []}, path),
     "token lengths": lambda path: token_histogram({"a": []}, path),
     "curves": lambda path: training_curves([], "title", path),
     "load": lambda path: expert_load(np.zeros((2, 4)), "title", path),
+    "range": lambda path: lr_range({"lr": [], "loss": [], "smoothed": []}, {"best": 1e-3}, path),
 }
 
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from model.config import ExpertChange, ModelConfig, TrainConfig
 from model.trainer import TrainState, train
 from tasks import plan
-from tasks.plan import alternatives, plan_stage, seconds_per_token
+from tasks.plan import alternatives, disk_bytes, duration, plan_stage, plan_text, seconds_per_token
+from tasks.recipe import recipe_from
 from tests.model.tiny import SLOTS, packed_rows, tiny_config, tiny_training
+from tests.tasks.test_recipe import CONTENT
 
 
 @pytest.mark.parametrize("micro_batch_rows", [1, 2, 4])
@@ -89,6 +91,22 @@ def test_alternatives_cost_a_token_the_same_parameters(experts: int, top_k: int,
         router = model.num_hidden_layers * model.hidden_size * (0 if other.dense else other.num_experts)
         ours = model.num_hidden_layers * model.hidden_size * model.num_experts
         assert other.active_parameters - router == model.active_parameters - ours
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "seconds_per_token", lambda model, *_: 0.5 if model.dense else 1.0)
+    recipe = recipe_from(
+        CONTENT | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3}, "sft": {"num_tokens": 16 * 512}}
+    )
+    said = plan_text(recipe)
+    stages = [line.split()[0] for line in said.splitlines() if " steps of " in line]
+    assert stages == ["pretrain", "sft", *(["twin-pretrain", "twin-sft"] if twin else [])]
+    seconds = 16 * 512 * 4 * (1.5 if twin else 1.0)
+    assert f"{duration(seconds)} of training on this machine" in said
+    assert ("its dense twin:" in said) != twin
+    more = disk_bytes(recipe) - disk_bytes(replace(recipe, twin=False))
+    assert more == (replace(recipe.model, dense=True).total_parameters * 12 * 4 if twin else 0)
 
 
 def test_half_the_experts_is_no_choice_where_a_token_needs_them_all() -> None:

@@ -278,3 +278,10 @@ def test_confidence_at_its_limits(confidence: float) -> None:
     for wrong in (confidence - 0.5, 1.0):
         with pytest.raises(ValueError, match="confidence"):
             PromoteConfig(confidence=wrong)
+
+
+def test_a_twin_of_changing_experts_has_none_to_change() -> None:
+    change = {"kind": "prune", "at_share": 0.5, "num_experts_before": 8}
+    recipe = recipe_from(CONTENT | {"twin": True, "pretrain": {"expert_changes": [change]}})
+    twin = recipe.dense_twin()
+    assert twin.model.dense and not twin.pretrain.expert_changes

@@ -14,6 +14,7 @@ from model import checkpoint
 from model.config import IGNORED
 from tasks import training
 from tasks.artifacts import CheckpointRef, TokensRef
+from tasks.curve import Curve
 from tasks.errors import Diverged, Interrupted
 from tasks.recipe import Recipe
 from tasks.tokens import open_packed
@@ -52,7 +53,7 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
     first, second = weights(whole.folder), weights(parts.folder)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    curve = training.Curve(parts.logs / "curve.jsonl", until=10**9)
+    curve = Curve(parts.logs / "curve.jsonl", until=10**9)
     assert [point["step"] for point in curve.points] == list(range(13))
 
 

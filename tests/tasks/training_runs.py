@@ -34,7 +34,7 @@ def interrupt() -> None:
 
 def run(folder: Path) -> StageRun:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return StageRun(folder, DictTracker())
+    return StageRun(folder, DictTracker(), "pretrain")
 
 
 def train(stage: StageRun, prepared: tuple[Recipe, TokensRef], config: TrainConfig | None = None) -> Outcome:

@@ -1,0 +1,22 @@
+"""A peak learning rate for a recipe, from its own tokens and model."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.prepare_data import packed_data
+from tasks.artifacts import TokensRef
+from tasks.find_lr import LrReport, conclude_search, find_lr
+from tasks.night import open_night
+from tasks.recipe import Recipe
+from tasks.trial import LR_SEARCH
+from tasks.trial_plan import RangeTest
+
+
+@flow(name="find-lr", persist_result=False)
+def search_lr(recipe: Recipe, test: RangeTest) -> LrReport:
+    """The data stages as far as the tokens, and a range test on these."""
+    with open_night(recipe, LR_SEARCH, test) as night:
+        *_, packed = packed_data(night)
+        found = find_lr(night, TokensRef(packed.path, packed.digest), test)
+        return conclude_search(night, found)

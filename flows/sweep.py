@@ -1,0 +1,23 @@
+"""A few settings of pretraining side by side."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.prepare_data import packed_data
+from tasks.artifacts import TokensRef
+from tasks.night import open_night
+from tasks.recipe import Recipe
+from tasks.sweep import try_variants
+from tasks.sweep_report import SweepReport, conclude_sweep
+from tasks.trial import SWEEP
+from tasks.trial_plan import Sweep
+
+
+@flow(name="sweep", persist_result=False)
+def sweep_settings(recipe: Recipe, sweep: Sweep) -> SweepReport:
+    """The data stages as far as the tokens, and a short pretraining for every combination."""
+    with open_night(recipe, SWEEP, sweep) as night:
+        *_, packed = packed_data(night)
+        tried = list(try_variants(night, sweep, TokensRef(packed.path, packed.digest)))
+        return conclude_sweep(night, sweep, tried)
