@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.training_ways import minimind_config, minimind_module
-from model.export import load_exported
 from model.generate import Sampling, generate
+from model.importing import import_hugging_face
 
 Prompts = list[list[int]]
 Generate = Callable[[Prompts, int], list[list[int]]]
@@ -29,7 +29,7 @@ class Way:
 
 
 def ours(folder: Path, _: Path | None) -> Generate:
-    model = load_exported(folder)
+    model = import_hugging_face(folder)
 
     def run(prompts: Prompts, count: int) -> list[list[int]]:
         return generate(model, prompts, Sampling(max_new_tokens=count, temperature=0.0))
@@ -67,7 +67,7 @@ def minimind_way(dtype: torch.dtype = torch.float32) -> Build:
 
     def build(folder: Path, checkout: Path | None) -> Generate:
         module = minimind_module(checkout)
-        network = module.MiniMindForCausalLM(minimind_config(module, load_exported(folder).config))
+        network = module.MiniMindForCausalLM(minimind_config(module, import_hugging_face(folder).config))
         weights = load_file(folder / "model.safetensors")
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
         network.load_state_dict(weights)

@@ -207,6 +207,8 @@ class TrainConfig:
     """Share of all steps, at the end, in which the bias goes to zero; the last one is always among them."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast type; master weights, router and loss stay in fp32."""
+    compile_blocks: Literal["auto", "always", "never"] = "auto"
+    """torch.compile of the transformer's blocks: `auto` in a stage so long that it pays, as a probe finds."""
     seed: int = 1
     eval_every_steps: int = 50
     eval_rows: int = 32
@@ -233,6 +235,11 @@ class TrainConfig:
             problems.append(
                 f"router_bias_rate ({self.router_bias_rate}) must not be negative, router_bias_fade_share "
                 f"({self.router_bias_fade_share}) must lie between 0 and 1"
+            )
+        if self.compile_blocks == "always" and self.precision == "fp32":
+            problems.append(
+                "compile_blocks (always) with precision (fp32): PyTorch compiles grouped products in bf16 alone; say "
+                "auto, or precision: bf16"
             )
         if self.micro_batch_rows < 1 or self.batch_rows % self.micro_batch_rows:
             problems.append(

@@ -38,11 +38,14 @@ class Totals:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, and afterwards the mode that was."""
+    """Evaluation mode without gradients, and afterwards the mode that was.
+
+    What is compiled for training runs as it is written: it would be compiled anew for every shape that is asked for.
+    """
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         model.train(was_training)

@@ -47,18 +47,23 @@ def seconds_per_token(model: ModelConfig, config: TrainConfig, tokens: int) -> f
 
     Steps of one micro-batch go on for a few seconds, the fastest counts; the first only if it alone is long enough.
     """
-    keep_freed_memory()
     micro_batches = config.num_steps(tokens) * (config.batch_rows // config.micro_batch_rows)
+    state, batch, gently = probe_state(model, config, tokens)
+    fastest, started = train_step(state, batch, gently, num_steps=1_000).seconds, time.perf_counter()
+    while time.perf_counter() - started < min(PROBE_SECONDS, PROBE_SHARE * micro_batches * fastest):
+        fastest = min(fastest, train_step(state, batch, gently, num_steps=1_000).seconds)
+    return fastest / batch.ids_BT.numel()
+
+
+def probe_state(model: ModelConfig, config: TrainConfig, tokens: int) -> tuple[TrainState, Batch, TrainConfig]:
+    """A fresh state, a micro-batch of random ids, and the configuration to step with."""
+    keep_freed_memory()
     gently = replace(config.optim, peak_lr=1e-6)  # what the recipe's rate does to random ids is not the question
     config = replace(config, batch_rows=config.micro_batch_rows, optim=gently)
     device = best_device()
     state = TrainState.create(model, config, device, config.batch_rows * tokens)
     ids = torch.randint(0, model.vocab_size, (config.batch_rows, tokens), generator=torch.Generator().manual_seed(0))
-    batch = Batch(ids, ids, torch.ones_like(ids)).to(device)
-    fastest, started = train_step(state, batch, config, num_steps=1_000).seconds, time.perf_counter()
-    while time.perf_counter() - started < min(PROBE_SECONDS, PROBE_SHARE * micro_batches * fastest):
-        fastest = min(fastest, train_step(state, batch, config, num_steps=1_000).seconds)
-    return fastest / ids.numel()
+    return state, Batch(ids, ids, torch.ones_like(ids)).to(device), config
 
 
 def activation_bytes(model: ModelConfig, rows: int, tokens: int) -> int:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from model import checkpoint
 from model.batches import Batch, take
+from model.compiled import compile_blocks, is_compiled
 from model.config import ModelConfig, TrainConfig
 from model.evaluate import score, totals
 from model.files import write_json
@@ -32,6 +33,7 @@ from model.tokenizer import load_tokenizer, token_byte_lengths
 from model.trainer import NonFiniteLoss, StepMetrics, TrainState, train
 from model.transformer import Transformer
 from tasks.artifacts import CheckpointRef, TokensRef, digest_of
+from tasks.compiling import compiles
 from tasks.curve import CURVE, Curve, training_seconds
 from tasks.errors import Diverged, Interrupted
 from tasks.expert_path import settled
@@ -161,9 +163,12 @@ def run_training(
     model_config = settled(run.logs, stage, model_config, config, tokens.sequence_length_tokens)
     folder = run.folder / CHECKPOINTS
     saved = [c for c in checkpoint.discover(folder) if c.identity == identity] if folder.exists() else []
+    foretold_seconds = 0.0
     if not saved:  # before there is a state: the probe has one of its own, and there may not be room for two
         planned = plan_stage(model_config, config, tokens.sequence_length_tokens, held_memory_bytes())
         run.tracker.metrics(planned.as_metrics("plan"))
+        foretold_seconds = planned.seconds
+    compiled = compiles(run.logs, stage, model_config, config, tokens.sequence_length_tokens, foretold_seconds)
     slots = config.batch_rows * tokens.sequence_length_tokens
     num_steps = config.num_steps(tokens.sequence_length_tokens)
     found = phases(model_config, config.expert_changes, num_steps)
@@ -174,6 +179,8 @@ def run_training(
         log.info("%-11s goes on at step %d", stage, state.step)
     elif start_from:
         checkpoint.load_weights(state.model, final_weights(start_from.path))
+    if compiled:
+        compile_blocks(state.model)
     curve = Curve(run.logs / CURVE, until=state.step if saved else -1)
     if not curve.points:
         at_start = validator.metrics(state.model)
@@ -221,6 +228,8 @@ def change_experts(
     before = validator.metrics(state.model)
     batches = validator.batches(config.micro_batch_rows, best_device())
     begun = begin_phase(state, phase, batches, config, slots)
+    if is_compiled(state.model):
+        compile_blocks(begun.model)
     state.model, state.optimizer = begun.model, begun.optimizer
     after = validator.metrics(state.model)
     log.info("%-11s %s: validation %.4f → %.4f bits per byte", stage, phase, before["val/bpb"], after["val/bpb"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,18 +39,20 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     without_prefect(monkeypatch)
 
 
+@pytest.mark.parametrize("compiled", ["never", pytest.param("always", marks=pytest.mark.slow)])
 def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
-    prepared: tuple[Recipe, TokensRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: tuple[Recipe, TokensRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Any
 ) -> None:
+    config = replace(prepared[0].pretrain, compile_blocks=compiled, precision="bf16")
     whole = run(tmp_path / "whole")
-    outcome = train(whole, prepared)
+    outcome = train(whole, prepared, config)
     parts = run(tmp_path / "parts")
     with monkeypatch.context() as patch:
         at_step(5, interrupt, patch)
         with pytest.raises(Interrupted, match="step 5 of 12; the checkpoint is saved"):
-            train(parts, prepared)
+            train(parts, prepared, config)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    resumed = train(parts, prepared)
+    resumed = train(parts, prepared, config)
     assert resumed.figures == outcome.figures
     first, second = weights(whole.folder), weights(parts.folder)
     assert first.keys() == second.keys()
