@@ -27,6 +27,8 @@ from tasks.machine import keep_freed_memory
 
 ROUNDS, WARMUP_ROUNDS, MEMORY_STEPS = 8, 2, 3
 PEAK_SIDE = 4096
+TOLD_FROM = 8.0
+"""A first step that takes so many times the usual one is told apart: what compiling costs."""
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -42,15 +44,22 @@ def in_turns(shape: Shape, names: Sequence[str], minimind: Path | None, rounds: 
     """Tokens/s of each way in each round; under "peak" the FLOP/s of the product."""
     steps = {name: WAYS[name].build(shape.model, shape.ids(), minimind) for name in names}
     rates: dict[str, list[float]] = {name: [] for name in [*names, "peak"]}
+    firsts: dict[str, float] = {}
     for number in range(WARMUP_ROUNDS + rounds):
         found = {"peak": peak_flops_per_s()}
         for name, step in steps.items():
             started = time.perf_counter()
             step()
-            found[name] = shape.rows * shape.tokens / (time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            firsts.setdefault(name, seconds)
+            found[name] = shape.rows * shape.tokens / seconds
         if number >= WARMUP_ROUNDS:
             for name, rate in found.items():
                 rates[name].append(rate)
+    for name in names:
+        usual = shape.rows * shape.tokens / statistics.median(rates[name])
+        if firsts[name] > TOLD_FROM * usual:
+            print(f"{name}: its first step took {firsts[name]:.0f} s, {firsts[name] / usual:.0f} steps' time")
     return rates
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from model.batches import Batch
+from model.compiled import compile_blocks
 from model.config import ModelConfig, TrainConfig
 from model.export import hugging_face_config
 from model.trainer import TrainState, autocast, train_step
@@ -36,7 +37,7 @@ def next_ids(ids_BT: Tensor) -> Tensor:
 
 
 def ours(**changes: Any) -> Build:
-    """This trainer; `precision` goes to the training, everything else to the model."""
+    """This trainer; `precision` and `compiled` go to the training, everything else to the model."""
 
     def build(model: ModelConfig, ids_BT: Tensor, _: Path | None) -> Step:
         given = dict(changes)
@@ -44,7 +45,10 @@ def ours(**changes: Any) -> Build:
             batch_rows=len(ids_BT), micro_batch_rows=len(ids_BT), precision=given.pop("precision", "bf16")
         )
         config = replace(config, optim=replace(config.optim, peak_lr=LEARNING_RATE))
+        compiled = given.pop("compiled", False)
         state = TrainState.create(replace(model, **given), config)
+        if compiled:
+            compile_blocks(state.model)
         batch = Batch(ids_BT, next_ids(ids_BT), torch.ones_like(ids_BT))
         return lambda: void(train_step(state, batch, config, num_steps=1_000))
 
@@ -128,6 +132,7 @@ def minimind_way(precision: str) -> Build:
 
 WAYS = {
     "ours": Way(ours()),
+    "ours compiled": Way(ours(compiled=True)),
     "ours looped": Way(ours(expert_path="loop")),
     "ours fp32": Way(ours(precision="fp32")),
     "ours dense": Way(ours(dense=True)),
