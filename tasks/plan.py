@@ -46,19 +46,21 @@ def seconds_per_token(model: ModelConfig, config: TrainConfig, tokens: int) -> f
     """Time of one training token at this shape, measured with real optimizer steps on random ids.
 
     Steps of one micro-batch go on for a few seconds, the fastest counts; the first only if it alone is long enough.
+    Ranks are not started: each with a GPU of its own, they are taken to cost nothing to sum; on CPU they share threads.
     """
     keep_freed_memory()
     micro_batches = config.num_steps(tokens) * (config.batch_rows // config.micro_batch_rows)
     gently = replace(config.optim, peak_lr=1e-6)  # what the recipe's rate does to random ids is not the question
-    config = replace(config, batch_rows=config.micro_batch_rows, optim=gently)
     device = best_device()
+    at_once = config.num_ranks if device.type == "cuda" else 1
+    config = replace(config, batch_rows=config.micro_batch_rows, num_ranks=1, optim=gently)
     state = TrainState.create(model, config, device, config.batch_rows * tokens)
     ids = torch.randint(0, model.vocab_size, (config.batch_rows, tokens), generator=torch.Generator().manual_seed(0))
     batch = Batch(ids, ids, torch.ones_like(ids)).to(device)
     fastest, started = train_step(state, batch, config, num_steps=1_000).seconds, time.perf_counter()
     while time.perf_counter() - started < min(PROBE_SECONDS, PROBE_SHARE * micro_batches * fastest):
         fastest = min(fastest, train_step(state, batch, config, num_steps=1_000).seconds)
-    return fastest / ids.numel()
+    return fastest / ids.numel() / at_once
 
 
 def activation_bytes(model: ModelConfig, rows: int, tokens: int) -> int:
@@ -149,9 +151,11 @@ def plan_text(recipe: Recipe) -> str:
             lines += [f"change     {phase}" for phase in recipe_phases(recipe) if phase.change]
     total = sum(plan.seconds for plan in plans.values())
     memory = max(plan.peak_memory_bytes for plan in plans.values())
+    ranks = max(config.num_ranks for config in stages.values())
+    each = f", on each of {ranks} ranks" if ranks > 1 else ""
     lines += [
         f"time       {duration(total)} of training on this machine ({best_device().type}), data and evaluation on top",
-        f"memory     about {memory / 2**30:.1f} GiB at the peak of training",
+        f"memory     about {memory / 2**30:.1f} GiB at the peak of training{each}",
         f"disk       about {disk_bytes(recipe) / 2**30:.2f} GiB for checkpoints and exports",
     ]
     ours = seconds_per_token(model, recipe.pretrain, length)
