@@ -46,13 +46,12 @@ def seconds_per_token(model: ModelConfig, config: TrainConfig, tokens: int) -> f
     """Time of one training token at this shape, measured with real optimizer steps on random ids.
 
     Steps of one micro-batch go on for a few seconds, the fastest counts; the first only if it alone is long enough.
-    Ranks are not started: each with a GPU of its own, they are taken to cost nothing to sum; on CPU they share threads.
+    Of one rank, whatever their number.
     """
     keep_freed_memory()
     micro_batches = config.num_steps(tokens) * (config.batch_rows // config.micro_batch_rows)
     gently = replace(config.optim, peak_lr=1e-6)  # what the recipe's rate does to random ids is not the question
     device = best_device()
-    at_once = config.num_ranks if device.type == "cuda" else 1
     config = replace(config, batch_rows=config.micro_batch_rows, num_ranks=1, optim=gently)
     state = TrainState.create(model, config, device, config.batch_rows * tokens)
     ids = torch.randint(0, model.vocab_size, (config.batch_rows, tokens), generator=torch.Generator().manual_seed(0))
@@ -60,7 +59,7 @@ def seconds_per_token(model: ModelConfig, config: TrainConfig, tokens: int) -> f
     fastest, started = train_step(state, batch, config, num_steps=1_000).seconds, time.perf_counter()
     while time.perf_counter() - started < min(PROBE_SECONDS, PROBE_SHARE * micro_batches * fastest):
         fastest = min(fastest, train_step(state, batch, config, num_steps=1_000).seconds)
-    return fastest / ids.numel() / at_once
+    return fastest / ids.numel()
 
 
 def activation_bytes(model: ModelConfig, rows: int, tokens: int) -> int:
@@ -79,15 +78,17 @@ def plan_stage(
 ) -> StagePlan:
     """A training stage on rows of `tokens` slots, in a process that holds so much before it.
 
-    Each phase is probed and takes its share of the steps; memory is that of the phase or the change that needs most.
+    Each phase is probed and takes its share of the steps; memory is that of the phase or change that needs most, for
+    each rank. Ranks with a GPU each divide the time, as if sums cost nothing; on CPU they divide threads and win none.
     """
+    at_once = config.num_ranks if best_device().type == "cuda" else 1
     steps = config.num_steps(tokens)
     found = phases(model, config.expert_changes, steps)
     seconds, held = 0.0, []
     for phase in found:
         if phase.num_steps:
             slots = phase.num_steps * config.batch_rows * tokens
-            seconds += seconds_per_token(phase.model, replace(config, num_tokens=slots), tokens) * slots
+            seconds += seconds_per_token(phase.model, replace(config, num_tokens=slots), tokens) * slots / at_once
             activations = activation_bytes(phase.model, config.micro_batch_rows, tokens)
             held.append(phase.model.total_parameters * BYTES_PER_PARAMETER + activations)
     held += [
