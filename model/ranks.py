@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,12 @@ class RanksDiffer(RuntimeError):
     """Ranks that must hold the same weights do not."""
 
 
+class Group(Protocol):
+    """What torch's process groups of all kinds can do, as far as it is needed here."""
+
+    def allreduce(self, tensors: list[Tensor], opts: dist.AllreduceOptions, /) -> dist.Work: ...
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One of `count` processes that train together. All of them must call the same functions in the same order.
@@ -34,7 +41,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
-    group: dist.Backend | None = None
+    group: Group | None = None
     """What sums go through; none for one rank, whose sums are what it has."""
 
     def __post_init__(self) -> None:
@@ -61,7 +68,7 @@ class Ranks:
         if self.group is None:
             return tensor
         summed = tensor.clone()
-        self._reduce([summed], dist.ReduceOp.SUM)
+        self._reduce([summed])
         return summed
 
     def sum_numbers(self, numbers: Iterable[int], device: torch.device) -> list[int]:
@@ -79,7 +86,7 @@ class Ranks:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self._reduce([p.grad for p in parameters if p.grad is not None], dist.ReduceOp.SUM)
+        self._reduce([p.grad for p in parameters if p.grad is not None])
 
     def require_same(self, model: nn.Module) -> None:
         """Compare a checksum of all weights, bit by bit; RanksDiffer on every rank if one has others."""
@@ -88,17 +95,18 @@ class Ranks:
         sums = [weight.detach().view(torch.int32).sum(dtype=torch.int64) for weight in model.parameters()]
         ours = torch.stack([torch.stack(sums), -torch.stack(sums)])
         highest, negated_lowest = ours.clone().unbind()
-        self._reduce([highest, negated_lowest], dist.ReduceOp.MAX)
+        self._reduce([highest, negated_lowest], maximum=True)
         if not torch.equal(highest, -negated_lowest):
             raise RanksDiffer(
                 f"the weights of the {self.count} ranks are no longer the same bits; ranks need the same hardware, "
                 "number of threads and versions: run with num_ranks 1, or on one kind of device"
             )
 
-    def _reduce(self, tensors: list[Tensor], operation: dist.ReduceOp.RedOpType) -> None:
+    def _reduce(self, tensors: list[Tensor], maximum: bool = False) -> None:
+        """Sums, or maxima, over ranks, in place."""
         assert self.group is not None
         options = dist.AllreduceOptions()
-        options.reduceOp = operation
+        options.reduceOp = dist.ReduceOp(dist.ReduceOp.MAX if maximum else dist.ReduceOp.SUM)
         try:
             for work in [self.group.allreduce([tensor], options) for tensor in tensors]:
                 work.wait()
@@ -116,14 +124,15 @@ def join(store: dist.Store, rank: int, count: int, device: torch.device, patienc
     meeting and in every sum; after that, or when one has ended: RankLost.
     """
     store.set_timeout(patience)
+    groups: Any = dist  # torch's stubs do not know the options of its groups
     try:
         if device.type == "cuda":
-            nccl = dist.ProcessGroupNCCL.Options()
-            nccl._timeout = patience
-            return Ranks(rank, count, dist.ProcessGroupNCCL(store, rank, count, nccl))
-        gloo = dist.ProcessGroupGloo._Options()
-        gloo._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        gloo._timeout = patience
-        return Ranks(rank, count, dist.ProcessGroupGloo(store, rank, count, gloo))
+            options = groups.ProcessGroupNCCL.Options()
+            options._timeout = patience
+            return Ranks(rank, count, groups.ProcessGroupNCCL(store, rank, count, options))
+        options = groups.ProcessGroupGloo._Options()
+        options._devices = [groups.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+        options._timeout = patience
+        return Ranks(rank, count, groups.ProcessGroupGloo(store, rank, count, options))
     except RuntimeError as error:
         raise RankLost(f"rank {rank} of {count} did not meet the others: {error}") from error
