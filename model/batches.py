@@ -14,6 +14,7 @@ from torch import Tensor
 from model.config import IGNORED
 from model.order import rows_of_step as rows_of_step
 from model.packing import PackedTokens, ShardedTokens
+from model.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ def take(tokens: PackedTokens | ShardedTokens, rows: np.ndarray) -> Batch:
     return Batch(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
 
-def batch_of_step(tokens: PackedTokens | ShardedTokens, batch_rows: int, seed: int, step: int) -> Batch:
-    """The batch of optimizer step `step`, counted from 0."""
+def batch_of_step(
+    tokens: PackedTokens | ShardedTokens, batch_rows: int, seed: int, step: int, ranks: Ranks = ALONE,
+    micro_batch_rows: int = 1,
+) -> Batch:  # fmt: skip
+    """The batch of optimizer step `step`, counted from 0; of several ranks the share of this one, see `Ranks.rows`."""
     if tokens.num_rows == 0:
         raise ValueError("the training side has no packed rows; give the recipe more text or shorter rows")
-    return take(tokens, rows_of_step(tokens.num_rows, batch_rows, seed, step))
+    rows = rows_of_step(tokens.num_rows, batch_rows, seed, step)
+    return take(tokens, ranks.rows(rows, micro_batch_rows))

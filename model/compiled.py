@@ -9,7 +9,3 @@ def compile_blocks(model: Transformer) -> None:
     """Compile each block at its first training step. Evaluation runs blocks as they are written, see `evaluating`."""
     for block in model.layers:
         block.compile(dynamic=False)
-
-
-def is_compiled(model: Transformer) -> bool:
-    return any(block._compiled_call_impl is not None for block in model.layers)

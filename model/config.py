@@ -195,12 +195,15 @@ class TrainConfig:
     num_tokens: int = 1_000_000
     """Token slots to train on; the number of optimizer steps follows from it."""
     batch_rows: int = 16
-    """Packed rows of one optimizer step."""
+    """Packed rows of one optimizer step, over all ranks."""
     micro_batch_rows: int = 16
-    """Packed rows of one forward pass; the rest is gradient accumulation."""
+    """Packed rows of one forward pass of one rank; the rest is gradient accumulation."""
+    num_ranks: int = 1
+    """Processes that train together, each with the whole model and its share of the rows of a step; a GPU each, or
+    their share of the threads. Steps and the rows of each do not depend on it, sums are rounded otherwise."""
     balance_scope: Literal["step", "micro_batch"] = "step"
-    """Over which tokens the balance loss counts the load; over a micro-batch alone it keeps experts from specialising
-    (arXiv 2501.11873)."""
+    """Over which tokens the balance loss counts the load: over the step so far on all ranks, or over a micro-batch of
+    one rank alone, which keeps experts from specialising (arXiv 2501.11873)."""
     router_bias_rate: float = 1e-3
     """How far a router's bias moves in a step, with `ModelConfig.router_bias`."""
     router_bias_fade_share: float = 0.1
@@ -228,6 +231,7 @@ class TrainConfig:
             "eval_rows",
             "checkpoint_every_steps",
             "keep_checkpoints",
+            "num_ranks",
         ):
             if getattr(self, name) < 1:
                 problems.append(f"{name} ({getattr(self, name)}) must be at least 1")
@@ -244,6 +248,11 @@ class TrainConfig:
         if self.micro_batch_rows < 1 or self.batch_rows % self.micro_batch_rows:
             problems.append(
                 f"batch_rows ({self.batch_rows}) must be a multiple of micro_batch_rows ({self.micro_batch_rows})"
+            )
+        elif self.num_ranks > 0 and self.batch_rows % (self.micro_batch_rows * self.num_ranks):
+            problems.append(
+                f"batch_rows ({self.batch_rows}) must be a multiple of micro_batch_rows ({self.micro_batch_rows}) "
+                f"times num_ranks ({self.num_ranks}): of {self.micro_batch_rows * self.num_ranks}"
             )
         require(problems, "TrainConfig")
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from model.cross_entropy import cross_entropy_sum
 from model.losses import balance_loss, expert_counts, router_z_loss
 from model.optim import build_optimizer, set_learning_rate
 from model.packing import PackedTokens, ShardedTokens
+from model.ranks import ALONE, Ranks
 from model.router import TopKRouter
 from model.schedule import learning_rate
 from model.transformer import Transformer
@@ -60,7 +62,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What one optimizer step did."""
+    """What one optimizer step did, over all micro-batches and ranks; the times are those of this rank."""
 
     number: int
     """Steps done, this one included."""
@@ -116,18 +118,34 @@ def supervised_loss_sum(model: Transformer, hidden_BTD: Tensor, labels_BT: Tenso
     )
 
 
-def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig) -> tuple[float, float, float, Tensor]:
-    """Forward and backward over the micro-batches; returns loss sum (nats), balance and z loss, counts (L, E).
+class StepSums(NamedTuple):
+    """What the backward passes of a step leave besides gradients, over all micro-batches and ranks."""
+
+    nats: float
+    """Sum of the loss over supervised tokens."""
+    balance_loss: float
+    z_loss: float
+    counts_LE: Tensor
+    """Real tokens routed to each expert, int64."""
+    supervised_tokens: int
+    tokens: int
+    """Real ones."""
+
+
+def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig, ranks: Ranks = ALONE) -> StepSums:
+    """Forward and backward over the micro-batches of `batch`, this rank's share of the step; gradients are summed.
 
     The loss of the step is the sum over all its supervised tokens divided once by their number, whatever the
     split: (loss sum, tokens) = (2, 1) and (90, 9) give 9.2. The router losses weigh each micro-batch by its share
-    of real tokens, and the expert shares are counted over the step so far.
+    of real tokens, and the expert shares are counted over the step so far, on all ranks; with `balance_scope`
+    micro_batch over one micro-batch of one rank. So R ranks compute what one process does with the same rows and
+    micro-batches R times as large, or with that scope as large as theirs. Raises ValueError without a target on any.
     """
     model_config = model.config
-    supervised, real = batch.num_supervised, int(batch.real_N.sum())
+    device = batch.ids_BT.device
+    supervised, real = ranks.sum_numbers([batch.num_supervised, int(batch.real_N.sum())], device)
     if supervised == 0:
         raise ValueError("a batch without a single supervised token; its rows should never have been packed")
-    device = batch.ids_BT.device
     layers = 0 if model_config.dense else model_config.num_hidden_layers
     counts_LE = torch.zeros(layers, model_config.num_experts, dtype=torch.int64, device=device)
     sums = torch.zeros(3, dtype=torch.float64, device=device)
@@ -138,16 +156,18 @@ def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig) 
         real_N = micro.real_N
         share = float(real_N.sum()) / real
         balance = z = hidden.new_zeros((), dtype=torch.float32)
-        if routing and share:
+        if routing:
             micro_counts_LE = expert_counts(routing, real_N, model_config.num_experts)
-            counts_LE += micro_counts_LE
-            counted_LE = counts_LE if config.balance_scope == "step" else micro_counts_LE
-            balance, z = balance_loss(routing, real_N, counted_LE), router_z_loss(routing, real_N)
+            counts_LE += ranks.sum(micro_counts_LE)  # whatever this rank's share: the others wait for it
+            if share:
+                counted_LE = counts_LE if config.balance_scope == "step" else micro_counts_LE
+                balance, z = balance_loss(routing, real_N, counted_LE), router_z_loss(routing, real_N)
         router_loss = model_config.router_aux_loss_coef * balance + model_config.router_z_loss_coef * z
         (loss_sum / supervised + share * router_loss).backward()
         sums += torch.stack([loss_sum.detach(), share * balance.detach(), share * z.detach()]).double()
-    nats, balance_mean, z_mean = sums.tolist()
-    return nats, balance_mean, z_mean, counts_LE
+    ranks.sum_gradients(model)
+    nats, balance_mean, z_mean = ranks.sum(sums).tolist()
+    return StepSums(nats, balance_mean, z_mean, counts_LE, supervised, real)
 
 
 def adjust_router_bias(
@@ -164,12 +184,17 @@ def adjust_router_bias(
             router.rebalance(counts_E, config.router_bias_rate)
 
 
-def train_step(state: TrainState, batch: Batch, config: TrainConfig, num_steps: int) -> StepMetrics:
-    """One optimizer step. Raises NonFiniteLoss before the weights are touched."""
+def train_step(
+    state: TrainState, batch: Batch, config: TrainConfig, num_steps: int, ranks: Ranks = ALONE
+) -> StepMetrics:
+    """One optimizer step on this rank's share of its rows; afterwards every rank has the same bits.
+
+    Raises NonFiniteLoss, on every rank, before the weights are touched.
+    """
     started = time.perf_counter()
-    nats, balance, z, counts_LE = accumulate_gradients(state.model, batch, config)
+    sums = accumulate_gradients(state.model, batch, config, ranks)
     norm = float(torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip_norm))
-    loss = nats / batch.num_supervised
+    loss = sums.nats / sums.supervised_tokens
     if not np.isfinite([loss, norm]).all():
         state.optimizer.zero_grad(set_to_none=True)
         raise NonFiniteLoss(
@@ -181,30 +206,35 @@ def train_step(state: TrainState, batch: Batch, config: TrainConfig, num_steps: 
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    adjust_router_bias(state.model, counts_LE, config, num_steps - state.step, num_steps)
-    real = int(batch.real_N.sum())
-    state.tokens_seen += real
+    adjust_router_bias(state.model, sums.counts_LE, config, num_steps - state.step, num_steps)
+    state.tokens_seen += sums.tokens
     return StepMetrics(
-        number=state.step, num_steps=num_steps, loss=loss, balance_loss=balance, z_loss=z, lr=lr, grad_norm=norm,
-        clipped=norm > config.optim.clip_norm, tokens=real, supervised_tokens=batch.num_supervised,
-        tokens_seen=state.tokens_seen, seconds=time.perf_counter() - started, data_seconds=0.0,
-        counts_LE=counts_LE.cpu().numpy(),
+        number=state.step, num_steps=num_steps, loss=loss, balance_loss=sums.balance_loss, z_loss=sums.z_loss, lr=lr,
+        grad_norm=norm, clipped=norm > config.optim.clip_norm, tokens=sums.tokens,
+        supervised_tokens=sums.supervised_tokens, tokens_seen=state.tokens_seen,
+        seconds=time.perf_counter() - started, data_seconds=0.0, counts_LE=sums.counts_LE.cpu().numpy(),
     )  # fmt: skip
 
 
-def train(state: TrainState, tokens: PackedTokens | ShardedTokens, config: TrainConfig) -> Iterator[StepMetrics]:
+def train(
+    state: TrainState, tokens: PackedTokens | ShardedTokens, config: TrainConfig, ranks: Ranks = ALONE
+) -> Iterator[StepMetrics]:
     """Train from `state.step` to the last step of `config`, yielding after each step.
 
-    The batch of a step depends on data, seed and step number alone, so a run that was interrupted and resumed
-    from a checkpoint gives the same bits as one that was not. Changes of experts are the caller's: what it puts into
-    `state` between two steps is trained on.
+    The rows of a step depend on data, seed and step number alone, so a run that was interrupted and resumed
+    from a checkpoint gives the same bits as one that was not; each of several ranks takes its share of them. Changes of
+    experts are the caller's: what it puts into `state` between two steps, on every rank, is trained on. Raises
+    RankLost if another rank has ended, RanksDiffer if weights differ at a step that `checkpoint_every_steps` names.
     """
     num_steps = config.num_steps(tokens.sequence_length_tokens)
     device = next(state.model.parameters()).device
     state.model.train()
     while state.step < num_steps:
         started = time.perf_counter()
-        batch = batch_of_step(tokens, config.batch_rows, config.seed, state.step).to(device)
+        batch = batch_of_step(tokens, config.batch_rows, config.seed, state.step, ranks, config.micro_batch_rows)
+        batch = batch.to(device)
         waited = time.perf_counter() - started
-        step = train_step(state, batch, config, num_steps)
+        step = train_step(state, batch, config, num_steps, ranks)
+        if state.step % config.checkpoint_every_steps == 0 or state.step == num_steps:
+            ranks.require_same(state.model)
         yield replace(step, data_seconds=waited, seconds=step.seconds + waited)

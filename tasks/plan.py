@@ -46,6 +46,7 @@ def seconds_per_token(model: ModelConfig, config: TrainConfig, tokens: int) -> f
     """Time of one training token at this shape, measured with real optimizer steps on random ids.
 
     Steps of one micro-batch go on for a few seconds, the fastest counts; the first only if it alone is long enough.
+    Of one rank, whatever their number.
     """
     micro_batches = config.num_steps(tokens) * (config.batch_rows // config.micro_batch_rows)
     state, batch, gently = probe_state(model, config, tokens)
@@ -59,8 +60,8 @@ def probe_state(model: ModelConfig, config: TrainConfig, tokens: int) -> tuple[T
     """A fresh state, a micro-batch of random ids, and the configuration to step with."""
     keep_freed_memory()
     gently = replace(config.optim, peak_lr=1e-6)  # what the recipe's rate does to random ids is not the question
-    config = replace(config, batch_rows=config.micro_batch_rows, optim=gently)
     device = best_device()
+    config = replace(config, batch_rows=config.micro_batch_rows, num_ranks=1, optim=gently)
     state = TrainState.create(model, config, device, config.batch_rows * tokens)
     ids = torch.randint(0, model.vocab_size, (config.batch_rows, tokens), generator=torch.Generator().manual_seed(0))
     return state, Batch(ids, ids, torch.ones_like(ids)).to(device), config
@@ -82,15 +83,17 @@ def plan_stage(
 ) -> StagePlan:
     """A training stage on rows of `tokens` slots, in a process that holds so much before it.
 
-    Each phase is probed and takes its share of the steps; memory is that of the phase or the change that needs most.
+    Each phase is probed and takes its share of the steps; memory is that of the phase or change that needs most, for
+    each rank. Ranks with a GPU each divide the time, as if sums cost nothing; on CPU they divide threads and win none.
     """
+    at_once = config.num_ranks if best_device().type == "cuda" else 1
     steps = config.num_steps(tokens)
     found = phases(model, config.expert_changes, steps)
     seconds, held = 0.0, []
     for phase in found:
         if phase.num_steps:
             slots = phase.num_steps * config.batch_rows * tokens
-            seconds += seconds_per_token(phase.model, replace(config, num_tokens=slots), tokens) * slots
+            seconds += seconds_per_token(phase.model, replace(config, num_tokens=slots), tokens) * slots / at_once
             activations = activation_bytes(phase.model, config.micro_batch_rows, tokens)
             held.append(phase.model.total_parameters * BYTES_PER_PARAMETER + activations)
     held += [
@@ -169,9 +172,11 @@ def plan_text(recipe: Recipe) -> str:
             lines += [f"change     {phase}" for phase in recipe_phases(recipe) if phase.change]
     total = sum(plan.seconds for plan in plans.values())
     memory = max(plan.peak_memory_bytes for plan in plans.values())
+    ranks = max(config.num_ranks for _, config in stages.values())
+    each = f", on each of {ranks} ranks" if ranks > 1 else ""
     lines += [
         f"time       {duration(total)} of training on this machine ({best_device().type}), data and evaluation on top",
-        f"memory     about {memory / 2**30:.1f} GiB at the peak of training",
+        f"memory     about {memory / 2**30:.1f} GiB at the peak of training{each}",
         f"disk       about {disk_bytes(recipe) / 2**30:.2f} GiB for checkpoints and exports",
     ]
     ours = seconds_per_token(model, recipe.pretrain, length)

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.artifacts import StageRecord, TokensRef
 from tasks.stage import Night, Outcome, StageRun, run_stage
 
-TRAINING_CODE = ("model", "tasks.training")
+TRAINING_CODE = ("model", "tasks.training", "tasks.start", "tasks.ranks", "tasks.validator")
 
 
 @task(name="pretrain", cache_policy=NO_CACHE, persist_result=False)

@@ -9,27 +9,18 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from uuid import UUID
 
 import numpy as np
-import polars as pl
-import torch
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
 from model import checkpoint
-from model.batches import Batch, take
-from model.compiled import compile_blocks, is_compiled
 from model.config import ModelConfig, TrainConfig
-from model.evaluate import score, totals
 from model.files import write_json
-from model.packing import PackedTokens
-from model.phases import Phase, phase_after, phases
-from model.surgery import begin_phase
-from model.tokenizer import load_tokenizer, token_byte_lengths
+from model.phases import Phase, phase_after
 from model.trainer import NonFiniteLoss, StepMetrics, TrainState, train
 from model.transformer import Transformer
 from tasks.artifacts import CheckpointRef, TokensRef, digest_of
@@ -38,10 +29,13 @@ from tasks.curve import CURVE, Curve, training_seconds
 from tasks.errors import Diverged, Interrupted
 from tasks.expert_path import settled
 from tasks.figures import expert_load, smoothed, training_curves
-from tasks.machine import best_device, held_memory_bytes, keep_freed_memory, peak_memory_bytes
+from tasks.machine import held_memory_bytes, keep_freed_memory, peak_memory_bytes
 from tasks.plan import StagePlan, plan_stage
+from tasks.ranks import company
 from tasks.stage import Outcome, StageRun
-from tasks.tokens import open_packed, open_segments
+from tasks.start import Start
+from tasks.tokens import open_packed
+from tasks.validator import Validator
 
 MODEL_CONFIG = "model.json"
 CHECKPOINTS = "checkpoints"
@@ -70,46 +64,6 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@dataclass(frozen=True)
-class Validator:
-    """Scores the same fixed validation rows each time it is asked."""
-
-    tokens: PackedTokens
-    source_of: dict[str, np.ndarray]
-    """For each source, which slots are its own."""
-    byte_lengths: np.ndarray
-    precision: str
-
-    @classmethod
-    def open(cls, ref: TokensRef, kind: str, config: TrainConfig) -> Validator:
-        """A random but fixed choice of `config.eval_rows` packed rows of the validation side."""
-        whole = open_packed(ref, kind, "val")
-        rows = np.sort(np.random.default_rng(0).permutation(whole.num_rows)[: config.eval_rows])
-        chosen = whole.rows(rows)
-        segments = open_segments(ref, kind, "val").filter(pl.col("row").is_in(rows.tolist()))
-        place = {int(row): index for index, row in enumerate(rows)}
-        source_of = {s: np.zeros(chosen.labels.shape, dtype=bool) for s in segments["source"].unique().sort()}
-        for row, start, length, source in segments.select("row", "start", "length", "source").iter_rows():
-            source_of[source][place[row], start : start + length] = True
-        byte_lengths = token_byte_lengths(load_tokenizer(ref.path))
-        return cls(chosen, source_of, byte_lengths, config.precision)
-
-    def metrics(self, model: Transformer) -> dict[str, float]:
-        nats = score(model, self.tokens, precision=self.precision)
-        overall = totals(nats, self.tokens.labels, self.byte_lengths)
-        by_source = {
-            f"val/bpb.{source}": totals(nats[own], self.tokens.labels[own], self.byte_lengths).bits_per_byte
-            for source, own in self.source_of.items()
-            if self.byte_lengths[np.maximum(self.tokens.labels[own], 0)].sum()
-        }
-        return {"val/loss": overall.loss, "val/bpb": overall.bits_per_byte, **by_source}
-
-    def batches(self, rows: int, device: torch.device) -> list[Batch]:
-        """The same rows, some at a time."""
-        numbers = np.arange(self.tokens.num_rows)
-        return [take(self.tokens, numbers[start : start + rows]).to(device) for start in numbers[::rows]]
 
 
 class Progress:
@@ -169,35 +123,31 @@ def run_training(
         run.tracker.metrics(planned.as_metrics("plan"))
         foretold_seconds = planned.seconds
     compiled = compiles(run.logs, stage, model_config, config, tokens.sequence_length_tokens, foretold_seconds)
-    slots = config.batch_rows * tokens.sequence_length_tokens
     num_steps = config.num_steps(tokens.sequence_length_tokens)
-    found = phases(model_config, config.expert_changes, num_steps)
-    begins_as = phase_after(found, saved[-1].step if saved else 0).model
-    state = TrainState.create(begins_as, config, best_device(), slots)
+    start = Start(
+        stage, kind, ref, model_config, config, compiled, identity, saved[-1] if saved else None,
+        final_weights(start_from.path) if start_from else None,
+    )  # fmt: skip
+    found, state = start.phases(num_steps), start.state(tokens)
     if saved:
-        checkpoint.load_into(state, saved[-1], identity)
         log.info("%-11s goes on at step %d", stage, state.step)
-    elif start_from:
-        checkpoint.load_weights(state.model, final_weights(start_from.path))
-    if compiled:
-        compile_blocks(state.model)
     curve = Curve(run.logs / CURVE, until=state.step if saved else -1)
     if not curve.points:
         at_start = validator.metrics(state.model)
         curve.add(0, at_start)
         run.tracker.metrics(at_start, step=0)
     recent_LE = np.zeros((0, 0))
-    progress = Progress(stage, num_steps, state.step)
-    with stop_requests() as asked:
+    with stop_requests() as asked, company(start, run.logs) as ranks:
+        progress = Progress(stage, num_steps, state.step)
         try:
-            for step in train(state, tokens, config):
+            for step in train(state, tokens, config, ranks):
                 last = step.number == num_steps
                 metrics = step.as_metrics()
                 recent_losses = [*curve.values("train/loss", last=EMA_STEPS), step.loss]
                 metrics["train/loss_ema"] = float(smoothed(recent_losses, EMA_WEIGHT)[-1])
                 changed = (phase := phase_after(found, step.number)).first_step == step.number
                 if changed:
-                    metrics |= change_experts(state, phase, validator, config, stage, slots)
+                    metrics |= change_experts(state, phase, validator, start)
                 elif step.number % config.eval_every_steps == 0 or last:
                     metrics |= validator.metrics(state.model)
                 same_experts = recent_LE.shape == step.counts_LE.shape
@@ -218,21 +168,12 @@ def run_training(
     return finish(run, stage, curve, recent_LE, state, found)
 
 
-def change_experts(
-    state: TrainState, phase: Phase, validator: Validator, config: TrainConfig, stage: str, slots: int
-) -> dict[str, float]:
-    """Begin a phase between two steps; returns the validation scores after it, with bits per byte before and after.
-
-    The loop goes on with the new model and optimizer, because it takes them from `state` at each step.
-    """
+def change_experts(state: TrainState, phase: Phase, validator: Validator, start: Start) -> dict[str, float]:
+    """Begin a phase between two steps; returns the validation scores after it, with bits per byte before and after."""
     before = validator.metrics(state.model)
-    batches = validator.batches(config.micro_batch_rows, best_device())
-    begun = begin_phase(state, phase, batches, config, slots)
-    if is_compiled(state.model):
-        compile_blocks(begun.model)
-    state.model, state.optimizer = begun.model, begun.optimizer
+    start.change(state, phase, validator)
     after = validator.metrics(state.model)
-    log.info("%-11s %s: validation %.4f → %.4f bits per byte", stage, phase, before["val/bpb"], after["val/bpb"])
+    log.info("%-11s %s: validation %.4f → %.4f bits per byte", start.stage, phase, before["val/bpb"], after["val/bpb"])
     return after | {"change/bpb_before": before["val/bpb"], "change/bpb_after": after["val/bpb"]}
 
 

@@ -50,6 +50,8 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (TrainConfig, {"keep_checkpoints": 0}, r"keep_checkpoints \(0\).*at least 1"),
     (TrainConfig, {"batch_rows": 6, "micro_batch_rows": 4}, r"batch_rows \(6\).*micro_batch_rows \(4\)"),
     (TrainConfig, {"batch_rows": 6, "micro_batch_rows": 0}, r"batch_rows \(6\).*micro_batch_rows \(0\)"),
+    (TrainConfig, {"num_ranks": 0}, r"num_ranks \(0\).*at least 1"),
+    (TrainConfig, {"batch_rows": 8, "micro_batch_rows": 2, "num_ranks": 3}, r"batch_rows \(8\).*num_ranks \(3\): of 6"),
 ]
 ALLOWED: list[tuple[type, dict[str, Any]]] = [
     (ModelConfig, {"num_experts_per_tok": 6, "num_experts": 6, "router_aux_loss_coef": 0.0, "router_z_loss_coef": 0.0}),
@@ -63,6 +65,7 @@ ALLOWED: list[tuple[type, dict[str, Any]]] = [
     (OptimConfig, {"warmup_share": 0.0, "final_lr_share": 1.0, "beta1": 0.0, "beta2": 0.0}),
     (ExpertChange, {"kind": "upcycle", "at_share": 1.0}),
     (ExpertChange, {"kind": "prune", "at_share": 0.001, "num_experts_before": 1}),
+    (TrainConfig, {"batch_rows": 12, "micro_batch_rows": 2, "num_ranks": 3}),
     (TrainConfig, {"num_tokens": 1, "batch_rows": 1, "micro_batch_rows": 1, "keep_checkpoints": 1}),
 ]
 

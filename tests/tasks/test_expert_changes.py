@@ -20,6 +20,7 @@ from tasks import plan, training
 from tasks.artifacts import CheckpointRef, TokensRef
 from tasks.errors import Interrupted, NightStopped
 from tasks.recipe import Recipe, recipe_from
+from tasks.validator import Validator
 from tests.tasks.prepared import prepared_tokens
 from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights, without_prefect
 from tests.tiny_recipe import tiny_content, tiny_recipe, write_sources
@@ -129,7 +130,7 @@ def test_breaking_off_around_changes_leaves_the_same_bits(
         at_step(5, interrupt, patch)
         assert broken_off(Interrupted) == [3, 5], "with the change, asked to stop"
     with monkeypatch.context() as patch:
-        patch.setattr(training.Validator, "batches", lambda *_: kill())
+        patch.setattr(Validator, "batches", lambda *_: kill())
         assert broken_off(Killed) == [5, 6], "in the change"
     with monkeypatch.context() as patch:
         at_step(9, kill, patch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,18 @@ def test_the_planned_steps_are_the_executed_ones(num_tokens: int, micro_batch_ro
     config = tiny_training(num_tokens=num_tokens, micro_batch_rows=micro_batch_rows)
     executed = list(train(TrainState.create(tiny_config(), config), packed_rows(), config))
     assert plan_stage(tiny_config(), config, SLOTS).steps == len(executed)
+
+
+def test_ranks_change_no_step_and_share_the_time_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tiny_training(batch_rows=8, micro_batch_rows=2)
+    two = replace(one, num_ranks=2)
+    assert seconds_per_token(tiny_config(), two, SLOTS) > 0
+    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.25)
+    assert plan_stage(tiny_config(), two, SLOTS) == plan_stage(tiny_config(), one, SLOTS)
+    monkeypatch.setattr(plan, "best_device", lambda: torch.device("cuda"))
+    on_gpus = plan_stage(tiny_config(), two, SLOTS)
+    assert on_gpus.steps == plan_stage(tiny_config(), one, SLOTS).steps
+    assert on_gpus.seconds == plan_stage(tiny_config(), one, SLOTS).seconds / 2
 
 
 def test_time_is_that_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from tasks.errors import Diverged, Interrupted
 from tasks.recipe import Recipe
 from tasks.tokens import open_packed
 from tasks.tracking import DictTracker
+from tasks.validator import Validator
 from tests.tasks.prepared import prepared_tokens
 from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights, without_prefect
 from tests.tiny_recipe import tiny_recipe
@@ -156,7 +157,7 @@ def test_divergence_is_a_message_with_its_own_exit_code(prepared: tuple[Recipe, 
 
 def test_the_validator_scores_the_same_rows_each_time(prepared: tuple[Recipe, TokensRef]) -> None:
     recipe, tokens = prepared
-    one, two = (training.Validator.open(tokens, "pretrain", recipe.pretrain) for _ in range(2))
+    one, two = (Validator.open(tokens, "pretrain", recipe.pretrain) for _ in range(2))
     assert np.array_equal(one.tokens.input_ids, two.tokens.input_ids)
     assert one.tokens.num_rows == recipe.pretrain.eval_rows
     whole = open_packed(tokens, "pretrain", "val")
