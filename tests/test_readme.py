@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
 PAIRS = [
     ("README.md", "README.zh-CN.md"),
-    *((f"docs/{n}.md", f"docs/zh/{n}.md") for n in ("data-format", "operations")),
+    *((f"docs/{n}.md", f"docs/zh/{n}.md") for n in ("data-format", "operations", "techniques")),
 ]
 
 
