@@ -25,7 +25,7 @@ BYTES_PER_PARAMETER = 16
 BYTES_PER_CHECKPOINTED_PARAMETER = 12
 """Without the gradient; what a change of experts holds of both models."""
 FIRST_STEP_BYTES = 270_000_000
-"""By libraries with the first training step of a process, in main memory; five shapes of model agreed to 10 %."""
+"""By libraries and the allocator with the first steps of a process, in main memory; see docs/log.md."""
 HELD_BEFORE_BYTES = 2 << 30
 """By libraries and data stages in one process, before anything is trained; seen with the built-in text."""
 
