@@ -89,7 +89,7 @@ class StepMetrics:
             "train/loss": self.loss,
             "train/lr": self.lr,
             "train/grad_norm": self.grad_norm,
-            "train/clipped_share": float(self.clipped),
+            "train/clipped": float(self.clipped),
             "train/tokens_per_s": self.tokens / max(self.seconds, 1e-9),
             "train/data_wait_share": self.data_seconds / max(self.seconds, 1e-9),
             "train/tokens_seen": float(self.tokens_seen),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import torch
@@ -35,8 +37,14 @@ def held_memory_bytes() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """The most this process has held so far: of the accelerator if there is one, else of main memory."""
+    """The most this process has held so far: of the accelerator if there is one, else of main memory.
+
+    Linux hands `ru_maxrss` on to what a process starts, so a child of a large one would count that one's peak.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists() and (line := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), flags=re.MULTILINE)):
+        return int(line[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -11,6 +11,8 @@ import torch
 
 from model.batches import Batch
 from model.config import ModelConfig, TrainConfig
+from model.cross_entropy import CHUNK_TOKENS
+from model.layers import CPU_QUERY_CHUNK
 from model.phases import Phase, phases
 from model.trainer import TrainState, train_step
 from tasks.machine import best_device, keep_freed_memory
@@ -22,6 +24,8 @@ BYTES_PER_PARAMETER = 16
 """fp32 weight and gradient, two moments of AdamW."""
 BYTES_PER_CHECKPOINTED_PARAMETER = 12
 """Without the gradient; what a change of experts holds of both models."""
+FIRST_STEP_BYTES = 270_000_000
+"""By libraries and the allocator with the first steps of a process, in main memory; see docs/log.md."""
 HELD_BEFORE_BYTES = 2 << 30
 """By libraries and data stages in one process, before anything is trained; seen with the built-in text."""
 
@@ -67,15 +71,32 @@ def probe_state(model: ModelConfig, config: TrainConfig, tokens: int) -> tuple[T
     return state, Batch(ids, ids, torch.ones_like(ids)).to(device), config
 
 
-def activation_bytes(model: ModelConfig, rows: int, tokens: int) -> int:
-    """Memory of one forward pass that the backward pass needs, roughly, at two bytes a value.
+def kept_bytes_per_token(model: ModelConfig, tokens: int, precision: str) -> int:
+    """What the forward pass keeps of a token for the backward pass, in rows of `tokens` slots on a CPU.
 
-    Per token and layer about 14 hidden vectors, the heads' scores in fp32 and bf16, and 4 vectors of the width of all
-    the feed-forward units a token passes; per token the logits and their gradient in fp32.
+    Per layer five hidden vectors in fp32, and in the type of products two and two more for each choice of an expert;
+    heads in fp32 twice and once more as they are used; attention weights up to the end of a chunk of queries; and four
+    vectors of the width of all the feed-forward units that the token passes.
     """
-    per_layer = 2 * (14 * model.hidden_size + 4 * model.active_intermediate_size)
-    per_layer += 6 * model.num_attention_heads * tokens // 2
-    return rows * tokens * (model.num_hidden_layers * per_layer + 8 * model.vocab_size)
+    size = 2 if precision == "bf16" else 4
+    heads = model.head_dim * (model.num_attention_heads + model.num_key_value_heads) * (8 + size)
+    heads += size * model.head_dim * model.num_key_value_heads
+    weights = size * model.num_attention_heads * (tokens + CPU_QUERY_CHUNK) // 2
+    choices = 0 if model.dense else model.num_experts_per_tok
+    hidden = model.hidden_size * (5 * 4 + size * (2 + 2 * choices))
+    return model.num_hidden_layers * (hidden + heads + weights + 4 * size * model.active_intermediate_size)
+
+
+def activation_bytes(model: ModelConfig, config: TrainConfig, tokens: int) -> int:
+    """Memory of one micro-batch beside weights, gradients and moments.
+
+    What is kept of its tokens; weights as bf16; the output head's gradient three times over and one chunk of logits
+    with its probabilities.
+    """
+    slots, table = config.micro_batch_rows * tokens, model.vocab_size * model.hidden_size
+    copies = 2 * (model.total_parameters - table) if config.precision == "bf16" else 0
+    head = 3 * 4 * table + 8 * min(slots, CHUNK_TOKENS) * model.vocab_size
+    return slots * kept_bytes_per_token(model, tokens, config.precision) + copies + head
 
 
 def plan_stage(
@@ -94,13 +115,14 @@ def plan_stage(
         if phase.num_steps:
             slots = phase.num_steps * config.batch_rows * tokens
             seconds += seconds_per_token(phase.model, replace(config, num_tokens=slots), tokens) * slots / at_once
-            activations = activation_bytes(phase.model, config.micro_batch_rows, tokens)
+            activations = activation_bytes(phase.model, config, tokens)
             held.append(phase.model.total_parameters * BYTES_PER_PARAMETER + activations)
     held += [
         (before.model.total_parameters + after.model.total_parameters) * BYTES_PER_CHECKPOINTED_PARAMETER
         for before, after in pairwise(found)
     ]
-    return StagePlan(steps, seconds, held_before_bytes + max(held))
+    libraries = 0 if best_device().type == "cuda" else FIRST_STEP_BYTES
+    return StagePlan(steps, seconds, held_before_bytes + libraries + max(held))
 
 
 def disk_bytes(recipe: Recipe) -> int:

@@ -145,6 +145,8 @@ def run_training(
                 metrics = step.as_metrics()
                 recent_losses = [*curve.values("train/loss", last=EMA_STEPS), step.loss]
                 metrics["train/loss_ema"] = float(smoothed(recent_losses, EMA_WEIGHT)[-1])
+                recently = [*curve.values("train/clipped", last=EMA_STEPS - 1), float(step.clipped)]
+                metrics["train/clipped_share"] = float(np.mean(recently))
                 changed = (phase := phase_after(found, step.number)).first_step == step.number
                 if changed:
                     metrics |= change_experts(state, phase, validator, start)

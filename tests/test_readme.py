@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
 PAIRS = [
     ("README.md", "README.zh-CN.md"),
-    *((f"docs/{n}.md", f"docs/zh/{n}.md") for n in ("data-format", "model-in-20-lines", "operations")),
+    *((f"docs/{n}.md", f"docs/zh/{n}.md") for n in ("data-format", "model-in-20-lines", "operations", "techniques")),
 ]
 
 

@@ -15,7 +15,7 @@ from model.config import TrainConfig
 from model.router import TopKRouter
 from model.trainer import TrainState, accumulate_gradients, train
 from model.transformer import Transformer
-from tests.model.tiny import packed_rows, tiny_config, tiny_training
+from tests.model.tiny import SLOTS, packed_rows, tiny_config, tiny_training
 from tests.reference.losses import looped_balance_loss
 
 
@@ -48,6 +48,27 @@ def test_the_scope_of_a_micro_batch_is_that_micro_batch_weighed_by_its_tokens() 
     }
     assert found["micro_batch"] == pytest.approx(expected, rel=1e-5)
     assert found["step"] < found["micro_batch"]
+
+
+def worst_excess(coefficient: float) -> float:
+    """Busiest expert's load over the mean, less one, after 40 steps that began with two experts for all tokens."""
+    config = tiny_training(num_tokens=40 * 8 * SLOTS, batch_rows=8, micro_batch_rows=8)
+    state = TrainState.create(tiny_config(router_aux_loss_coef=coefficient), config)
+    with torch.no_grad():
+        state.model.embed_tokens.weight[:, 0] = 1.0
+        for block in state.model.layers:
+            block.mlp.gate.weight *= 0.1
+            block.mlp.gate.weight[:2, 0] = 0.2
+    steps = list(train(state, packed_rows(), config))
+    first, last = (step.counts_LE / step.counts_LE.mean(axis=1, keepdims=True) - 1 for step in (steps[0], steps[-1]))
+    assert first.max() > 0.9
+    return float(last.max())
+
+
+def test_the_balance_loss_evens_a_router_that_had_collapsed() -> None:
+    evened, alone = worst_excess(0.5), worst_excess(0.0)
+    assert evened < 0.2
+    assert evened < alone / 2
 
 
 def biases(state: TrainState) -> torch.Tensor:

@@ -33,6 +33,23 @@ def test_seeds_and_epochs_have_orders_of_their_own() -> None:
     assert len(set(orders)) == len(orders)
 
 
+def spread_of_batch_means(loss_of_row: np.ndarray, batch_rows: int) -> float:
+    """Standard deviation of the mean loss of a step, over sixteen epochs."""
+    steps = 16 * len(loss_of_row) // batch_rows
+    means = [loss_of_row[rows_of_step(len(loss_of_row), batch_rows, 1, step)].mean() for step in range(steps)]
+    return float(np.std(means))
+
+
+@pytest.mark.parametrize("batch_rows", [4, 16, 64])
+def test_the_loss_of_a_batch_scatters_with_the_root_of_its_size(batch_rows: int) -> None:
+    """Easy rows first and hard ones last, as sources come: in order, larger batches would not calm it."""
+    losses = np.sort(np.random.default_rng(0).normal(3, 1, 2048))
+    expected = float(losses.std()) * np.sqrt((1 - batch_rows / len(losses)) / batch_rows)
+    assert spread_of_batch_means(losses, batch_rows) == pytest.approx(expected, rel=0.1)
+    unshuffled = losses.reshape(-1, batch_rows).mean(axis=1).std()
+    assert unshuffled > 1.9 * expected
+
+
 def test_a_batch_holds_the_rows_of_its_step() -> None:
     tokens = packed_rows(num_rows=5)
     batch = batch_of_step(tokens, batch_rows=3, seed=7, step=4)

@@ -42,6 +42,17 @@ def test_score_in_bf16_is_close_and_comes_in_fp32(model: Transformer, expected: 
     assert nats.sum() == pytest.approx(expected.sum(), rel=0.05)
 
 
+def test_the_score_of_a_side_hangs_neither_on_batches_nor_on_bf16(model: Transformer) -> None:
+    tokens = packed_rows(40)
+
+    def bits_per_byte(batch_rows: int, precision: str = "fp32") -> float:
+        return totals(score(model, tokens, batch_rows, precision), tokens.labels, np.full(300, 3)).bits_per_byte
+
+    whole = bits_per_byte(40)
+    assert [bits_per_byte(rows) for rows in (1, 3, 16)] == pytest.approx([whole] * 3, rel=1e-6)
+    assert bits_per_byte(16, "bf16") == pytest.approx(whole, rel=2e-3)
+
+
 def test_totals_are_ratios_of_sums(model: Transformer, expected: np.ndarray) -> None:
     tokens = packed_rows(NUM_ROWS)
     byte_lengths = np.arange(300) % 7

@@ -134,7 +134,7 @@ def test_tracker_sees_expert_load_over_all_layers() -> None:
     )  # fmt: skip
     metrics = step.as_metrics()
     assert metrics["train/loss"] == 1.5
-    assert metrics["train/clipped_share"] == 1.0
+    assert metrics["train/clipped"] == 1.0
     assert metrics["train/tokens_per_s"] == 30.0
     assert metrics["train/data_wait_share"] == 0.25
     assert metrics["moe/max_load_ratio"] == pytest.approx(47 / 15)

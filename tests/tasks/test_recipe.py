@@ -205,6 +205,14 @@ def test_the_last_of_two_settings_of_a_key_counts() -> None:
     assert parse_settings(["a=1", "b=2", "a=3"]) == {"a": 3, "b": 2}
 
 
+@pytest.mark.parametrize(
+    ("words", "dense"), [(("true", "yes", "on", "1"), True), (("false", "no", "off", "0", '"false"'), False)]
+)
+def test_no_means_no_where_a_switch_is_set(words: tuple[str, ...], dense: bool) -> None:
+    for word in words:
+        assert recipe().with_overrides(parse_settings([f"model.dense={word}"])).model.dense is dense
+
+
 def test_a_setting_without_a_value_is_refused() -> None:
     with pytest.raises(NightStopped, match=r"key\.path=value, not 'pretrain'"):
         parse_settings(["a=1", "pretrain"])
