@@ -18,7 +18,7 @@ from tasks.machine import best_device
 from tasks.validator import Validator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """Small and plain, so that it passes between processes."""
 
@@ -29,6 +29,7 @@ class Start:
     """The one that is handed out, with its expert path settled."""
     config: TrainConfig
     compiled: bool
+    """Whether blocks go through torch.compile."""
     identity: str
     saved: Checkpoint | None
     """Where the stage goes on, if it was broken off."""

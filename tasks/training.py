@@ -125,8 +125,8 @@ def run_training(
     compiled = compiles(run.logs, stage, model_config, config, tokens.sequence_length_tokens, foretold_seconds)
     num_steps = config.num_steps(tokens.sequence_length_tokens)
     start = Start(
-        stage, kind, ref, model_config, config, compiled, identity, saved[-1] if saved else None,
-        final_weights(start_from.path) if start_from else None,
+        stage=stage, kind=kind, tokens=ref, model=model_config, config=config, compiled=compiled, identity=identity,
+        saved=saved[-1] if saved else None, weights=final_weights(start_from.path) if start_from else None,
     )  # fmt: skip
     found, state = start.phases(num_steps), start.state(tokens)
     if saved:

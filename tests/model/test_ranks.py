@@ -30,6 +30,8 @@ from tests.model.tiny import packed_rows, tiny_config, tiny_training
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(seconds=60)
+UNASKED = join(dist.HashStore(), 0, 1, torch.device("cpu"), PATIENCE).group
+"""For what needs a group and no sums."""
 MODEL = tiny_config(router_bias=True, router_aux_loss_coef=0.1, router_z_loss_coef=0.01)
 
 
@@ -234,8 +236,7 @@ def test_training_finds_ranks_that_drift_apart_before_a_checkpoint() -> None:
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 def test_shares_are_dealt_in_turns_of_a_micro_batch(count: int, micro_batch_rows: int, turns: int) -> None:
     rows_N = np.random.default_rng(0).permutation(count * micro_batch_rows * turns)
-    group = join(dist.HashStore(), 0, 1, torch.device("cpu"), PATIENCE).group  # of shares it is asked nothing
-    shares = [Ranks(rank, count, group).rows(rows_N, micro_batch_rows) for rank in range(count)]
+    shares = [Ranks(rank, count, UNASKED).rows(rows_N, micro_batch_rows) for rank in range(count)]
     for turn in range(turns):
         of_turn = [share[turn * micro_batch_rows : (turn + 1) * micro_batch_rows].tolist() for share in shares]
         start = turn * count * micro_batch_rows

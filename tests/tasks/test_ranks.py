@@ -51,7 +51,10 @@ def two_ranks(prepared: Prepared) -> TrainConfig:
 
 def start_of(prepared: Prepared, weights: Path | None = None) -> Start:
     recipe, tokens = prepared
-    return Start("pretrain", "pretrain", tokens, recipe.model, two_ranks(prepared), "identity", None, weights)
+    return Start(
+        stage="pretrain", kind="pretrain", tokens=tokens, model=recipe.model, config=two_ranks(prepared),
+        compiled=False, identity="identity", saved=None, weights=weights,
+    )  # fmt: skip
 
 
 def tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
