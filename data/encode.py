@@ -7,7 +7,7 @@ library, which stays the reference.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,35 +132,38 @@ class Encoder:
         ]
         contents, offsets = self.encode(turns["content"].filter(pl.Series(~merging)).to_list())
         role_is = {role: (turns["role"] == role).to_numpy() for role in turns["role"].unique()}
-        headers, newline = {role: self.ids_of(f"{role}\n") for role in role_is}, self.ids_of("\n")
-        header_sizes = np.zeros(len(turns), dtype=np.int64)
-        for role, header in headers.items():
-            header_sizes[role_is[role]] = len(header)
-        lengths = 2 + header_sizes + len(newline)
-        sizes = np.diff(offsets)
-        lengths[~merging] += sizes
+        lengths = np.zeros(len(turns), dtype=np.int64)
+        for role, mask in role_is.items():
+            lengths[mask] = len(self.ids_of(f"{role}\n")) + len(self.ids_of("\n")) + 2
+        lengths[~merging] += np.diff(offsets)
         lengths[merging] = [len(ids) for ids, _ in together]
-        starts = np.cumsum(lengths) - lengths
-        num_slots = int(lengths.sum())
-        ids, targets = np.empty(num_slots, dtype=np.int32), np.zeros(num_slots, dtype=bool)
-        nothing = np.zeros(len(turns), dtype=bool)
-        spoken, asked, system = (role_is.get(role, nothing) for role in ("assistant", "user", "system"))
-
-        ids[starts] = special_id(self.tokenizer, TURN_START)
-        for role, header in headers.items():
-            for step, token in enumerate(header):
-                ids[starts[role_is[role] & ~merging] + 1 + step] = token
-        body, is_target = (starts + 1 + header_sizes)[~merging], spoken[~merging]
-        slots = spans(body, sizes)
-        ids[slots], targets[slots] = contents, np.repeat(is_target, sizes)
-        ids[body + sizes], targets[body + sizes] = special_id(self.tokenizer, TURN_END), is_target
-        for step, token in enumerate(newline):
-            ids[body + sizes + 1 + step] = token
-        slots = spans(starts[merging], lengths[merging])
+        ids, targets = np.empty(lengths.sum(), dtype=np.int32), np.zeros(lengths.sum(), dtype=bool)
+        owner, nothing = turns["owner"].to_numpy().astype(np.int64), np.zeros(len(turns), dtype=bool)
+        roles = (role_is.get(role, nothing) for role in ("assistant", "user", "system"))
+        rendered = Rendered(ids, targets, lengths, owner, *roles)
+        slots = spans(rendered.starts[:-1][merging], lengths[merging])
         ids[slots] = [token for found, _ in together for token in found]
         targets[slots] = [flag for _, flags in together for flag in flags]
-        owner = turns["owner"].to_numpy().astype(np.int64)
-        return Rendered(ids, targets, lengths, owner, spoken, asked, system)
+        self.write_turns(rendered, ~merging, role_is, contents, np.diff(offsets))
+        return rendered
+
+    def write_turns(
+        self, rendered: Rendered, apart: np.ndarray, role_is: Mapping[str, np.ndarray], contents: np.ndarray,
+        sizes: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Fill the slots of the turns whose contents, each of so many ids, were encoded without their headers."""
+        newline, spoken = self.ids_of("\n"), rendered.spoken[apart]
+        starts = rendered.starts[:-1][apart]
+        ends = starts + rendered.lengths[apart] - len(newline) - 1
+        rendered.ids[starts] = special_id(self.tokenizer, TURN_START)
+        for role, mask in role_is.items():
+            for step, token in enumerate(self.ids_of(f"{role}\n"), start=1):
+                rendered.ids[starts[mask[apart]] + step] = token
+        slots = spans(ends - sizes, sizes)
+        rendered.ids[slots], rendered.targets[slots] = contents, np.repeat(spoken, sizes)
+        for step, token in enumerate([special_id(self.tokenizer, TURN_END), *newline]):
+            rendered.ids[ends + step] = token
+        rendered.targets[ends] = spoken
 
     def ids_of(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)

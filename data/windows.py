@@ -102,12 +102,10 @@ def cut_windows(rendered: Rendered, count: int, max_tokens: int) -> tuple[Segmen
     at all. A conversation without anything to learn has no segment and counts as one window given up.
     """
     exchanges = Exchanges.of(rendered, count)
-    room = max_tokens + 1 - exchanges.system_length
-    firsts, lasts = exchanges.windows(room)
+    firsts, lasts = exchanges.windows(max_tokens + 1 - exchanges.system_length)
     starts, ends = exchanges.starts[firsts], exchanges.ends[lasts]
     answered = np.searchsorted(rendered.answers, starts) < np.searchsorted(rendered.answers, ends)
-    firsts, starts, ends = firsts[answered], starts[answered], ends[answered]
-    owner = exchanges.owner[firsts]
+    starts, ends, owner = starts[answered], ends[answered], exchanges.owner[firsts[answered]]
 
     system_length = exchanges.system_length[owner]
     overflow = np.maximum(0, system_length + ends - starts - (max_tokens + 1))
@@ -117,18 +115,23 @@ def cut_windows(rendered: Rendered, count: int, max_tokens: int) -> tuple[Segmen
     kept = learned_from < ends
     given_up = np.bincount(owner[~kept], minlength=count)
     given_up[np.bincount(owner, minlength=count) == 0] = 1
-
-    owner, starts, ends, overflow, learned_from = (a[kept] for a in (owner, starts, ends, overflow, learned_from))
-    system_length = exchanges.system_length[owner]
     of_system = np.maximum(0, system_length - overflow)
+    chosen = (owner[kept], ends[kept], of_system[kept], learned_from[kept])
+    return filled(rendered, exchanges, max_tokens, *chosen), given_up
+
+
+def filled(
+    rendered: Rendered, exchanges: Exchanges, max_tokens: int, owner: np.ndarray, ends: np.ndarray,
+    of_system: np.ndarray, learned_from: np.ndarray,
+) -> Segments:  # fmt: skip
+    """A segment each window: the last `of_system` slots of the system turn, then what was said up to its end."""
     opening = exchanges.starts[np.searchsorted(exchanges.owner, owner)]
-    said_from = np.maximum(opening, ends - room[owner])
-    said_from = np.where(overflow > 0, ends - (max_tokens + 1) + of_system, np.minimum(said_from, starts))
+    said_from = np.maximum(opening, ends - (max_tokens + 1) + of_system)
     of_said = ends - said_from
-    system_from = exchanges.system_start[owner] + system_length - of_system
+    system_from = exchanges.system_start[owner] + exchanges.system_length[owner] - of_system
     slots = spans(np.stack([system_from, said_from], 1).ravel(), np.stack([of_system, of_said], 1).ravel())
     lengths = of_system + of_said
-    return shifted(rendered, slots, lengths, np.repeat(learned_from, lengths), owner), given_up
+    return shifted(rendered, slots, lengths, np.repeat(learned_from, lengths), owner)
 
 
 def shifted(

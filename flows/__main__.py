@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flows.trials import FIND_LR, TRIALS, find_rate, sweep, trial_arguments
+from flows.trials import TRIALS, trial_arguments, try_settings
 from tasks import settings
 from tasks.errors import Interrupted, NightStopped
 
@@ -138,17 +138,15 @@ def run_trial(argv: Sequence[str]) -> int:
     from tasks.recipe import load_recipe, parse_settings
 
     recipe = load_recipe(chosen.recipe).with_overrides(parse_settings(chosen.set))
-    return find_rate(recipe, chosen) if argv[0] == FIND_LR else sweep(recipe, chosen)
+    return try_settings(argv[0], recipe, chosen)
 
 
 def run_night(recipe: Recipe) -> int:
     """Run the flow in this process, on the server of `make up` if one is there, else on an embedded one."""
-    from tasks.services import reach_prefect
+    from tasks.services import reaching_prefect
 
-    api_answers = reach_prefect()
-    from flows.retrain_nightly import retrain_nightly  # Prefect reads its settings when it is imported
-
-    api_answers()
+    with reaching_prefect():
+        from flows.retrain_nightly import retrain_nightly
     report = retrain_nightly(recipe)
     print(f"\n{report.as_text()}")
     return 0

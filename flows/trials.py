@@ -42,43 +42,26 @@ def trial_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv[1:])
 
 
-def find_rate(recipe: Recipe, chosen: argparse.Namespace) -> int:
-    """`find-lr`; returns the exit code."""
-    from tasks.services import reach_prefect
-    from tasks.trial_plan import RangeTest, range_test_cost
+def try_settings(what: str, recipe: Recipe, chosen: argparse.Namespace) -> int:
+    """Say what a trial costs and, unless that was all that was asked, run it; returns the exit code."""
+    from tasks.services import reaching_prefect
+    from tasks.trial_plan import RangeTest, Sweep, parse_over, range_test_cost, sweep_cost
 
+    asked: RangeTest | Sweep
     try:
-        test = RangeTest(lr_min=chosen.lr_min, lr_max=chosen.lr_max, num_steps=chosen.steps)
+        if what == FIND_LR:
+            asked = RangeTest(lr_min=chosen.lr_min, lr_max=chosen.lr_max, num_steps=chosen.steps)
+        else:
+            asked = Sweep(over=parse_over(chosen.over), share=chosen.share, seeds=chosen.seeds)
     except ValueError as error:
         raise NightStopped(str(error)) from error
-    print(range_test_cost(recipe, test), flush=True)
+    cost = range_test_cost(recipe, asked) if isinstance(asked, RangeTest) else sweep_cost(recipe, asked)
+    print(cost, flush=True)
     if chosen.dry_run:
         return 0
-    api_answers = reach_prefect()
-    from flows.find_lr import search_lr  # Prefect reads its settings when it is imported
-
-    api_answers()
-    print(f"\n{search_lr(recipe, test).as_text()}")
-    return 0
-
-
-def sweep(recipe: Recipe, chosen: argparse.Namespace) -> int:
-    """`sweep`; returns the exit code."""
-    from tasks.services import reach_prefect
-    from tasks.trial_plan import Sweep, parse_over, sweep_cost
-
-    over = parse_over(chosen.over)
-    try:
-        asked = Sweep(over=over, share=chosen.share, seeds=chosen.seeds)
-    except ValueError as error:
-        raise NightStopped(str(error)) from error
-    print(sweep_cost(recipe, asked), flush=True)
-    if chosen.dry_run:
-        return 0
-    api_answers = reach_prefect()
-    from flows.sweep import sweep_settings  # Prefect reads its settings when it is imported
-
-    api_answers()
-    report = sweep_settings(recipe, asked)
+    with reaching_prefect():
+        from flows.find_lr import search_lr
+        from flows.sweep import sweep_settings
+    report = search_lr(recipe, asked) if isinstance(asked, RangeTest) else sweep_settings(recipe, asked)
     print(f"\n{report.as_text()}")
     return report.exit_code

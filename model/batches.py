@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.config import IGNORED
-from model.order import rows_of_step as rows_of_step
+from model.order import rows_of_step
 from model.packing import PackedTokens, ShardedTokens
 from model.ranks import ALONE, Ranks
 

@@ -37,19 +37,22 @@ def expert_seconds(
     best = dict.fromkeys(layers, float("inf"))
     for number in range(1 + ROUNDS):
         for path, layer in layers.items():
-            with autocast(device, precision):
-                seconds = step_seconds(layer, x_ND, weights_NK, experts_NK.to(device))
+            seconds = step_seconds(layer, precision, x_ND, weights_NK, experts_NK.to(device))
             if number:
                 best[path] = min(best[path], seconds)
     return best
 
 
-def step_seconds(layer: RoutedExperts, x_ND: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor) -> float:
-    """Of one forward and backward pass, waited for to the end."""
+def step_seconds(
+    layer: RoutedExperts, precision: str, x_ND: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor
+) -> float:
+    """Of one forward and backward pass as the trainer runs them, waited for to the end."""
     layer.zero_grad(set_to_none=True)
     inputs = x_ND.detach().requires_grad_()
     started = time.perf_counter()
-    layer(inputs, weights_NK, experts_NK).float().sum().backward()
+    with autocast(x_ND.device, precision):
+        total = layer(inputs, weights_NK, experts_NK).float().sum()
+    total.backward()
     assert inputs.grad is not None
     float(inputs.grad.sum())
     return time.perf_counter() - started

@@ -25,4 +25,11 @@ def fsync_tree(folder: Path, files: bool = True) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write readable JSON, beside its place and then there: a process that is ended leaves the file whole or as it was.
+
+    Makes the folder if there is none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,19 +85,6 @@ class Segments:
     def offsets(self) -> np.ndarray:
         """(N + 1,) where each segment starts."""
         return np.concatenate([[0], np.cumsum(self.lengths)])
-
-    def take(self, numbers: np.ndarray) -> Segments:
-        """Some segments, in the order asked for."""
-        slots = spans(self.offsets[numbers], self.lengths[numbers])
-        return Segments(self.inputs[slots], self.labels[slots], self.lengths[numbers], self.owners[numbers])
-
-
-def join(parts: Sequence[Segments]) -> Segments:
-    """Several sets of segments as one, in order of their documents."""
-    columns = ((p.inputs, p.labels, p.lengths, p.owners) for p in parts)
-    whole = Segments(*(np.concatenate(column) for column in zip(*columns, strict=True)))
-    order = np.argsort(whole.owners, kind="stable")
-    return whole if (order[1:] > order[:-1]).all() else whole.take(order)
 
 
 def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from model.config import ModelConfig, TrainConfig
 from model.expert_path import expert_seconds, fastest
+from model.files import write_json
 from tasks.machine import best_device
 
 NOTE = "expert-path.json"
@@ -28,5 +29,5 @@ def settled(logs: Path, stage: str, model: ModelConfig, config: TrainConfig, tok
         chosen, others = fastest(seconds), seconds["loop"] / seconds["grouped"]
         log.info("%-11s experts are computed %s: a loop takes %.2f of the time of grouped products",
                  stage, {"loop": "one by one", "grouped": "by grouped products"}[chosen], others)  # fmt: skip
-        note.write_text(json.dumps({"expert_path": chosen, "seconds": seconds}))
+        write_json(note, {"expert_path": chosen, "seconds": seconds})
     return replace(model, expert_path=json.loads(note.read_text())["expert_path"])

@@ -98,6 +98,7 @@ class LrReport:
     record: StageRecord
     tracking_uri: str
     run_id: str
+    exit_code = 0
 
     @property
     def suggestion(self) -> str:

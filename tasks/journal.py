@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from model.files import fsync_tree
+from model.files import fsync_tree, write_json
 from tasks.artifacts import LOGS, StageRecord
 from tasks.errors import NightBusy
 
@@ -77,10 +77,7 @@ class Journal:
             names = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             names = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(names | {record.stage: record.path.name}), encoding="utf-8")
-        beside.rename(path)
+        write_json(path, names | {record.stage: record.path.name})
 
     def _newest_path(self, recipe: str) -> Path:
         return self.home / "newest" / f"{recipe}.json"
@@ -125,7 +122,5 @@ class Journal:
                 "host": socket.gethostname(),
                 "since": now(),
             }
-            beside = self.home / "lease.json.tmp"
-            beside.write_text(json.dumps(content))
-            beside.rename(self.home / "lease.json")
+            write_json(self.home / "lease.json", content)
             yield token

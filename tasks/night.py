@@ -12,6 +12,7 @@ from prefect import get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
+from model.files import write_json
 from tasks.artifacts import StageRecord, code_version, digest_of, plain
 from tasks.curve import stage_points
 from tasks.errors import Interrupted, NightStopped, PlainMessages
@@ -110,8 +111,7 @@ def open_parent(home: Path, store: Store, recipe: Recipe, key: str, kind: str) -
     }
     run_id = store.start_run(f"{'' if kind == NIGHT else kind + '-'}{recipe.name}-{key[:KEY_CHARACTERS]}", tags)
     store.tracker(run_id).params(as_params(recipe))
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"run_id": run_id, "key": key}))
+    write_json(note, {"run_id": run_id, "key": key})
     return run_id
 
 
@@ -192,9 +192,7 @@ def note_outcome(note: Path, records: Sequence[StageRecord], decision: Mapping[s
     """Add to a night's note where its stages lie and which version it made: questions need no tracking server then."""
     content = json.loads(note.read_text())
     stages = {record.stage: record.path.name for record in records}
-    beside = note.with_suffix(".tmp")
-    beside.write_text(json.dumps(content | {"stages": stages, "version": decision["version"]}))
-    beside.rename(note)
+    write_json(note, content | {"stages": stages, "version": decision["version"]})
 
 
 def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -178,36 +178,48 @@ def plan_text(recipe: Recipe) -> str:
     """
     model, length = recipe.model, recipe.data.sequence_length_tokens
     lines = [
-        f"model      {model.total_parameters:,} parameters, {model.active_parameters:,} active, {experts_of(model)}",
-        f"FLOPs      {model.train_flops_per_token(length):.3g} a token",
+        ("model", f"{model.total_parameters:,} parameters, {model.active_parameters:,} active, {experts_of(model)}"),
+        ("FLOPs", f"{model.train_flops_per_token(length):.3g} a token"),
     ]
     if recipe.twin:
         twin = recipe.dense_twin().model
         excess = model.active_parameters / twin.active_parameters - 1
-        lines.append(f"twin       {twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones")
+        lines.append(("twin", f"{twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones"))
     stages = trainings(recipe)
     plans = {name: plan_stage(*stage, length) for name, stage in stages.items()}
     for name, (_, config) in stages.items():
         slots = config.batch_rows * length
-        lines.append(f"{name:<10} {plans[name].steps:,} steps of {slots:,} tokens, {duration(plans[name].seconds)}")
+        lines.append((name, f"{plans[name].steps:,} steps of {slots:,} tokens, {duration(plans[name].seconds)}"))
         if name == "pretrain":
-            lines += [f"change     {phase}" for phase in recipe_phases(recipe) if phase.change]
+            lines += [("change", str(phase)) for phase in recipe_phases(recipe) if phase.change]
+    lines += [*needs(recipe, stages, plans), *instead(recipe)]
+    width = max(len(label) for label, _ in lines)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
+
+
+def needs(
+    recipe: Recipe, stages: Mapping[str, tuple[ModelConfig, TrainConfig]], plans: Mapping[str, StagePlan]
+) -> list[tuple[str, str]]:
+    """Time, memory and disk of all training stages, by label."""
     total = sum(plan.seconds for plan in plans.values())
     memory = max(plan.peak_memory_bytes for plan in plans.values())
     ranks = max(config.num_ranks for _, config in stages.values())
     each = f", on each of {ranks} ranks" if ranks > 1 else ""
-    lines += [
-        f"time       {duration(total)} of training on this machine ({best_device().type}), data and evaluation on top",
-        f"memory     about {memory / 2**30:.1f} GiB at the peak of training{each}",
-        f"disk       about {disk_bytes(recipe) / 2**30:.2f} GiB for checkpoints and exports",
+    return [
+        ("time", f"{duration(total)} of training on this machine ({best_device().type}), data and evaluation on top"),
+        ("memory", f"about {memory / 2**30:.1f} GiB at the peak of training{each}"),
+        ("disk", f"about {disk_bytes(recipe) / 2**30:.2f} GiB for checkpoints and exports"),
     ]
-    ours = seconds_per_token(model, recipe.pretrain, length)
-    for name, other in alternatives(model):
-        if recipe.twin and other.dense:
-            continue  # planned above
-        ratio = seconds_per_token(other, recipe.pretrain, length) / ours
-        lines.append(f"instead    {name}: {other.total_parameters:,} parameters, {ratio:.2f} of the time a token")
-    return "\n".join(lines)
+
+
+def instead(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What other models would take, but for a twin that is trained anyway."""
+    length = recipe.data.sequence_length_tokens
+    ours = seconds_per_token(recipe.model, recipe.pretrain, length)
+    for name, other in alternatives(recipe.model):
+        if not (recipe.twin and other.dense):
+            ratio = seconds_per_token(other, recipe.pretrain, length) / ours
+            yield "instead", f"{name}: {other.total_parameters:,} parameters, {ratio:.2f} of the time a token"
 
 
 def duration(seconds: float) -> str:

@@ -13,12 +13,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from model.files import write_json
 from tasks.errors import NightStopped
 from tasks.settings import Settings, child_environment, chosen_prefect_api, use_prefect_api
 
@@ -133,7 +134,7 @@ def answers(url: str) -> Callable[[], bool]:
 
 
 def embedded_prefect() -> Service:
-    """Start Prefect's API for as long as this process lives; `wait_for_api` says when it answers.
+    """Start Prefect's API for as long as this process lives.
 
     Prefect would start such a server itself, in our process group: Ctrl-C would end it first and every state after
     that would be lost, and a killed run would leave it behind for ever. Call this before Prefect is imported: what
@@ -152,19 +153,18 @@ def embedded_prefect() -> Service:
     return service
 
 
-def wait_for_api(service: Service) -> None:
-    wait_until(answers(f"{service.url}/api/health"), service, Settings.load().home)
+@contextlib.contextmanager
+def reaching_prefect() -> Iterator[None]:
+    """Have this process report to the server of `make up`, or else to an embedded one, which answers from the end on.
 
-
-def reach_prefect() -> Callable[[], None]:
-    """Have this process report to the server of `make up`, or else to an embedded one; the result waits for that.
-
-    Call this before Prefect is imported, and the result afterwards: the two take their seconds at the same time.
+    Prefect is imported inside, never before: it reads its settings then, and the server comes up at the same time.
     """
     url = running_url("prefect")
     server = None if url or chosen_prefect_api() else embedded_prefect()
     use_prefect_api(f"{server.url if server else url}/api")
-    return lambda: wait_for_api(server) if server else None
+    yield
+    if server:
+        wait_until(answers(f"{server.url}/api/health"), server, Settings.load().home)
 
 
 def stop(service: Service) -> None:
@@ -210,8 +210,7 @@ def up() -> None:
             running["worker"] = start("worker", command, environment, home)
         wait_until(answers(f"{mlflow_url}/health"), running["mlflow"], home)
     finally:
-        services_file(home).parent.mkdir(parents=True, exist_ok=True)
-        services_file(home).write_text(json.dumps([asdict(service) for service in running.values()], indent=1))
+        write_json(services_file(home), [asdict(service) for service in running.values()])
     CLIENT_SETTINGS.write_text(f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
     print(
         f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\n"

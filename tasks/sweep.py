@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from model.files import write_json
 from tasks.artifacts import StageRecord, TokensRef
 from tasks.errors import Diverged
 from tasks.pretrain import pretrain
@@ -53,9 +54,7 @@ def try_variants(night: Night, sweep: Sweep, tokens: TokensRef) -> Iterator[Trie
             yield Tried(variant, pretrain(branch_of(night, variant), tokens))
         except Diverged as error:
             log.info("sweep       diverged: %s", error)
-            beside = note.with_suffix(".tmp")
-            beside.write_text(json.dumps(content | {"diverged": diverged | {variant.key: str(error)}}))
-            beside.rename(note)
+            write_json(note, content | {"diverged": diverged | {variant.key: str(error)}})
             yield Tried(variant, None, str(error))
 
 

@@ -14,6 +14,7 @@ from tasks.artifacts import EvaluationRef, StageRecord
 from tasks.curve import stage_points, training_seconds
 from tasks.evaluate import read_documents
 from tasks.promotion import bootstrap_upper, paired_differences
+from tasks.recipe import as_params
 from tasks.stage import Night
 from tasks.stage_configs import PromoteConfig
 
@@ -32,7 +33,9 @@ class TrainedTwin:
 
 def twin_of(night: Night) -> Night:
     """The branch of a night that trains the twin."""
-    return replace(night, branch=TWIN, changes={"model.dense": "true"}, recipe=night.recipe.dense_twin())
+    twin, ours = night.recipe.dense_twin(), as_params(replace(night.recipe, twin=False))
+    changes = {key: value for key, value in as_params(twin).items() if value != ours[key]}
+    return replace(night, branch=TWIN, changes=changes, recipe=twin)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.batches import batch_of_step, rows_of_step, take
+from model.batches import batch_of_step, take
+from model.order import rows_of_step
 from model.packing import PackedTokens
 from tests.model.tiny import packed_rows
 

@@ -19,7 +19,6 @@ from model.packing import (
     best_fit_decreasing,
     cut,
     document_segments,
-    join,
     pack,
     pack_documents,
 )
@@ -189,17 +188,6 @@ def test_no_documents_make_no_rows() -> None:
     packed = packing.fill_rows(CAPACITY, PADDING, np.uint16)
     assert packing.fill(CAPACITY) == packing.num_rows == packed.num_rows == 0
     assert packed.sequence_length_tokens == CAPACITY
-
-
-@given(lengths_that_fit, st.integers(0, 999), st.data())
-def test_parts_join_in_the_order_of_their_documents(lengths: list[int], seed: int, data: st.DataObject) -> None:
-    whole = segments_of_lengths(lengths, seed)
-    part_of = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(lengths), max_size=len(lengths))), dtype=int)
-    joined = join([whole.take(np.flatnonzero(part_of == part)) for part in (2, 0, 1)])
-    assert slots_of(joined) == slots_of(whole)
-    assert joined.owners.tolist() == whole.owners.tolist()
-    order = np.array(data.draw(st.permutations(range(len(lengths)))), dtype=int)
-    assert slots_of(whole.take(order)) == [slots_of(whole)[number] for number in order]
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.data())

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from tasks.artifacts import StageRecord
 from tasks.night import METRIC_KEYS, headline_figures
 from tasks.promotion import decide
+from tasks.sources import Resolved
+from tasks.stage import Night
 from tasks.stage_configs import PromoteConfig
-from tasks.twin import TwinComparison, compare
+from tasks.twin import TwinComparison, compare, twin_of
 from tests.model.tiny import tiny_config
 from tests.tasks.rows import scored_documents, stage_record
+from tests.tiny_recipe import tiny_recipe
 
 CONFIG = PromoteConfig(resamples=200, confidence=0.9)
 RNG = np.random.default_rng(0)
@@ -100,3 +103,12 @@ def test_a_night_s_numbers_have_an_end_and_slices_go_first(sources: int, slices:
     assert {"val/bpb", *twin.as_metrics()} <= kept.keys()
     if any(key.startswith("val/bpb.chat.") for key in kept):
         assert {f"val/bpb.s{n}" for n in range(sources)} <= kept.keys()
+
+
+def test_what_the_twin_changes_of_the_recipe_is_said_in_full(tmp_path: Path) -> None:
+    change = {"kind": "prune", "at_share": 0.5, "num_experts_before": 8}
+    recipe = tiny_recipe(tmp_path / "raw").with_overrides({"twin": True, "pretrain.expert_changes": [change]})
+    twin = twin_of(Night(recipe, "key", tmp_path, "", "run", 0, Resolved(())))
+    assert twin.changes == {"model.dense": "true", "pretrain.expert_changes": "[]"}
+    assert twin.stage_name("sft") == "twin-sft"
+    assert twin.recipe == recipe.dense_twin()
