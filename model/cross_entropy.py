@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -15,6 +16,9 @@ from model.moe import compute_dtype
 
 CHUNK_TOKENS = 1024
 """Tokens whose logits exist at once; whole-batch logits cost more in page faults than in arithmetic."""
+ROWS_MULTIPLE = 128
+"""What the rows of the last chunk are rounded up to: their number changes from step to step, and oneDNN builds and
+keeps kernels for each size of a product that it meets."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -30,12 +34,15 @@ class LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=hidden_MD.device)
         for start in range(0, len(hidden_MD), CHUNK_TOKENS):
             here = slice(start, start + CHUNK_TOKENS)
-            chunk_CD, labels_C1 = hidden_MD[here].to(dtype), labels_M[here, None]
+            real = len(labels_M[here])
+            spare = (0, 0, 0, -real % ROWS_MULTIPLE)
+            chunk_CD, labels_C1 = F.pad(hidden_MD[here].to(dtype), spare), F.pad(labels_M[here, None], spare)
             scores_CV = torch.log_softmax(chunk_CD @ table_VD.T, dim=-1, dtype=torch.float32)
-            total -= scores_CV.gather(1, labels_C1).sum()
+            total -= scores_CV.gather(1, labels_C1)[:real].sum()
             excess_CV = scores_CV.exp_().scatter_add_(1, labels_C1, -torch.ones_like(labels_C1, dtype=torch.float32))
             excess_CV = excess_CV.to(dtype)
-            torch.mm(excess_CV, table_VD, out=hidden_grad_MD[here])
+            excess_CV[real:] = 0
+            hidden_grad_MD[here] = (excess_CV @ table_VD)[:real]
             weight_grad_VD += excess_CV.T @ chunk_CD
         ctx.save_for_backward(hidden_grad_MD, weight_grad_VD)
         ctx.types = hidden_MD.dtype, weight_VD.dtype

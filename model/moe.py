@@ -1,7 +1,7 @@
 """SwiGLU experts, shared and routed, and the dense block that can stand in their place.
 
 Shapes: N = tokens (all rows flattened), D = hidden size, E = experts, K = experts per token, F = expert width,
-M = tokens times choices, sorted by expert.
+P = places, rows sorted by expert.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ExpertPath, ModelConfig
+from model.dispatch import Combine, Dispatch, Places
 from model.router import SPARSE_GATES, Routing, TopKRouter
 
 
-def grouped_product(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+def grouped_product(x_PD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     """Each group of rows times its expert's matrix, transposed, in one kernel."""
-    return F.grouped_mm(x_MD, weight_EFD.transpose(1, 2), offs=ends_E)
+    return F.grouped_mm(x_PD, weight_EFD.transpose(1, 2), offs=ends_E)
 
 
-def looped_product(x_MD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+def looped_product(x_PD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     """The same, one product after the other."""
     ends = ends_E.tolist()
     starts = [0, *ends[:-1]]
-    return torch.cat([F.linear(x_MD[s:e], w_FD) for s, e, w_FD in zip(starts, ends, weight_EFD, strict=True)])
+    return torch.cat([F.linear(x_PD[s:e], w_FD) for s, e, w_FD in zip(starts, ends, weight_EFD, strict=True)])
 
 
 PRODUCTS: dict[ExpertPath, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -37,10 +38,9 @@ PRODUCTS: dict[ExpertPath, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 class RoutedExperts(nn.Module):
     """SwiGLU experts with stacked weights; no token is ever dropped.
 
-    Tokens are sorted by expert, multiplied group by group, and put back. The gather and scatter are inverse
-    permutations, so the sum over a token's experts has a fixed order and a run repeats bit for bit. Choices without
-    weight, which sparse gates make, are not computed. Source of the layout: the dropless path of torchtitan and
-    transformers (`grouped_mm`).
+    Choices are sorted by expert, multiplied group by group, and put back. The sum over a token's experts has a fixed
+    order, so a run repeats bit for bit. Choices without weight, which sparse gates make, are not computed. Source of
+    the layout: the dropless path of torchtitan and transformers (`grouped_mm`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -53,20 +53,17 @@ class RoutedExperts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
 
     def forward(self, x_ND: Tensor, weights_NK: Tensor, experts_NK: Tensor) -> Tensor:
-        top_k = experts_NK.shape[1]
-        chosen_M = experts_NK.flatten()
-        if self.skips_weightless:  # they go behind the last expert
-            chosen_M = chosen_M.masked_fill(weights_NK.flatten() == 0, self.num_experts)
-        order_M = chosen_M.argsort(stable=True)
-        ends_E = torch.bincount(chosen_M, minlength=self.num_experts)[: self.num_experts].cumsum(0).to(torch.int32)
-        computed = int(ends_E[-1]) if self.skips_weightless else len(order_M)
+        if self.skips_weightless:
+            experts_NK = experts_NK.masked_fill(weights_NK == 0, self.num_experts)
+        places = Places.of(experts_NK, self.num_experts, some_of_none=self.skips_weightless)
         dtype = compute_dtype(x_ND)
-        sorted_MD = x_ND.to(dtype)[order_M[:computed] // top_k]
-        gate_MF, up_MF = self.product(sorted_MD, self.gate_up_proj.to(dtype), ends_E).chunk(2, dim=-1)
-        out_MD = self.product(F.silu(gate_MF) * up_MF, self.down_proj.to(dtype), ends_E)
-        out_MD = F.pad(out_MD, (0, 0, 0, len(order_M) - computed))
-        back_NKD = out_MD[order_M.argsort()].view(-1, top_k, x_ND.shape[1])
-        return torch.einsum("nkd,nk->nd", back_NKD, weights_NK.to(dtype)).to(x_ND.dtype)
+        sorted_PD = Dispatch.apply(x_ND, places, dtype)[: places.num_computed]
+        gate_PF, up_PF = self.product(sorted_PD, self.gate_up_proj.to(dtype), places.ends_E).chunk(2, dim=-1)
+        out_PD = self.product(F.silu(gate_PF) * up_PF, self.down_proj.to(dtype), places.ends_E)
+        if self.skips_weightless:
+            out_PD = F.pad(out_PD, (0, 0, 0, len(places.choice_P) - places.num_computed))
+        mixed_ND: Tensor = Combine.apply(out_PD, weights_NK, places)
+        return mixed_ND.to(x_ND.dtype)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
