@@ -18,28 +18,17 @@ from safetensors.torch import load_file
 
 from model.config import ExpertChange, TrainConfig
 from tasks import plan, ranks, training
-from tasks.artifacts import TokensRef
 from tasks.errors import Diverged, Interrupted, NightStopped
-from tasks.recipe import Recipe
 from tasks.start import Start
-from tests.tasks.prepared import prepared_tokens
-from tests.tasks.training_runs import at_step, interrupt, run, train, without_prefect
-from tests.tiny_recipe import tiny_recipe
+from tests.tasks.prepared import Prepared
+from tests.tasks.training_runs import at_step, interrupt, run, train
 
-Prepared = tuple[Recipe, TokensRef]
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Real text, packed."""
-    folder = tmp_path_factory.mktemp("tokens")
-    recipe = tiny_recipe(folder / "raw")
-    return recipe, prepared_tokens(recipe, folder)
+pytestmark = pytest.mark.usefixtures("without_prefect", "without_plan")
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_prefect(monkeypatch)
+@pytest.fixture
+def without_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan measures how fast this machine is, in seconds that these tests do not need."""
     monkeypatch.setattr(training, "plan_stage", lambda *_: plan.StagePlan(0, 0.0, 0))
 
 
