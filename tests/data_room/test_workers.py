@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
 from unittest.mock import patch
 
 import psutil
@@ -14,6 +14,7 @@ import pytest
 
 from data import workers
 from data.workers import POOL_PAYS_BYTES, default_workers, run_jobs
+from tests.killed import outliving
 
 ENOUGH = POOL_PAYS_BYTES
 
@@ -122,23 +123,14 @@ def test_an_error_ends_the_work_that_others_still_do() -> None:
     assert not pool_processes()
 
 
-PARENT = """
-import os, signal
-from tests.data_room.test_workers import ENOUGH, pool_processes, run_jobs, sum_up_to
-results = run_jobs(sum_up_to, [10, 10**10, 10**10], ENOUGH, 2)
-next(results)
-print(*pool_processes(), flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def ask_and_wait(line: Connection) -> None:
+    """Tell which workers still have hours of work."""
+    results = run_jobs(sum_up_to, [10, 10**12, 10**12], ENOUGH, 2)
+    next(results)
+    line.send(pool_processes())
+    line.recv()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker does not learn that its parent has died")
 def test_workers_do_not_outlive_a_parent_that_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-    assert parent.returncode == -signal.SIGKILL and pids
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=30)
-    for process in alive:
-        process.kill()
-    assert not alive
+    assert not outliving(ask_and_wait)

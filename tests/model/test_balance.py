@@ -5,22 +5,17 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from model import checkpoint
-from model.batches import Batch, take
+from model.batches import Batch
 from model.config import TrainConfig
 from model.router import TopKRouter
 from model.trainer import TrainState, accumulate_gradients, train
 from model.transformer import Transformer
-from tests.model.tiny import SLOTS, packed_rows, tiny_config, tiny_training
+from tests.model.tiny import SLOTS, batch_of, packed_rows, tiny_config, tiny_training
 from tests.reference.losses import looped_balance_loss
-
-
-def batch_of(num_rows: int) -> Batch:
-    return take(packed_rows(num_rows), np.arange(num_rows))
 
 
 def balance_of(model: Transformer, batch: Batch) -> float:

@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import Batch, take
 from model.config import TrainConfig
 from model.evaluate import score, totals
 from model.optim_config import OptimConfig
 from model.trainer import StepMetrics, TrainState, train, train_step
-from tests.model.tiny import SLOTS, packed_rows, tiny_config, tiny_training
+from tests.model.tiny import SLOTS, batch_of, packed_rows, tiny_config, tiny_training
 
 BEFORE = 4
-
-
-def batch_of(num_rows: int) -> Batch:
-    return take(packed_rows(num_rows), np.arange(num_rows))
 
 
 def after_an_outlier(config: TrainConfig, factor: float) -> tuple[TrainState, StepMetrics, float]:

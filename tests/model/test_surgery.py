@@ -10,7 +10,6 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from model.batches import Batch, take
 from model.config import ExpertChange, ModelConfig
 from model.export import export_folder
 from model.losses import expert_counts
@@ -20,15 +19,11 @@ from model.phases import phases
 from model.surgery import begin_phase, expert_importance, expert_load, grow, merge, prune, upcycle
 from model.trainer import TrainState, train
 from model.transformer import Transformer
-from tests.model.tiny import packed_rows, tiny_config, tiny_training
+from tests.model.tiny import batch_of, packed_rows, tiny_config, tiny_training
 from tests.reference.moe import swiglu
 
 OPTIM = OptimConfig()
 IDS = torch.randint(3, 300, (3, 20), generator=torch.Generator().manual_seed(0))
-
-
-def batch_of(num_rows: int) -> Batch:
-    return take(packed_rows(num_rows), np.arange(num_rows))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import Batch, batch_of_step, take
+from model.batches import Batch, batch_of_step
 from model.config import IGNORED, TrainConfig
 from model.cross_entropy import CHUNK_TOKENS
 from model.optim import build_optimizer
@@ -24,12 +24,8 @@ from model.trainer import (
     train_step,
 )
 from model.transformer import Transformer
-from tests.model.tiny import SLOTS, packed_rows, silenced, tiny_config, tiny_training
+from tests.model.tiny import SLOTS, batch_of, packed_rows, silenced, tiny_config, tiny_training
 from tests.reference.losses import scores_of_rows
-
-
-def batch_of(num_rows: int) -> Batch:
-    return take(packed_rows(num_rows), np.arange(num_rows))
 
 
 def gradients_of(model: Transformer, batch: Batch, config: TrainConfig) -> dict[str, torch.Tensor]:

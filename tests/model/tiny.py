@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.batches import Batch, take
 from model.config import IGNORED, ModelConfig, TrainConfig
 from model.optim_config import OptimConfig
 from model.packing import PackedTokens
@@ -67,6 +68,11 @@ def packed_rows(num_rows: int = 8, seed: int = 0) -> PackedTokens:
     return PackedTokens(
         stream[:, :-1].astype(np.uint16), labels.astype(np.int32), segment_ids.astype(np.uint16), fingerprint="random"
     )
+
+
+def batch_of(num_rows: int) -> Batch:
+    """All of so many such rows."""
+    return take(packed_rows(num_rows), np.arange(num_rows))
 
 
 def silenced(model: Transformer) -> Transformer:

@@ -1,15 +1,19 @@
-"""What costs seconds is made once: MLflow's tables, the built-in corpus, and a home with a past."""
+"""What costs seconds is made once: MLflow's tables, the built-in corpus, packed rows, and a home with a past."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tasks.artifacts import file_digests
 from tasks.corpus import build_corpus
 from tasks.tracking import Store
 from tests.lived_home import LivedHome, copy_of, live_and_train
+from tests.tasks.prepared import Prepared, prepared_tokens
+from tests.tiny_recipe import tiny_recipe
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +35,25 @@ def store(tmp_path: Path, mlflow_tables: Path) -> Store:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in corpus; its home is two folders up."""
     return build_corpus(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """The tiny recipe and its text, packed; to be read only."""
+    folder = tmp_path_factory.mktemp("tokens")
+    recipe = tiny_recipe(folder / "raw")
+    tokens = prepared_tokens(recipe, folder)
+    made = file_digests(folder)
+    yield recipe, tokens
+    assert file_digests(folder) == made, "a test wrote to what others read"
+
+
+@pytest.fixture
+def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages show progress and tables on Prefect's server, which most tests of them do not need."""
+    monkeypatch.setattr("tasks.training.create_progress_artifact", lambda *_, **__: None)
+    monkeypatch.setattr("tasks.training.update_progress_artifact", lambda *_, **__: None)
+    monkeypatch.setattr("tasks.deduplicate.create_table_artifact", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

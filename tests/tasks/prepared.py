@@ -13,6 +13,8 @@ from tasks.sources import resolve
 from tasks.tokens import pack_sides
 from tasks.validate import rules_of, scan_key, scan_pieces
 
+Prepared = tuple[Recipe, TokensRef]
+
 
 def prepared_rows(recipe: Recipe, folder: Path) -> DatasetRef:
     """Both sides of a recipe's text."""

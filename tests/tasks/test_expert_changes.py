@@ -17,15 +17,15 @@ from model import checkpoint
 from model.config import ExpertChange, ModelConfig
 from model.phases import phases
 from tasks import plan, training
-from tasks.artifacts import CheckpointRef, TokensRef
+from tasks.artifacts import CheckpointRef
 from tasks.errors import Interrupted, NightStopped
-from tasks.recipe import Recipe, recipe_from
+from tasks.recipe import recipe_from
 from tasks.validator import Validator
-from tests.tasks.prepared import prepared_tokens
-from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights, without_prefect
-from tests.tiny_recipe import tiny_content, tiny_recipe, write_sources
+from tests.tasks.prepared import Prepared
+from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights
+from tests.tiny_recipe import tiny_content, write_sources
 
-Prepared = tuple[Recipe, TokensRef]
+pytestmark = pytest.mark.usefixtures("without_prefect")
 BEFORE = {"upcycle": None, "grow": 2, "prune": 8, "merge": 8}
 CHAIN = (
     ExpertChange(kind="upcycle", at_share=2 / 12),
@@ -35,19 +35,6 @@ CHAIN = (
 )
 EXPERTS = {0: 0, 1: 0, 2: 3, 3: 3, 4: 3, 5: 6, 6: 6, 7: 5, 8: 5, 9: 5, 10: 5, 11: 5, 12: 4}
 """Steps done, and how many experts the model then has; 0 is dense."""
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Real text, packed."""
-    folder = tmp_path_factory.mktemp("tokens")
-    recipe = tiny_recipe(folder / "raw")
-    return recipe, prepared_tokens(recipe, folder)
-
-
-@pytest.fixture(autouse=True)
-def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_prefect(monkeypatch)
 
 
 def with_changes(prepared: Prepared, *changes: ExpertChange, optimizer: str = "adamw") -> Prepared:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.sides import read_train, read_val
-from tasks import deduplicate as deduplicate_stage
-from tasks.artifacts import DatasetRef, StageRecord
+from tasks.artifacts import StageRecord
 from tasks.deduplicate import deduplicate
 from tasks.errors import NightStopped
 from tasks.journal import Journal
@@ -23,14 +22,11 @@ from tasks.stage import Night
 from tasks.tokens import tokens
 from tasks.tracking import Store
 from tasks.validate import validate
+from tests.lived_home import ref
 from tests.tiny_recipe import tiny_recipe
 
+pytestmark = pytest.mark.usefixtures("without_prefect")
 STAGES = ("validate", "deduplicate", "split", "tokens")
-
-
-@pytest.fixture(autouse=True)
-def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deduplicate_stage, "create_table_artifact", lambda *_, **__: None)
 
 
 def prepare(recipe: Recipe, home: Path, store: Store) -> dict[str, StageRecord]:
@@ -45,10 +41,6 @@ def prepare(recipe: Recipe, home: Path, store: Store) -> dict[str, StageRecord]:
         sides = split.fn(night, ref(distinct), grown_from=distinct.inputs["base"])
         packed = tokens.fn(night, ref(sides), grown_from=sides.inputs["base"])
     return dict(zip(STAGES, (validated, distinct, sides, packed), strict=True))
-
-
-def ref(record: StageRecord) -> DatasetRef:
-    return DatasetRef(record.path, record.digest)
 
 
 def more_text(count: int, start: int = 0) -> Iterator[str]:

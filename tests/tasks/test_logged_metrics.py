@@ -10,10 +10,10 @@ import pytest
 
 from model.trainer import StepMetrics
 from tasks import training
-from tests.tasks.prepared import prepared_tokens
-from tests.tasks.training_runs import run, train, without_prefect
-from tests.tiny_recipe import tiny_recipe
+from tests.tasks.prepared import Prepared
+from tests.tasks.training_runs import run, train
 
+pytestmark = pytest.mark.usefixtures("without_prefect")
 WINDOW = 5
 """In place of a hundred steps, so that it moves."""
 
@@ -23,18 +23,19 @@ def weighted_by_age(values: list[float], weight: float) -> float:
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
-def test_logged_means_are_those_of_the_last_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logged_means_are_those_of_the_last_steps(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop = training.train
 
     def often_clipped(*arguments: object) -> Iterator[StepMetrics]:
         for step in loop(*arguments):
             yield replace(step, clipped=step.number % 3 != 0)
 
-    without_prefect(monkeypatch)
     monkeypatch.setattr(training, "train", often_clipped)
     monkeypatch.setattr(training, "EMA_STEPS", WINDOW)
-    recipe, stage = tiny_recipe(tmp_path / "raw"), run(tmp_path / "stage")
-    train(stage, (recipe, prepared_tokens(recipe, tmp_path)))
+    stage = run(tmp_path / "stage")
+    train(stage, prepared)
     logged = stage.tracker.logged_metrics
     clipped, losses = ([value for _, value in logged[f"train/{name}"]] for name in ("clipped", "loss"))
     assert clipped == [float(number % 3 != 0) for number in range(1, 13)]

@@ -6,40 +6,29 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from model.config import ExpertChange, TrainConfig
 from tasks import plan, ranks, training
-from tasks.artifacts import TokensRef
 from tasks.errors import Diverged, Interrupted, NightStopped
-from tasks.recipe import Recipe
 from tasks.start import Start
-from tests.tasks.prepared import prepared_tokens
-from tests.tasks.training_runs import at_step, interrupt, run, train, without_prefect
-from tests.tiny_recipe import tiny_recipe
+from tests.killed import outliving
+from tests.tasks.prepared import Prepared
+from tests.tasks.training_runs import at_step, interrupt, run, train
 
-Prepared = tuple[Recipe, TokensRef]
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Real text, packed."""
-    folder = tmp_path_factory.mktemp("tokens")
-    recipe = tiny_recipe(folder / "raw")
-    return recipe, prepared_tokens(recipe, folder)
+pytestmark = pytest.mark.usefixtures("without_prefect", "without_plan")
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_prefect(monkeypatch)
+@pytest.fixture
+def without_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan measures how fast this machine is, in seconds that these tests do not need."""
     monkeypatch.setattr(training, "plan_stage", lambda *_: plan.StagePlan(0, 0.0, 0))
 
 
@@ -142,33 +131,15 @@ def test_divergence_ends_all_ranks_with_the_message_of_one(prepared: Prepared, t
     assert not multiprocessing.active_children()
 
 
-PARENT = """
-import os, pickle, signal, sys, multiprocessing
-from pathlib import Path
-from tasks.ranks import company
-if __name__ == "__main__":
-    start = pickle.loads(Path(sys.argv[1]).read_bytes())
-    with company(start, Path(sys.argv[1]).parent):
-        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
+def lead(line: Connection, start: Start, logs: Path) -> None:
+    """Be rank 0, tell which process is rank 1, and train nothing."""
+    with ranks.company(start, logs):
+        (other,) = multiprocessing.active_children()
+        line.send([other.pid])
+        line.recv()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a rank learns of the end of rank 0 from the next sum")
 def test_ranks_do_not_outlive_a_rank_0_that_is_killed(prepared: Prepared, tmp_path: Path) -> None:
-    import pickle
-
-    script, job = tmp_path / "parent.py", tmp_path / "start.pickle"
-    script.write_text(PARENT)
-    job.write_bytes(pickle.dumps(start_of(prepared)))
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, str(script), str(job)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
-        assert parent.stdout
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-    assert parent.returncode == -signal.SIGKILL and len(pids) == 1
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=60)
-    for process in alive:
-        process.kill()
-    assert not alive
+    assert not outliving(lead, start_of(prepared), tmp_path)

@@ -15,34 +15,21 @@ import torch
 from model import checkpoint
 from model.config import IGNORED
 from tasks import training
-from tasks.artifacts import CheckpointRef, TokensRef
+from tasks.artifacts import CheckpointRef
 from tasks.curve import Curve
 from tasks.errors import Diverged, Interrupted
-from tasks.recipe import Recipe
 from tasks.tokens import open_packed
 from tasks.tracking import DictTracker
 from tasks.validator import Validator
-from tests.tasks.prepared import prepared_tokens
-from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights, without_prefect
-from tests.tiny_recipe import tiny_recipe
+from tests.tasks.prepared import Prepared
+from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights
 
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, TokensRef]:
-    """Real text, packed."""
-    folder = tmp_path_factory.mktemp("tokens")
-    recipe = tiny_recipe(folder / "raw")
-    return recipe, prepared_tokens(recipe, folder)
-
-
-@pytest.fixture(autouse=True)
-def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_prefect(monkeypatch)
+pytestmark = pytest.mark.usefixtures("without_prefect")
 
 
 @pytest.mark.parametrize("compiled", ["never", pytest.param("always", marks=pytest.mark.slow)])
 def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
-    prepared: tuple[Recipe, TokensRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Any
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Any
 ) -> None:
     config = replace(prepared[0].pretrain, compile_blocks=compiled, precision="bf16")
     whole = run(tmp_path / "whole")
@@ -62,7 +49,7 @@ def test_an_interrupted_stage_goes_on_and_ends_with_the_same_bits(
     assert [point["step"] for point in curve.points] == list(range(13))
 
 
-def test_plan_and_outcome_stand_side_by_side(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+def test_plan_and_outcome_stand_side_by_side(prepared: Prepared, tmp_path: Path) -> None:
     stage = run(tmp_path / "stage")
     train(stage, prepared)
     logged = {name: values[-1][1] for name, values in stage.tracker.logged_metrics.items()}
@@ -73,7 +60,7 @@ def test_plan_and_outcome_stand_side_by_side(prepared: tuple[Recipe, TokensRef],
 
 
 def test_a_killed_stage_repeats_the_steps_after_its_last_checkpoint(
-    prepared: tuple[Recipe, TokensRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, parts = run(tmp_path / "whole"), run(tmp_path / "parts")
     train(whole, prepared)
@@ -89,9 +76,7 @@ def test_a_killed_stage_repeats_the_steps_after_its_last_checkpoint(
     )
 
 
-def test_a_checkpoint_of_another_configuration_is_not_resumed(
-    prepared: tuple[Recipe, TokensRef], tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_configuration_is_not_resumed(prepared: Prepared, tmp_path: Path) -> None:
     stage = run(tmp_path / "stage")
     train(stage, prepared)
     other = dataclasses.replace(prepared[0].pretrain, seed=2)
@@ -103,7 +88,7 @@ def test_a_checkpoint_of_another_configuration_is_not_resumed(
     )
 
 
-def test_validation_falls_and_everything_is_logged(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+def test_validation_falls_and_everything_is_logged(prepared: Prepared, tmp_path: Path) -> None:
     stage = run(tmp_path / "stage")
     outcome = train(stage, prepared)
     tracker = stage.tracker
@@ -121,7 +106,7 @@ def test_validation_falls_and_everything_is_logged(prepared: tuple[Recipe, Token
     assert outcome.figures["val/bpb"] == curve[-1][1]
 
 
-def test_sft_starts_from_the_pretrained_weights(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+def test_sft_starts_from_the_pretrained_weights(prepared: Prepared, tmp_path: Path) -> None:
     recipe, tokens = prepared
     before, after = run(tmp_path / "pretrain"), run(tmp_path / "sft")
     train(before, prepared)
@@ -134,7 +119,7 @@ def test_sft_starts_from_the_pretrained_weights(prepared: tuple[Recipe, TokensRe
         assert torch.allclose(first, second, atol=1e-9)
 
 
-def test_sft_targets_are_the_assistants_words_only(prepared: tuple[Recipe, TokensRef]) -> None:
+def test_sft_targets_are_the_assistants_words_only(prepared: Prepared) -> None:
     from tasks.tokens import open_segments
 
     _, tokens = prepared
@@ -146,7 +131,7 @@ def test_sft_targets_are_the_assistants_words_only(prepared: tuple[Recipe, Token
         assert (packed.labels[row, start : start + length] != IGNORED).any()
 
 
-def test_divergence_is_a_message_with_its_own_exit_code(prepared: tuple[Recipe, TokensRef], tmp_path: Path) -> None:
+def test_divergence_is_a_message_with_its_own_exit_code(prepared: Prepared, tmp_path: Path) -> None:
     wild = dataclasses.replace(prepared[0].pretrain.optim, peak_lr=1e30, clip_norm=1e30)
     with pytest.raises(Diverged, match=r"pretrain: step \d+: loss .* lower optim.peak_lr") as stop:
         train(
@@ -155,7 +140,7 @@ def test_divergence_is_a_message_with_its_own_exit_code(prepared: tuple[Recipe, 
     assert stop.value.exit_code == 3
 
 
-def test_the_validator_scores_the_same_rows_each_time(prepared: tuple[Recipe, TokensRef]) -> None:
+def test_the_validator_scores_the_same_rows_each_time(prepared: Prepared) -> None:
     recipe, tokens = prepared
     one, two = (Validator.open(tokens, "pretrain", recipe.pretrain) for _ in range(2))
     assert np.array_equal(one.tokens.input_ids, two.tokens.input_ids)

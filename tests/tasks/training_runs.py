@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 
 from model.config import TrainConfig
 from tasks import training
-from tasks.artifacts import TokensRef
-from tasks.recipe import Recipe
 from tasks.stage import Outcome, StageRun
 from tasks.tracking import DictTracker
+from tests.tasks.prepared import Prepared
 
 
 class Killed(BaseException):
@@ -37,19 +36,13 @@ def run(folder: Path) -> StageRun:
     return StageRun(folder, DictTracker(), "pretrain")
 
 
-def train(stage: StageRun, prepared: tuple[Recipe, TokensRef], config: TrainConfig | None = None) -> Outcome:
+def train(stage: StageRun, prepared: Prepared, config: TrainConfig | None = None) -> Outcome:
     recipe, tokens = prepared
     return training.run_training(stage, "pretrain", "pretrain", tokens, recipe.model, config or recipe.pretrain)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(training.final_weights(folder) / "model.safetensors")
-
-
-def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress goes to Prefect's server, which these tests do not need."""
-    monkeypatch.setattr(training, "create_progress_artifact", lambda *_, **__: None)
-    monkeypatch.setattr(training, "update_progress_artifact", lambda *_, **__: None)
 
 
 def at_step(number: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
