@@ -99,6 +99,10 @@ VARIANTS = {
     "schedule: cosine to a tenth": Variant("schedule", optim={"decay": "cosine", "final_lr_share": 0.1}),
     "schedule: half at the peak, then decay": Variant("schedule", optim={"stable_share": 0.5}),
     "schedule: three quarters at the peak, then decay": Variant("schedule", optim={"stable_share": 0.75}),
+    "schedule: three quarters at two thirds of the peak, then decay": Variant(
+        "schedule", optim={"stable_share": 0.75, "peak_lr": 2e-3}
+    ),
+    "schedule: decay from twice the peak": Variant("schedule", optim={"peak_lr": 6e-3}),
     "schedule: constant after warm-up": Variant("schedule", optim={"stable_share": 0.95}),
     "batch: four times as large": Variant("batch", train={"batch_rows": 16, "micro_batch_rows": 16}),
     "packing: documents see each other": Variant("packing", rows=unmasked),
