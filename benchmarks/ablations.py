@@ -105,6 +105,7 @@ VARIANTS = {
     "schedule: decay from twice the peak": Variant("schedule", optim={"peak_lr": 6e-3}),
     "schedule: constant after warm-up": Variant("schedule", optim={"stable_share": 0.95}),
     "batch: four times as large": Variant("batch", train={"batch_rows": 16, "micro_batch_rows": 16}),
+    "precision: fp32": Variant("precision", train={"precision": "fp32"}),
     "packing: documents see each other": Variant("packing", rows=unmasked),
     "packing: one document a row, padded": Variant("packing", rows=padded),
     "experts: dense, as wide as what is active": Variant("experts", model={"dense": True}),
