@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data.deduplicate import Ledger, Settings, add_generation
+from data.deduplicate import Settings, add_generation
 from data.keys import ID_DTYPE, names_of
+from data.ledger import Ledger
 from data.lookup import TRAIN, WHATS, fate_of
 from data.names import PartRows
 from data.parts import FACTS_DTYPE, Part, arrow_writer, to_arrow
