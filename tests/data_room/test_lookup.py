@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.deduplicate import Settings, add_generation
-from data.exposure import Trained, exposure_of, rows_read
+from data.exposure import ROWS_NOTED, ReadRows, Trained, exposure_of, last_step, note_reading, rows_read
 from data.keys import ID_DTYPE, names_of, normalised, parse_name
 from data.ledger import EXACT, FATES, KEPT, NEAR, STRADDLING, Ledger
 from data.lookup import (
@@ -24,16 +24,17 @@ from data.lookup import (
     Corpus,
     Fate,
     fate_of,
+    num_packed_rows,
     row_at_line,
     rows_named,
 )
 from data.names import PartRows
 from data.neighbours import neighbours, rows_near
 from data.parts import FACTS_DTYPE, KINDS, Part, texts_of
-from data.shards import open_segments
+from data.shards import open_segments, shard_paths
 from data.sides import SideRules, read_slices, read_train, read_val
 from data.sketch import SKETCH_BYTES
-from model.order import Reading, rows_of_step
+from model.order import Reading, permutation, rows_of_step
 from tasks.history import History
 from tests.lived_home import LivedHome, live
 from tests.reference.duplicates import jaccard
@@ -221,6 +222,35 @@ def test_rows_are_found_in_buckets_that_nothing_explains(corpus: Corpus, fates: 
         assert fate_of(today, fate.place.row) == fate
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("steps", "seed"), [(0, 1), (3, 1), (25, 2), (120, 3)])
+def test_what_a_stage_notes_is_what_a_walk_finds(
+    corpus: Corpus, kind: str, steps: int, seed: int, tmp_path: Path
+) -> None:
+    """Its notes alone answer: where the shards are said to be, there are none."""
+    num_rows = sum(num_packed_rows(path) for path in shard_paths(corpus.shards, kind, "train"))
+    reading = Reading(num_rows, 4, seed, steps)
+    trained = Trained(kind, corpus.shards, reading)
+    note_reading(tmp_path, trained)
+    noted = ReadRows.of_stage(tmp_path, replace(trained, shards=tmp_path / "nowhere"))
+    exposure = exposure_of([trained], corpus.ledger.next_row)
+    rows = np.flatnonzero(exposure.read).tolist()
+    assert noted.first == [(row, exposure.packed[row], exposure.read[row]) for row in rows[:ROWS_NOTED]]
+    expected: dict[str, tuple[int, int]] = {}
+    for part in (part for part in corpus.ledger.parts if part.kind == kind):
+        read, before = exposure.read[part.base : part.base + part.count], expected.get(part.source, (0, 0))
+        expected[part.source] = before[0] + int((read > 0).sum()), before[1] + int(read.sum())
+    assert noted.sources == expected
+    assert ReadRows.of_stage(tmp_path / "nowhere", trained) == noted
+    walked = {row: step + 1 for step in range(steps) for row in rows_of_step(num_rows, 4, seed, step).tolist()}
+    begun = steps * 4 // num_rows * num_rows
+    for row in range(num_rows):
+        at = walked.get(row, 0)
+        position = permutation(num_rows, seed, begun // num_rows).tolist().index(row) + begun
+        assert last_step(tmp_path, reading, row) == (at if position < steps * 4 else None)
+        assert last_step(tmp_path / "nowhere", reading, row) == last_step(tmp_path, reading, row)
+
+
 @pytest.mark.parametrize(("steps", "seed"), [((0, 3), 1), ((30, 25), 2), ((120, 90), 3)])
 def test_what_was_read_is_what_the_steps_read(corpus: Corpus, steps: tuple[int, int], seed: int) -> None:
     """The reference walks over all steps, packed row by packed row."""
@@ -247,4 +277,3 @@ def test_what_was_read_is_what_the_steps_read(corpus: Corpus, steps: tuple[int, 
         assert [name for frame in frames for name in frame["name"]] == [corpus.place(row).name for row in rows]
         expected = [tokens[row] * copies[row] / packed[row] for row in rows]
         assert [times for frame in frames for times in frame["times"]] == pytest.approx(expected, abs=5e-4)
-        assert sum(map(len, rows_read(exposure, part, corpus.rules, limit=3))) == min(3, len(rows))
