@@ -26,15 +26,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data.deduplicate import Ledger, Settings, add_generation
+from data.deduplicate import Settings, add_generation
+from data.exposure import Trained, note_reading
 from data.keys import ID_DTYPE, names_of
+from data.ledger import Ledger
 from data.lookup import TRAIN, WHATS, fate_of
 from data.names import PartRows
 from data.parts import FACTS_DTYPE, Part, arrow_writer, to_arrow
 from data.shards import segments_frame, write_shard
 from data.sides import SLICES, SideRules, choose_slices, describe_slices, num_buckets, val_path
 from data.sketch import SKETCH_BYTES
-from model.order import permutation, swaps
+from model.order import Reading, permutation, swaps
 from model.packing import PackedTokens
 from schemas.domain import DOMAINS
 from tasks.answers import who_ate, who_ate_rows, why_row
@@ -208,7 +210,12 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
     tokens = publish(journal, "tokens", tokenise, {"rows": sides.digest, "base": ""}, {})
     steps = packed * 3 // 2 // 64
     train = {"train": {"batch_rows": 64, "seed": 1}}
-    publish(journal, "pretrain", lambda _: {"steps": steps}, {"tokens": tokens.digest}, train)
+
+    def pretrain(folder: Path) -> dict[str, int]:
+        note_reading(folder, Trained("pretrain", tokens.path, Reading(packed, 64, 1, steps)))
+        return {"steps": steps}
+
+    publish(journal, "pretrain", pretrain, {"tokens": tokens.digest}, train)
 
 
 def questions(home: Path) -> Iterator[tuple[str, list[str]]]:

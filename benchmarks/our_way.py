@@ -8,7 +8,8 @@ from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
 from benchmarks.sketching import sketch_part
-from data.deduplicate import KEPT, Ledger, Settings, add_generation
+from data.deduplicate import Settings, add_generation
+from data.ledger import KEPT, Ledger
 from data.parts import Part
 from data.sides import add_sides
 from data.workers import run_jobs

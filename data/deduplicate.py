@@ -1,102 +1,35 @@
-"""Which rows repeat others: exactly, or nearly. The answer is kept per generation, and later nights only add one.
+"""Which rows repeat others: exactly, or nearly. Later nights only add a generation to what was decided.
 
-A generation is what one night brought. Its files `gNNNN.*` hold a fate and a cluster for each of its rows and the
-indexes (`names`, `near`) in which later generations look theirs up; nothing of an earlier generation is written again.
+A generation's indexes (`names`, `near`) are where later ones look their rows up.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data.keys import ID_DTYPE
-from data.names import NameIndex, PartRows, build_names
+from data.leaders import Crowd, kept_rows
+from data.ledger import (
+    EXACT,
+    KEPT,
+    NEAR,
+    NOBODY,
+    STRADDLING,
+    Generation,
+    Ledger,
+    clusters_of_rows,
+    kept_of_rows,
+    names_of_any_rows,
+    names_of_rows,
+    sketches_of_rows,
+)
+from data.names import NameIndex, PartRows, build_names, places_in_parts
 from data.near import NearIndex, build_near, joined
-from data.parts import KINDS, Part, raw_records
-
-KEPT, EXACT, NEAR, STRADDLING = range(4)
-FATES = ("kept", "exact duplicate", "near duplicate", "near duplicate of rows on both sides")
-ROWS = "rows.json"
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Rows of one night: numbers `base` to `base + count - 1`."""
-
-    folder: Path
-    number: int
-    base: int
-    count: int
-
-    @property
-    def prefix(self) -> Path:
-        return self.folder / f"g{self.number:04d}"
-
-    @property
-    def fates(self) -> np.ndarray:
-        """(count,) uint8, codes of FATES."""
-        return raw_records(self.prefix.with_name(f"{self.prefix.name}.fates"), np.dtype(np.uint8))
-
-    @property
-    def clusters(self) -> np.ndarray:
-        """(count,) of ID_DTYPE: the name of the cluster each distinct row is in; zero for exact duplicates."""
-        return raw_records(self.prefix.with_name(f"{self.prefix.name}.clusters"), ID_DTYPE)
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """All rows of all generations, numbered: which part each is of, and what became of it."""
-
-    parts: tuple[PartRows, ...]
-    generations: tuple[Generation, ...]
-
-    def write(self, folder: Path) -> None:
-        content = {
-            "parts": [{**asdict(p), "part": p.part.number} for p in self.parts],
-            "generations": [{"number": g.number, "base": g.base, "count": g.count} for g in self.generations],
-        }
-        (folder / ROWS).write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-    @classmethod
-    def read(cls, folder: Path, parts_folder: Path) -> Ledger:
-        content = json.loads((folder / ROWS).read_text(encoding="utf-8"))
-        return cls(
-            tuple(PartRows(**{**p, "part": Part(parts_folder, p["part"])}) for p in content["parts"]),
-            tuple(Generation(folder, **g) for g in content["generations"]),
-        )
-
-    @property
-    def next_row(self) -> int:
-        return sum(p.count for p in self.parts)
-
-    @property
-    def bases(self) -> np.ndarray:
-        return np.array([p.base for p in self.parts], dtype=np.int64)
-
-    @property
-    def kinds(self) -> np.ndarray:
-        """Index of each part's kind in KINDS."""
-        return np.array([KINDS.index(p.kind) for p in self.parts], dtype=np.int64)
-
-    def fates_of(self, part: PartRows) -> np.ndarray:
-        """Codes of FATES for the rows of a part."""
-        generation, start = self.place(part)
-        return generation.fates[start : start + part.count]
-
-    def clusters_of(self, part: PartRows) -> np.ndarray:
-        generation, start = self.place(part)
-        return generation.clusters[start : start + part.count]
-
-    def place(self, part: PartRows) -> tuple[Generation, int]:
-        generation = next(g for g in reversed(self.generations) if g.base <= part.base)
-        return generation, part.base - generation.base
-
-    def kind_of_rows(self, rows: np.ndarray) -> np.ndarray:
-        return self.kinds[np.searchsorted(self.bases, rows, side="right") - 1]
+from data.parts import KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +51,8 @@ def add_generation(
 ) -> Ledger:
     """Decide the rows of new parts, write their generation into `folder`, and return the ledger with them.
 
-    `is_val` says of clusters' names on which side they are. Which copy stays does not depend on the order of the
-    parts: the oldest generation's, then the least name's; of exact copies in one night, the first one read.
+    `is_val` says of clusters' names on which side they are. Which rows stay does not depend on the order of the
+    parts: the oldest generation's, then those of the least names; of exact copies in one night, the first one read.
     """
     generation = Generation(folder, len(ledger.generations), ledger.next_row, sum(p.count for p in parts))
     after = Ledger((*ledger.parts, *parts), (*ledger.generations, generation))
@@ -133,22 +66,17 @@ def add_generation(
     clusters = np.zeros(generation.count, dtype=ID_DTYPE)
     distinct = np.flatnonzero(~repeated)
     names = names_of_rows(parts, distinct + generation.base)
+    kept = np.full(generation.count, NOBODY, dtype=np.uint32)
     if settings.threshold is None:
-        clusters[distinct] = names
+        clusters[distinct], kept[distinct] = names, distinct + generation.base
     else:
         write_distinct(parts, distinct, generation)
-        near, clusters[distinct] = near_fates(ledger, after, generation, names, settings.threshold, is_val)
-        fates[distinct] = near if settings.drop else np.where(near == STRADDLING, STRADDLING, KEPT)
-    fates.tofile(generation.prefix.with_name(f"{generation.prefix.name}.fates"))
-    clusters.tofile(generation.prefix.with_name(f"{generation.prefix.name}.clusters"))
+        decided = near_fates(ledger, after, names, settings.threshold, settings.drop, is_val)
+        fates[distinct], clusters[distinct], kept[distinct] = decided
+    for suffix, column in (("fates", fates), ("clusters", clusters), ("kept", kept)):
+        column.tofile(generation.prefix.with_name(f"{generation.prefix.name}.{suffix}"))
     after.write(folder)
     return after
-
-
-def names_of_rows(parts: Sequence[PartRows], rows: np.ndarray) -> np.ndarray:
-    """Names of rows given by number, ascending."""
-    found = [p.part.ids[rows[slice(*np.searchsorted(rows, (p.base, p.base + p.count)))] - p.base] for p in parts]
-    return np.concatenate(found) if found else np.zeros(0, dtype=ID_DTYPE)
 
 
 def write_distinct(parts: Sequence[PartRows], distinct: np.ndarray, generation: Generation) -> None:
@@ -156,57 +84,83 @@ def write_distinct(parts: Sequence[PartRows], distinct: np.ndarray, generation: 
     rows = (distinct + generation.base).astype(np.uint32)
     rows.tofile(generation.prefix.with_name(f"{generation.prefix.name}.near.rows"))
     with generation.prefix.with_name(f"{generation.prefix.name}.near.sketches").open("wb") as stream:
-        for p in parts:
-            mine = rows[slice(*np.searchsorted(rows, (p.base, p.base + p.count)))] - p.base
-            stream.write(p.part.sketches[mine].tobytes())
+        for p, places in places_in_parts(parts, rows):
+            stream.write(p.part.sketches[places].tobytes())
 
 
 def near_fates(
-    before: Ledger, after: Ledger, generation: Generation, names: np.ndarray, threshold: float,
+    before: Ledger, after: Ledger, names: np.ndarray, threshold: float, drop: bool,
     is_val: Callable[[np.ndarray], np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Fate and cluster of each distinct row, with the earlier rows it is near to.
-
-    A cluster bears the least name of its oldest members. Of tonight's rows of one kind in it, the least named is
-    kept, unless an earlier row of that kind is near.
-    """
-    labels = joined(build_near(generation.prefix, threshold), *pairs_of_one_name(names))
-    mine = NearIndex.open(generation.prefix)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Of each of tonight's distinct rows fate and cluster, with the earlier rows it is near to, and which row stays."""
+    prefix = after.generations[-1].prefix
+    labels = joined(build_near(prefix, threshold), *pairs_of_one_name(names))
+    mine = NearIndex.open(prefix)
     near_new, near_old = pairs_with_earlier(before, mine, names, threshold)
     old_names, old = np.unique(clusters_of_rows(before, near_old), return_inverse=True)
     grown = np.concatenate([labels, len(labels) + np.arange(len(old_names))])
     grown = joined(grown, near_new, len(labels) + old)
     labels, old_labels = grown[: len(labels)], grown[len(labels) :]
-    fates, clusters = np.full(len(names), KEPT, dtype=np.uint8), names.copy()
+    fates, clusters, kept = np.full(len(names), KEPT, dtype=np.uint8), names.copy(), np.array(mine.rows)
     crowd = np.flatnonzero((np.bincount(labels, minlength=1)[labels] > 1) | np.isin(labels, old_labels))
-    kinds = after.kind_of_rows(mine.rows[crowd])
-    crowd = crowd[np.lexsort((names["lo"][crowd], names["hi"][crowd], kinds, labels[crowd]))]
-    crowd_labels, kinds = labels[crowd], after.kind_of_rows(mine.rows[crowd])
-    group = crowd_labels * len(KINDS) + kinds
-    taken = np.unique(labels[near_new] * len(KINDS) + before.kind_of_rows(near_old))
-    repeats = np.isin(group, taken)
-    repeats[1:] |= group[1:] == group[:-1]
-    fates[crowd[repeats]] = NEAR
-    val = is_val(old_names)
-    on_both = np.intersect1d(old_labels[val], old_labels[~val])
-    fates[crowd[np.isin(crowd_labels, on_both)]] = STRADDLING
-    # Earlier names come before tonight's, then the least: the first of each label names its cluster.
-    every = np.concatenate([old_names, names[crowd]])
-    every_labels = np.concatenate([old_labels, crowd_labels])
-    age = np.concatenate([np.zeros(len(old_names)), np.ones(len(crowd))])
+    clusters[crowd] = names_of_clusters(old_names, old_labels, names[crowd], labels[crowd])
+    near, earlier = kept_and_near(before, near_new, near_old)
+    rivals = is_val(clusters[near]) != is_val(clusters_of_rows(before, earlier))
+    same_text = rivals & (names[near] == names_of_any_rows(before.parts, earlier))
+    fates[near[same_text]], kept[near[same_text]] = STRADDLING, earlier[same_text]
+    rest = crowd[fates[crowd] == KEPT]
+    groups = labels[rest] * len(KINDS) + after.kind_of_rows(mine.rows[rest])
+    order = np.lexsort((names["lo"][rest], names["hi"][rest], groups))
+    rest, groups = rest[order], groups[order]
+    these = crowd_of(before, after, mine, rest, groups, near, earlier, rivals)
+    scratch = prefix.with_name(f"{prefix.name}.shingles")
+    kept[rest], torn = kept_rows(these, after.parts, scratch, threshold, drop)
+    fates[rest[kept[rest] != mine.rows[rest]]] = NEAR
+    fates[rest[torn]] = STRADDLING
+    return fates, clusters, kept
+
+
+def names_of_clusters(
+    old_names: np.ndarray, old_labels: np.ndarray, names: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """The name of the cluster each of tonight's rows is in: the least name of its oldest members."""
+    every, every_labels = np.concatenate([old_names, names]), np.concatenate([old_labels, labels])
+    age = np.concatenate([np.zeros(len(old_names)), np.ones(len(names))])
     order = np.lexsort((every["lo"], every["hi"], age, every_labels))
     found, first = np.unique(every_labels[order], return_index=True)
-    clusters[crowd] = every[order][first][np.searchsorted(found, crowd_labels)]
-    return fates, clusters
+    return every[order][first][np.searchsorted(found, labels)]
 
 
-def clusters_of_rows(ledger: Ledger, rows: np.ndarray) -> np.ndarray:
-    """Clusters of rows given by number."""
-    clusters = np.zeros(len(rows), dtype=ID_DTYPE)
-    for generation in ledger.generations:
-        of_it = (rows >= generation.base) & (rows < generation.base + generation.count)
-        clusters[of_it] = generation.clusters[rows[of_it] - generation.base]
-    return clusters
+def kept_and_near(before: Ledger, near_new: np.ndarray, near_old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of tonight's rows, ascending, and numbers of the earlier kept rows that each is near to, by estimate.
+
+    An earlier row that was left out stands for the one that it was left out for.
+    """
+    pairs = np.unique(np.stack([near_new, kept_of_rows(before, near_old).astype(np.int64)]), axis=1)
+    return pairs[0], pairs[1]
+
+
+def crowd_of(
+    before: Ledger, after: Ledger, mine: NearIndex, tonight: np.ndarray, groups: np.ndarray, near: np.ndarray,
+    earlier: np.ndarray, rivals: np.ndarray,
+) -> Crowd:  # fmt: skip
+    """Tonight's rows by place, in order, and the earlier ones of pairs as `kept_and_near` gives them."""
+    place = np.full(len(mine.rows), -1)
+    place[tonight] = np.arange(len(tonight))
+    inside = place[near] >= 0
+    near, earlier, rivals = near[inside], earlier[inside], rivals[inside]
+    numbers = np.unique(earlier)
+    names = names_of_rows(before.parts, numbers)
+    by_name = np.lexsort((names["lo"], names["hi"]))
+    new, old = len(numbers) + place[near], np.argsort(by_name)[np.searchsorted(numbers, earlier)]
+    order = np.lexsort((old, new))
+    same_kind = after.kind_of_rows(mine.rows[near]) == after.kind_of_rows(earlier)
+    return Crowd(
+        rows=np.concatenate([numbers[by_name], mine.rows[tonight].astype(np.int64)]),
+        sketches=np.concatenate([sketches_of_rows(before.parts, numbers)[by_name], mine.sketches[tonight]]),
+        groups=groups, near=np.stack([new[order], old[order]], axis=1), same_kind=same_kind[order],
+        rivals=rivals[order],
+    )  # fmt: skip
 
 
 def pairs_of_one_name(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from data.deduplicate import EXACT, FATES, KEPT, NEAR, STRADDLING, Generation, Ledger
 from data.keys import name_of
+from data.ledger import EXACT, FATES, NEAR, STRADDLING, Generation, Ledger
 from data.names import NameIndex, PartRows
 from data.neighbours import part_of, rows_near
 from data.parts import KINDS
@@ -90,9 +90,9 @@ class Fate:
     cluster: str = ""
     """Name of the cluster of near duplicates."""
     kept: int | None = None
-    """Of its kind and cluster, the row that was kept; None if none was found."""
+    """Number of the row that a near duplicate repeats."""
     both_sides: tuple[tuple[str, int], ...] = ()
-    """(side, row): an earlier row near to it on the train side, and one that is held out, as far as found."""
+    """(side, row): the row it repeats, and an earlier one of the other side that its cluster joins it to, if found."""
     slice: str = ""
     """`kind/domain`, version and first generation of the validation slice."""
     segments: tuple[Segment, ...] = ()
@@ -127,6 +127,11 @@ class Corpus:
         generation = self.generation(row)
         return generation.clusters[row - generation.base : row - generation.base + 1]
 
+    def kept(self, row: int) -> int:
+        """Number of the kept row that a row, no exact duplicate, is or was left out for."""
+        generation = self.generation(row)
+        return int(generation.kept[row - generation.base])
+
     def is_val(self, row: int) -> bool:
         return bool(self.rules.is_val(self.cluster(row))[0])
 
@@ -155,7 +160,7 @@ def fate_of(corpus: Corpus, row: int) -> Fate:
         return Fate(place=place, what=FATES[EXACT], original=original_of(corpus, place))
     cluster = name_of(corpus.cluster(row)[0])
     if code == NEAR:
-        return Fate(place=place, what=FATES[NEAR], cluster=cluster, kept=kept_of(corpus, place))
+        return Fate(place=place, what=FATES[NEAR], cluster=cluster, kept=corpus.kept(row))
     if code == STRADDLING:
         both = rows_on_both_sides(corpus, row)
         return Fate(place=place, what=FATES[STRADDLING], cluster=cluster, both_sides=both)
@@ -187,25 +192,10 @@ def first_of_kind(ledger: Ledger, rows: np.ndarray, kind: str) -> int | None:
     return int(rows[index]) if index < len(rows) and kind_of(index) == code else None
 
 
-def kept_of(corpus: Corpus, place: Place) -> int | None:
-    """Of the cluster of a near duplicate the row of its kind that was kept.
-
-    As a rule that is the row whose name the cluster bears. Where that one is of another kind, the near rows of near
-    rows are searched, up to a bound.
-    """
-    for rows in rows_named(corpus.ledger, corpus.cluster(place.row)):
-        found = first_of_kind(corpus.ledger, rows, place.part.kind)
-        if found is not None and corpus.fate_code(found) == KEPT:
-            return found
-    near = rows_near(corpus.ledger, place.row, corpus.near_threshold)
-    kinds = ((row, corpus.place(row).part.kind) for row in near if corpus.fate_code(row) == KEPT)
-    return next((row for row, kind in kinds if kind == place.part.kind), None)
-
-
 def rows_on_both_sides(corpus: Corpus, row: int) -> tuple[tuple[str, int], ...]:
-    """The nearest earlier rows of either side."""
-    base = corpus.generation(row).base
-    found: dict[str, int] = {}
+    """The kept row that a row repeats, and of those on its cluster's side the nearest earlier one."""
+    base, repeated = corpus.generation(row).base, corpus.kept(row)
+    found = {HELD_OUT if corpus.is_val(repeated) else TRAIN: repeated}
     for near in rows_near(corpus.ledger, row, corpus.near_threshold):
         if near < base and len(found) < 2:
             found.setdefault(HELD_OUT if corpus.is_val(near) else TRAIN, near)

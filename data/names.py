@@ -28,6 +28,14 @@ class PartRows:
     source: str
 
 
+def places_in_parts(parts: Sequence[PartRows], rows: np.ndarray) -> Iterator[tuple[PartRows, np.ndarray]]:
+    """Each part that holds some of the rows given by number, ascending, and their places in it."""
+    for p in parts:
+        inside = slice(*np.searchsorted(rows, (p.base, p.base + p.count)))
+        if inside.start < inside.stop:
+            yield p, rows[inside].astype(np.int64) - p.base
+
+
 @dataclass(frozen=True)
 class NameIndex:
     """Sorted names and the row that bears each; one name may stand several times, in order of kind and row."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data.deduplicate import Ledger
+from data.ledger import Ledger
 from data.names import PartRows
 from data.near import NearIndex
 

@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from data.deduplicate import KEPT, Ledger
 from data.keys import mixed, names_of
+from data.ledger import KEPT, Ledger
 from data.names import PartRows
 from data.parts import CONTENT, KINDS, arrow_writer, read_batches, to_arrow
 from data.workers import run_jobs

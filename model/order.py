@@ -82,6 +82,14 @@ class Reading:
             times[permutation(self.num_rows, self.seed, self.whole_epochs)[: self.rest]] += 1
         return times
 
+    def last_steps(self) -> np.ndarray:
+        """`last_step` of every row, (num_rows,) uint32, 0 for None."""
+        steps = np.zeros(self.num_rows, dtype=np.uint32)
+        if self.rest:
+            read = permutation(self.num_rows, self.seed, self.whole_epochs)[: self.rest]
+            steps[read] = (self.whole_epochs * self.num_rows + np.arange(self.rest)) // self.batch_rows + 1
+        return steps
+
     def last_step(self, row: int) -> int | None:
         """The step of the unfinished epoch that read a row, as trackers number steps (from 1), if one did."""
         if not self.rest:

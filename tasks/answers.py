@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from data.exposure import Exposure, exposure_of, rows_read
+from data.exposure import ROWS_NOTED, ReadRows, exposure_of, last_step, rows_read, told_rows
 from data.keys import parse_name, row_ids
 from data.lookup import Fate, Place, Segment, fate_of, row_at_line, rows_named
+from data.names import PartRows
 from tasks.errors import NightStopped
 from tasks.history import Data, History, PieceFacts, Training, told
 from tasks.lineage import Model, find_model
@@ -33,7 +34,7 @@ from tasks.quarantine import (
 )
 
 ROWS_SHOWN, SEGMENTS_SHOWN, TRAININGS_SHOWN = 5, 5, 5
-MODEL_ROWS_SHOWN, LINES_SHOWN = 20, 10
+LINES_SHOWN = 10
 ASKED_CHARACTERS = 80
 
 
@@ -192,7 +193,7 @@ def tell_stage(training: Training, segments: Iterable[Segment]) -> list[str]:
     rows = {s.packed_row for s in segments if s.packed_row < reading.num_rows}
     if not rows:
         return []
-    steps = sorted({step for row in rows if (step := reading.last_step(row))})
+    steps = sorted({step for row in rows if (step := last_step(training.record.path, reading, row))})
     whole = f"{reading.whole_epochs:,} whole epoch{'s' * (reading.whole_epochs > 1)}" if reading.whole_epochs else ""
     partial = f"step{'s' * (len(steps) > 1)} {told([f'{step:,}' for step in steps])}" if steps else ""
     often = " and ".join(filter(None, (whole, partial))) or "not read"
@@ -200,9 +201,8 @@ def tell_stage(training: Training, segments: Iterable[Segment]) -> list[str]:
 
 
 def who_ate(home: Path, run: str) -> list[str]:
-    """What a model was trained on, line by line."""
+    """What a model was trained on, line by line: of each of its stages a kind, and what the stage noted at its end."""
     model = find_model(History(home), run)
-    exposure = exposure_of_model(model)
     lines = [f"{model.name}: {' + '.join(t.name for t in model.trainings)}"]
     for training in model.trainings:
         reading = training.trained.reading
@@ -210,29 +210,23 @@ def who_ate(home: Path, run: str) -> list[str]:
             f"  {training.record.stage:<8}  {reading.num_steps:,} steps of {reading.batch_rows} rows out of "
             f"{reading.num_rows:,} packed ones: {reading.epochs:.2f} epochs"
         )
-    for (source, kind), (rows, tokens) in eaten(model, exposure).items():
+    parts = model.data.corpus.ledger.parts
+    eaten = dict.fromkeys(((part.source, part.kind) for part in parts), (0, 0))
+    noted = {t.trained.kind: ReadRows.of_stage(t.record.path, t.trained) for t in model.trainings}
+    eaten |= {(source, kind): of for kind, rows in noted.items() for source, of in rows.sources.items()}
+    for (source, kind), (rows, tokens) in eaten.items():
         lines.append(f"  {kind:<8}  {source}: {rows:,} rows, {tokens:,} tokens")
-    lines.append(never_seen(model.data, int(np.count_nonzero(exposure.read))))
-    lines.append(f"the first {MODEL_ROWS_SHOWN} rows (all of them: --all):")
-    frames = rows_eaten(model, exposure, MODEL_ROWS_SHOWN)
-    first = islice((row for frame in frames for row in frame.iter_rows(named=True)), MODEL_ROWS_SHOWN)
-    lines += [f"  {r['name']}  {r['file']}:{r['line']}  {r['source']}  {r['times']:g} times" for r in first]
+    lines.append(never_seen(model.data, sum(rows for rows, _ in eaten.values())))
+    lines.append(f"the first {ROWS_NOTED} rows (all of them: --all):")
+    first = sorted(row for rows in noted.values() for row in rows.first)[:ROWS_NOTED]
+    for part in parts:
+        if mine := [row for row in first if part.base <= row[0] < part.base + part.count]:
+            rows_told = in_full(model, part, told_rows(part, model.data.corpus.rules, *np.array(mine).T))
+            lines += [
+                f"  {r['name']}  {r['file']}:{r['line']}  {r['source']}  {r['times']:g} times"
+                for r in rows_told.iter_rows(named=True)
+            ]
     return lines
-
-
-def exposure_of_model(model: Model) -> Exposure:
-    return exposure_of((t.trained for t in model.trainings), model.data.corpus.ledger.next_row)
-
-
-def eaten(model: Model, exposure: Exposure) -> dict[tuple[str, str], tuple[int, int]]:
-    """Rows and tokens trained on, by source and kind; tokens count again each time."""
-    found: dict[tuple[str, str], tuple[int, int]] = {}
-    for part in model.data.corpus.ledger.parts:
-        read = exposure.read[part.base : part.base + part.count]
-        rows, tokens = found.get((part.source, part.kind), (0, 0))
-        more = int(np.count_nonzero(read)), int(read.sum(dtype=np.int64))
-        found[part.source, part.kind] = rows + more[0], tokens + more[1]
-    return found
 
 
 def never_seen(data: Data, seen: int) -> str:
@@ -251,22 +245,20 @@ def never_seen(data: Data, seen: int) -> str:
     return f"never seen: {never:,} of {distinct['read']:,} lines: {parts}"
 
 
-def rows_eaten(model: Model, exposure: Exposure, limit: int | None = None) -> Iterator[pl.DataFrame]:
-    """Each row that training read: name, file, line, byte_offset, source, kind, tokens and times."""
-    for part in model.data.corpus.ledger.parts:
-        told_of = pl.lit(model.data.labels[part.part.number]).alias("file")
-        for rows in rows_read(exposure, part, model.data.corpus.rules, limit):
-            yield rows.select(
-                "name", told_of, "line", "byte_offset", pl.lit(part.source).alias("source"),
-                pl.lit(part.kind).alias("kind"), "tokens", "times",
-            )  # fmt: skip
+def in_full(model: Model, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a part as `told_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
+    label = pl.lit(model.data.labels[part.part.number]).alias("file")
+    source, kind = pl.lit(part.source).alias("source"), pl.lit(part.kind).alias("kind")
+    return rows.select("name", label, "line", "byte_offset", source, kind, "tokens", "times")
 
 
 def who_ate_rows(home: Path, run: str) -> Iterator[str]:
     """Every row that a model was trained on, as lines of JSON, many at a time."""
     model = find_model(History(home), run)
-    for rows in rows_eaten(model, exposure_of_model(model)):
-        yield rows.write_ndjson().rstrip("\n")
+    exposure = exposure_of((t.trained for t in model.trainings), model.data.corpus.ledger.next_row)
+    for part in model.data.corpus.ledger.parts:
+        for rows in rows_read(exposure, part, model.data.corpus.rules):
+            yield in_full(model, part, rows).write_ndjson().rstrip("\n")
 
 
 def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | None, show: int | None) -> list[str]:

@@ -11,7 +11,8 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from data.deduplicate import EXACT, FATES, KEPT, Ledger, Settings, add_generation
+from data.deduplicate import Settings, add_generation
+from data.ledger import EXACT, FATES, KEPT, Ledger
 from data.names import PartRows
 from data.parts import Part
 from data.sides import SideRules
@@ -103,8 +104,8 @@ def deduplicate(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
     return grow_stage(
         night, "deduplicate", rows=rows, grown_from=grown_from,
         config={"deduplicate": config, "salt": rules.salt, "val_share": rules.val_share},
-        code=("tasks.deduplicate", "data.deduplicate", "data.names", "data.near", "data.sketch", "data.powers",
-              "data.keys"),
+        code=("tasks.deduplicate", "data.deduplicate", "data.ledger", "data.leaders", "data.shingles", "data.names",
+              "data.near", "data.sketch", "data.powers", "data.keys"),
         work=work,
     )  # fmt: skip
 

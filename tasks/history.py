@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from data.deduplicate import Ledger
 from data.exposure import Trained
+from data.ledger import Ledger
 from data.lookup import Corpus
 from data.parts import KINDS
 from data.sides import SideRules

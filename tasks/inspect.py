@@ -12,8 +12,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from data.contamination import CONTAMINATED_FROM
-from data.deduplicate import EXACT, FATES, KEPT
 from data.drift import drift
+from data.ledger import EXACT, FATES, KEPT
 from data.statistics import STATISTICS, Fates, NightStatistics, Overlap, Statistics, TokenCount
 from tasks.artifacts import DatasetRef, StageRecord, TokensRef
 from tasks.data_report import DataReport

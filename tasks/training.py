@@ -17,9 +17,11 @@ import numpy as np
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
+from data.exposure import Trained, note_reading
 from model import checkpoint
 from model.config import ModelConfig, TrainConfig
 from model.files import write_json
+from model.order import Reading
 from model.phases import Phase, phase_after
 from model.trainer import NonFiniteLoss, StepMetrics, TrainState, train
 from model.transformer import Transformer
@@ -167,6 +169,8 @@ def run_training(
             raise Diverged(f"{stage}: {error}") from error
         finally:
             progress.bar.close()
+    reading = Reading(tokens.num_rows, config.batch_rows, config.seed, state.step)
+    note_reading(run.folder, Trained(kind, ref.path, reading))
     return finish(run, stage, curve, recent_LE, state, found)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 from hypothesis import settings
 
-from data.deduplicate import Ledger, Settings, add_generation
+from data.deduplicate import Settings, add_generation
 from data.keys import names_of, row_ids
+from data.ledger import Ledger
 from data.names import PartRows
 from data.parts import CONTENT, FACTS_DTYPE, Part, PartWriter, texts_of
 from data.sides import SideRules
@@ -77,6 +78,13 @@ def window(number: int, start: int, num_words: int = 50) -> str:
     return plain(document(number, 200)[start : start + num_words])
 
 
+def filled(template: int, row: int, num_words: int = 80) -> list[str]:
+    """Words of a template in which every twentieth is the row's own: two rows of one are 0.6 alike."""
+    words = document(template, num_words)
+    words[10::20] = [f"own{row}x{place}" for place in range(10, num_words, 20)]
+    return words
+
+
 @dataclass(frozen=True)
 class Piece:
     """Rows of one part; their domains take turns."""
@@ -121,6 +129,8 @@ class Seen:
     fate: int
     cluster: str
     domain: str
+    kept: int
+    """Number of the row that stays for it."""
 
 
 RULES = SideRules(
@@ -151,13 +161,14 @@ class Room:
         """All rows in order."""
         found = []
         for p in self.ledger.parts:
-            generation, _ = self.ledger.place(p)
+            generation, start = self.ledger.place(p)
             texts = [text for frame in p.part.rows() for text in texts_of(frame.to_series())]
             columns = texts, names_of(p.part.ids), self.ledger.fates_of(p), names_of(self.ledger.clusters_of(p))
+            kept = generation.kept[start : start + p.count].tolist()
             for n, (text, name, fate, cluster) in enumerate(zip(*columns, strict=True)):
-                domain = DOMAINS[p.part.facts["domain"][n]]
+                own = DOMAINS[p.part.facts["domain"][n]], kept[n]
                 found.append(
-                    Seen(p.base + n, generation.number, p.kind, p.source, text, name, int(fate), cluster, domain)
+                    Seen(p.base + n, generation.number, p.kind, p.source, text, name, int(fate), cluster, *own)
                 )
         return found
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from data import sides, workers
-from data.deduplicate import KEPT, Settings
+from data.deduplicate import Settings
 from data.keys import row_ids
+from data.ledger import KEPT
 from data.parts import KINDS, content_column, texts_of
 from data.sides import SideRules, add_sides, num_buckets, read_slices, read_train, read_val, train_buckets
 from schemas.domain import DOMAINS

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from data.exposure import READ_ROWS
 from flows.promote_model import promote_model
 from flows.retrain_nightly import retrain_nightly
 from tasks.answers import who_ate
@@ -266,6 +267,8 @@ def test_what_a_twin_ate_can_be_asked(lived: Lived) -> None:
     first = who_ate(lived.home, twin_sft.run_id)[0]
     assert twin_pretrain.path.name in first
     assert twin_sft.path.name in first
+    trained = [record for record in lived.second.records if record.stage.endswith(("pretrain", "sft"))]
+    assert len(trained) == 4 and all(READ_ROWS in record.files for record in trained), "a stage notes what it read"
 
 
 def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:

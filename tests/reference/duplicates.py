@@ -72,7 +72,7 @@ def components(count: int, linked: Callable[[int, int], bool]) -> list[int]:
     return labels
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A row, and what was decided of it."""
 
@@ -80,15 +80,28 @@ class Row:
     text: str
     fate: str = ""
     cluster: str = ""
+    kept: Row | None = None
+    """The row that stays for it, perhaps itself."""
 
     @property
     def name(self) -> str:
         return name(self.text)
 
 
-def decide(
-    nights: Sequence[Sequence[Row]], linked: Callable[[Row, Row], bool], drop: bool, is_val: Callable[[str], bool]
-) -> None:
+@dataclass(frozen=True)
+class Sketched:
+    """What sketches say of two rows."""
+
+    linked: Callable[[Row, Row], bool]
+    estimate: Callable[[Row, Row], float]
+    least: float
+    """The estimate from which a text is read; at 1.0 it need not be."""
+
+    def near(self, one: Row, other: Row) -> bool:
+        return self.estimate(one, other) == 1.0 or jaccard(one.text, other.text) >= 0.8
+
+
+def decide(nights: Sequence[Sequence[Row]], sketched: Sketched, drop: bool, is_val: Callable[[str], bool]) -> None:
     """Fates and clusters of the rows of several nights, night after night."""
     earlier: list[Row] = []
     for night in nights:
@@ -100,17 +113,14 @@ def decide(
             else:
                 borne.add((row.kind, row.name))
                 distinct.append(row)
-        decide_near(distinct, earlier, linked, is_val)
-        for row in distinct:
-            if row.fate == "near" and not drop:
-                row.fate = "kept"
+        decide_near(distinct, earlier, sketched, drop, is_val)
         earlier += distinct
 
 
 def decide_near(
-    tonight: Sequence[Row], earlier: Sequence[Row], linked: Callable[[Row, Row], bool], is_val: Callable[[str], bool]
+    tonight: Sequence[Row], earlier: Sequence[Row], sketched: Sketched, drop: bool, is_val: Callable[[str], bool]
 ) -> None:
-    near = {id(row): [old for old in earlier if linked(row, old)] for row in tonight}
+    near = {id(row): [old for old in earlier if sketched.linked(row, old)] for row in tonight}
     touched = sorted({old.cluster for rows in near.values() for old in rows})
     nodes: list[Row | str] = [*tonight, *touched]
 
@@ -118,20 +128,36 @@ def decide_near(
         a, b = nodes[one], nodes[other]
         if isinstance(a, str):
             return False  # two old clusters stay two
-        return b in [old.cluster for old in near[id(a)]] if isinstance(b, str) else linked(a, b)
+        return b in [old.cluster for old in near[id(a)]] if isinstance(b, str) else sketched.linked(a, b)
 
     labels = components(len(nodes), related)
     for label in set(labels):
         inside = [node for node, its in zip(nodes, labels, strict=True) if its == label]
-        rows = [node for node in inside if isinstance(node, Row)]
+        rows = sorted((node for node in inside if isinstance(node, Row)), key=lambda row: row.name)
         old = sorted(node for node in inside if isinstance(node, str))
-        taken = {seen.kind for row in rows for seen in near[id(row)]}
-        least = {kind: min(row.name for row in rows if row.kind == kind) for kind in {row.kind for row in rows}}
+        leaders: list[Row] = []
         for row in rows:
-            row.cluster = old[0] if old else min(row.name for row in rows)
-            row.fate = "kept" if row.name == least[row.kind] and row.kind not in taken else "near"
-            if len({is_val(cluster) for cluster in old}) == 2:
-                row.fate = "straddling"
+            row.cluster = old[0] if old else rows[0].name
+            before = [it for it in earlier if any(it is seen.kept for seen in near[id(row)])]
+            before.sort(key=lambda it: it.name)
+            rivals = [it for it in before if is_val(it.cluster) != is_val(row.cluster)]
+            same_text = [it for it in rivals if it.name == row.name]
+            others = [
+                it for it in before + leaders if it.kind == row.kind and (it in before or sketched.linked(row, it))
+            ]
+            row.kept = duplicated(row, others, sketched) if drop and not same_text else row
+            row.fate = "kept" if row.kept is row else "near"
+            if row.kept is row and rivals:
+                row.kept = same_text[-1] if same_text else duplicated(row, rivals, sketched)
+                row.fate = "kept" if row.kept is row else "straddling"
+            leaders += [row] if row.kept is row else []
+
+
+def duplicated(row: Row, others: Sequence[Row], sketched: Sketched) -> Row:
+    """Of kept rows the one that it looks most like and is a near duplicate of; itself if there is none."""
+    likely = [it for it in others if sketched.estimate(row, it) >= sketched.least]
+    likely.sort(key=lambda it: -sketched.estimate(row, it))
+    return next((it for it in likely if sketched.near(row, it)), row)
 
 
 @dataclass(frozen=True)

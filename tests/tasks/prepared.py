@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.deduplicate import Ledger, Settings, add_generation
+from data.deduplicate import Settings, add_generation
+from data.ledger import Ledger
 from data.sides import add_sides
 from tasks.artifacts import DatasetRef, TokensRef
 from tasks.deduplicate import part_rows, side_rules
