@@ -101,7 +101,7 @@ def model_of(history: History, name: str, record: StageRecord) -> Model:
     """The model that a training stage ended with: the stage, and those whose weights it started from."""
     records = [record]
     while digest := records[0].inputs.get("pretrained"):
-        before = history.made(record.stage.replace("sft", "pretrain"), digest)
+        before = history.made(f"{record.stage.removesuffix('sft')}pretrain", digest)
         if before is None:
             raise NightStopped(f"what {records[0].path.name} started from is not in {history.home / 'data'} any more")
         records.insert(0, before)
