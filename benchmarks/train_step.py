@@ -1,31 +1,35 @@
 """One training step, side by side: this trainer, MiniMind's model as its trainer runs it, transformers' Qwen3-MoE.
 
-Equal shape, rows, batch and optimizer, in one process and in turns, so that drift of the machine hits all alike. Each
-round also times a large matrix product, the peak that a share of refers to. Memory is measured apart, a fresh process
-for each; so is, if asked for, what bf16 costs in accuracy. Quote the ratios, never the bare numbers.
+Equal shape, rows, batch and optimizer, in turns, so that drift of the machine hits all alike. Each has a process of its
+own, as it has where it is used: in a common one they drive each other's kernels out of oneDNN's cache. All of them stay
+in memory until the end, 20 GB at the small shape. Each round also times a large matrix product, the peak that a share
+of refers to. What bf16 costs in accuracy is measured apart, if asked for. Quote the ratios, never the bare numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from benchmarks import accuracy
 from benchmarks.machine import machine_facts
-from benchmarks.memory import ChildFailed, measure
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.training_ways import WAYS
 from tasks.machine import keep_freed_memory
 
-ROUNDS, WARMUP_ROUNDS, MEMORY_STEPS = 8, 2, 3
+ROUNDS, WARMUP_ROUNDS = 8, 2
 PEAK_SIDE = 4096
 TOLD_FROM = 8.0
 """A first step that takes so many times the usual one is told apart: what compiling costs."""
@@ -40,45 +44,72 @@ def peak_flops_per_s() -> float:
     return 2 * (PEAK_SIDE // 2) ** 2 * PEAK_SIDE / (time.perf_counter() - started)
 
 
-def in_turns(shape: Shape, names: Sequence[str], minimind: Path | None, rounds: int) -> dict[str, list[float]]:
-    """Tokens/s of each way in each round; under "peak" the FLOP/s of the product."""
-    steps = {name: WAYS[name].build(shape.model, shape.ids(), minimind) for name in names}
+def steps_on_demand(line: Connection, way: str, shape: Shape, minimind: Path | None) -> None:
+    """In a process: a step each time something comes over the line, and back its seconds and the memory then held."""
+    keep_freed_memory()
+    step = WAYS[way].build(shape.model, shape.ids(), minimind)
+    while line.recv():
+        started = time.perf_counter()
+        step()
+        seconds = time.perf_counter() - started
+        memory = psutil.Process().memory_info()
+        line.send((seconds, memory.rss - memory.shared))
+
+
+@contextmanager
+def contestant(way: str, shape: Shape, minimind: Path | None) -> Iterator[Connection]:
+    """The line to a process that does steps on demand."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=steps_on_demand, args=(theirs, way, shape, minimind))
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.terminate()
+        process.join()
+
+
+def step_of(name: str, line: Connection) -> tuple[float, int]:
+    """Seconds of a step and bytes held after it. Ends the benchmark if the process is gone."""
+    try:
+        line.send(True)
+        seconds, held_bytes = line.recv()
+    except (EOFError, OSError):
+        raise SystemExit(
+            f"{name} ended in its step; its words are above, if memory ran out ask for fewer --ways"
+        ) from None
+    return seconds, held_bytes
+
+
+def in_turns(
+    shape: Shape, names: Sequence[str], minimind: Path | None, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Tokens/s of each way in each round, under "peak" the FLOP/s of the product; and the memory of each in MB.
+
+    Memory is private pages, the most that was held after a step: what is freed is kept, so that is the peak.
+    """
     rates: dict[str, list[float]] = {name: [] for name in [*names, "peak"]}
-    firsts: dict[str, float] = {}
-    for number in range(WARMUP_ROUNDS + rounds):
-        found = {"peak": peak_flops_per_s()}
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            seconds = time.perf_counter() - started
-            firsts.setdefault(name, seconds)
-            found[name] = shape.rows * shape.tokens / seconds
-        if number >= WARMUP_ROUNDS:
-            for name, rate in found.items():
-                rates[name].append(rate)
+    memory, firsts = dict.fromkeys(names, 0.0), {}
+    with ExitStack() as stack:
+        lines = {name: stack.enter_context(contestant(name, shape, minimind)) for name in names}
+        for number in range(WARMUP_ROUNDS + rounds):
+            found = {"peak": peak_flops_per_s()}
+            for name, line in lines.items():
+                seconds, held_bytes = step_of(name, line)
+                firsts.setdefault(name, seconds)
+                memory[name] = max(memory[name], held_bytes / 1e6)
+                found[name] = shape.rows * shape.tokens / seconds
+            if number >= WARMUP_ROUNDS:
+                for name, rate in found.items():
+                    rates[name].append(rate)
     for name in names:
         usual = shape.rows * shape.tokens / statistics.median(rates[name])
         if firsts[name] > TOLD_FROM * usual:
             print(f"{name}: its first step took {firsts[name]:.0f} s, {firsts[name] / usual:.0f} steps' time")
-    return rates
-
-
-def few_steps(way: str, shape_name: str, minimind: str) -> None:
-    """For the measurement of memory."""
-    keep_freed_memory()
-    shape = Shape.of(shape_name)
-    step = WAYS[way].build(shape.model, shape.ids(), Path(minimind) if minimind else None)
-    for _ in range(MEMORY_STEPS):
-        step()
-
-
-def peak_memory_mb(way: str, shape: Shape, minimind: Path | None) -> float:
-    try:
-        usage = measure("benchmarks.train_step:few_steps", way, shape.name, str(minimind or ""))
-    except ChildFailed as error:
-        print(f"{way}: {error}", file=sys.stderr)
-        return float("nan")
-    return usage.peak_anonymous_bytes / 1e6
+    return rates, memory
 
 
 def table(shape: Shape, rates: dict[str, list[float]], memory: dict[str, float]) -> Iterator[str]:
@@ -97,7 +128,7 @@ def table(shape: Shape, rates: dict[str, list[float]], memory: dict[str, float])
         middle = statistics.median(found)
         yield (
             f"{name:34} {middle:9,.0f} {min(found):8,.0f} {max(found):8,.0f} {ours / middle:10.2f} "
-            f"{middle * flops / peak:8.0%} {memory.get(name, float('nan')):10,.0f}"
+            f"{middle * flops / peak:8.0%} {memory[name]:10,.0f}"
         )
 
 
@@ -107,7 +138,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", type=lambda t: t.split(","), default=list(WAYS), help=", ".join(WAYS))
     parser.add_argument("--minimind", type=Path, help="a MiniMind checkout; without it, MiniMind is left out")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the measurement of memory")
     parser.add_argument(
         "--accuracy", type=int, default=0, metavar="STEPS", help="also compare bf16 and fp32 after these"
     )
@@ -118,6 +148,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, known in (("shapes", SHAPES), ("ways", WAYS)):
         if unknown := set(getattr(given, name)) - set(known):
             parser.error(f"--{name}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if "ours" not in given.ways:
+        parser.error(f"--ways: ours must be among {', '.join(given.ways)}, which are compared with it")
     if given.minimind and not (given.minimind / "model" / "model_minimind.py").is_file():
         parser.error(f"--minimind: no model/model_minimind.py in {given.minimind}")
     return given
@@ -129,8 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in given.ways if given.minimind or not WAYS[name].needs_minimind]
     content: list[dict[str, Any]] = []
     for shape in map(Shape.of, given.shapes):
-        rates = in_turns(shape, names, given.minimind, given.rounds)
-        memory = {} if given.no_memory else {name: peak_memory_mb(name, shape, given.minimind) for name in names}
+        rates, memory = in_turns(shape, names, given.minimind, given.rounds)
         print("\n".join(table(shape, rates, memory)), flush=True)
         found = accuracy.pairs(shape, given.work, given.accuracy, given.accuracy_seeds) if given.accuracy else []
         if found:

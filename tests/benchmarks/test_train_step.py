@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.shapes import SHAPES, Shape
-from benchmarks.train_step import arguments, table
+from benchmarks.train_step import arguments, in_turns, table
 from benchmarks.training_ways import WAYS
 
 
@@ -15,7 +16,7 @@ def test_every_way_and_shape_can_be_asked_for_by_name() -> None:
     assert given.shapes == list(SHAPES)
 
 
-@pytest.mark.parametrize("argv", [["--ways", "theirs"], ["--shapes", "huge"]])
+@pytest.mark.parametrize("argv", [["--ways", "theirs"], ["--shapes", "huge"], ["--ways", "MiniMind bf16"]])
 def test_what_cannot_be_asked_for_is_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit):
         arguments(argv)
@@ -31,6 +32,16 @@ def test_ratios_and_shares_are_of_medians() -> None:
     shape = Shape.of("small")
     flops = shape.model.train_flops_per_token(shape.tokens)
     rates = {"ours": [100.0, 400.0, 200.0], "other": [50.0, 40.0, 60.0], "peak": [flops * 1_000] * 3}
-    ours, other = list(table(shape, rates, {"other": 70.0}))[2:]
+    ours, other = list(table(shape, rates, {"ours": 60.0, "other": 70.0}))[2:]
     assert ours.split()[1:6] == ["200", "100", "400", "1.00", "20%"]
+    assert ours.split()[6] == "60"
     assert other.split()[1:] == ["50", "40", "60", "4.00", "5%", "70"]
+
+
+def test_a_contestant_does_a_step_for_each_word() -> None:
+    shape = Shape.of("small")
+    shape = replace(shape, model=replace(shape.model, num_hidden_layers=1, vocab_size=300), rows=1, tokens=16)
+    rates, memory = in_turns(shape, ["ours", "ours dense"], None, rounds=1)
+    assert {name: len(found) for name, found in rates.items()} == {"ours": 1, "ours dense": 1, "peak": 1}
+    assert min(rate for found in rates.values() for rate in found) > 0
+    assert all(megabytes > 1 for megabytes in memory.values())
