@@ -11,7 +11,7 @@ import torch
 from model.config import TrainConfig
 from model.evaluate import score, totals
 from model.optim_config import OptimConfig
-from model.trainer import StepMetrics, TrainState, train, train_step
+from model.trainer import StepMetrics, TrainState, accumulate_gradients, clip_gradients, train, train_step
 from tests.model.tiny import SLOTS, batch_of, packed_rows, tiny_config, tiny_training
 
 BEFORE = 4
@@ -41,6 +41,21 @@ def test_an_outlier_counts_no_more_than_a_gradient_of_the_clipping_norm(factor: 
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5, msg=name)
         moments = usual.optimizer.state[one]["exp_avg_sq"], hit.optimizer.state[other]["exp_avg_sq"]
         torch.testing.assert_close(moments[1], moments[0], rtol=1e-3, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.999, 1.0, 1.001, 10.0])
+def test_gradients_are_clipped_as_pytorch_does_to_the_bit(share: float) -> None:
+    models = []
+    for _ in range(2):
+        state = TrainState.create(tiny_config(), tiny_training())
+        accumulate_gradients(state.model, batch_of(4), tiny_training())
+        models.append(state.model)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in models[0].parameters() if p.grad is not None])
+    ours = clip_gradients(models[0], share * float(norm))
+    assert ours == float(torch.nn.utils.clip_grad_norm_(models[1].parameters(), share * float(norm)))
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.equal(one.grad, other.grad)
 
 
 def test_adamw_survives_an_outlier_that_nothing_clipped() -> None:
