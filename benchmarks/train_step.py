@@ -67,9 +67,9 @@ def contestant(way: str, shape: Shape, minimind: Path | None) -> Iterator[Connec
     try:
         yield ours
     finally:
-        ours.close()
-        process.terminate()
+        process.terminate()  # first, or it would wonder at a closed line
         process.join()
+        ours.close()
 
 
 def step_of(name: str, line: Connection) -> tuple[float, int]:
