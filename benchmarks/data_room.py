@@ -103,7 +103,6 @@ class Bench:
             target, leading = f"benchmarks.{module}:{step.replace(' ', '_')}", []
             values = reference_environment(self.work)
         os.sync()  # what earlier steps left to be written is not this one's to wait for
-        values["TMPDIR"] = str(self.work)
         return measure(target, *leading, str(self.corpus), str(self.work), environment=child_environment(**values))
 
     def measurement(self, step: str) -> Measurement:

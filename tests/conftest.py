@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before anything of ours is imported: no test may see, or write to, the home of the person who runs them.
 os.environ.pop("PREFECT_API_URL", None)
@@ -17,6 +18,9 @@ os.environ["NIGHTSCHOOL_HOME"] = tempfile.mkdtemp(prefix="nightschool-tests-")
 os.environ["PREFECT_HOME"] = os.environ["NIGHTSCHOOL_HOME"]
 # A shell that starts the tests in the background has them ignore Ctrl-C, and what is to be tested with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same examples each time, and no clock: what a busy machine fails is no finding.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

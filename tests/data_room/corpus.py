@@ -23,7 +23,7 @@ from data.sketch import sketches_of
 from schemas.domain import DOMAINS
 
 EXAMPLES = 15
-repeatable = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+repeatable = settings(max_examples=EXAMPLES)
 WORDS = [
     a + b for a in ("ba", "Co", "du", "fey", "gi", "ho") for b in ("lan", "mer", "nost", "pi", "qua", "Rel", "sid")
 ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from data import contamination
 from data.contamination import CONTAMINATED_FROM, NGRAM_TOKENS, Fingerprints, ngram_hashes
 
-quick = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=80)
 Document = list[int]
 NGram = tuple[int, ...]
 documents = st.lists(st.lists(st.integers(0, 2), max_size=14), max_size=7)

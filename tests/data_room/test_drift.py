@@ -24,7 +24,7 @@ from data.statistics import Fates, NightStatistics, Statistics, measure
 from schemas.domain import DOMAINS
 from tests.reference.drift import plain_psi, reference_psi
 
-repeatable = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+repeatable = settings(max_examples=60)
 sizes = st.lists(st.integers(0, 10_000), min_size=5, max_size=5)
 rows = st.integers(0, 100_000)
 

@@ -26,7 +26,7 @@ from tasks.corpus import MAKERS
 from tests.reference.packing import document_slots, slots_of
 from tests.reference.windows import render_conversation
 
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=60)
 Conversation = list[Turn]
 SAMPLE = {"pretrain-reference": 15, "pretrain-code": 6}
 """Long rows; of other sources some more are looked at."""

@@ -16,7 +16,7 @@ from model.config import IGNORED
 from model.packing import PackedTokens, Packing, Segments, pack
 
 CAPACITY = 16
-quick = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=15)
 lengths = st.lists(st.integers(1, CAPACITY), max_size=12)
 
 

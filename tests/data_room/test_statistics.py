@@ -29,7 +29,7 @@ from data.statistics import (
 )
 from schemas.domain import DOMAINS
 
-repeatable = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+repeatable = settings(max_examples=40)
 alphabet = st.sampled_from("aé好🙂 \n\t!/09:")
 rows = st.lists(
     st.tuples(

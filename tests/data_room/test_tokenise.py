@@ -24,7 +24,7 @@ from schemas.domain import DOMAINS
 from tests.reference.targets import END_OF_TEXT, answer_targets, rendered, text_targets
 from tests.tasks.rows import Exchange, chat_rows, small_tokenizer, split_folder, text_rows, turns_of
 
-quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=25)
 words = st.sampled_from(["hello", "world", "a", "é", "漢字", "😀", "<|im_end|>", "<|endoftext|>", "user\n", "."])
 spoken = st.lists(words, min_size=1, max_size=4).map(" ".join)
 texts = st.lists(

@@ -1,4 +1,4 @@
-"""One thread, repeatable property tests, and a tokenizer that all tests of the package share."""
+"""One thread, and a tokenizer that all tests of the package share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
 from tokenizers import Tokenizer
 
 from model.export import export_folder
@@ -14,8 +13,6 @@ from model.tokenizer import load_tokenizer, train_tokenizer
 from model.transformer import Transformer
 from tests.model.tiny import TEXTS, tiny_config
 
-settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=25)
-settings.load_profile("repeatable")
 torch.set_num_threads(1)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.order import Reading, permutation, place_in_epoch, rows_of_step, swaps
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60)
 
 
 @quick

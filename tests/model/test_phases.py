@@ -38,7 +38,7 @@ def chains(draw: st.DrawFn) -> tuple[list[int], list[ExpertChange]]:
     return experts, changes
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(chains(), st.sampled_from([2, 3]))
 def test_phases_are_the_chain_from_its_end(chain: tuple[list[int], list[ExpertChange]], top_k: int) -> None:
     experts, changes = chain

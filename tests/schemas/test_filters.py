@@ -71,7 +71,7 @@ def rules_of(texts: list[str | None], config: FilterConfig) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("field", MEASURES)
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_share_is_what_the_slow_measure_says_and_its_limit_itself_is_kept(field: str, data: st.DataObject) -> None:
     rule, measure, texts_of_field = MEASURES[field]
@@ -107,7 +107,7 @@ def test_an_ngram_does_not_go_on_in_the_next_text() -> None:
     assert rules_of(["a b c d e x a b c", "d e"], FilterConfig(max_repeated_ngram_share=0.0)) == {}
 
 
-@settings(derandomize=True, max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(texts=st.lists(st.text(max_size=8), max_size=8), low=st.integers(1, 5), more=st.integers(0, 3))
 def test_lengths_are_counted_in_characters(texts: list[str], low: int, more: int) -> None:
     expected = {
@@ -118,7 +118,7 @@ def test_lengths_are_counted_in_characters(texts: list[str], low: int, more: int
     assert rules_of(texts, FilterConfig(min_characters=low, max_characters=low + more)) == expected
 
 
-@settings(derandomize=True, max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=st.lists(st.none() | st.text(max_size=40) | repetitive | gibberish, max_size=8))
 @example(texts=[None, "", "\x00", "\ufeff", "\x85\u2028", "\U0010ffff"])
 def test_no_text_raises_and_each_is_judged_alone(texts: list[str | None]) -> None:
@@ -175,7 +175,7 @@ def test_the_detail_names_the_measure_the_limit_and_the_setting() -> None:
     }
 
 
-@settings(derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(symbols=st.integers(1, 400), letters=st.integers(0, 400), limit=st.decimals(0, 1, places=6).map(float))
 def test_the_measured_share_is_never_shown_as_the_limit_itself(symbols: int, letters: int, limit: float) -> None:
     faults = faults_of_texts(pl.Series(["#" * symbols + "a" * letters]), FilterConfig(max_symbol_share=limit))

@@ -100,7 +100,7 @@ def test_what_looks_alike_is_left_alone(text: str) -> None:
     assert kind_of(text) is None
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_one_wrong_digit_of_a_card_breaks_it(data: st.DataObject) -> None:
     digits = "4" + data.draw(st.text(alphabet="0123456789", min_size=14, max_size=14)) + "?"
@@ -110,7 +110,7 @@ def test_one_wrong_digit_of_a_card_breaks_it(data: st.DataObject) -> None:
     assert kind_of(wrong_digit(data, digits, from_place=1)) is None
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_one_wrong_digit_of_an_iban_breaks_it(data: st.DataObject) -> None:
     country, pattern = data.draw(
@@ -122,7 +122,7 @@ def test_one_wrong_digit_of_an_iban_breaks_it(data: st.DataObject) -> None:
     assert kind_of(wrong_digit(data, number, from_place=8)) is None
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), born=st.dates(min_value=date(1900, 1, 1), max_value=date(2099, 12, 31)))
 def test_one_wrong_digit_of_a_resident_number_breaks_it(data: st.DataObject, born: date) -> None:
     digits = f"440524{born:%Y%m%d}{data.draw(st.integers(0, 999)):03d}"
@@ -143,7 +143,7 @@ def wrong_digit(data: st.DataObject, number: str, from_place: int) -> str:
     return number[:place] + other + number[place + 1 :]
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_the_quick_look_misses_nothing_that_the_pattern_finds(data: st.DataObject) -> None:
     """Against all patterns on every text; pieces of numbers and signs make half-formed hits likely."""

@@ -16,7 +16,7 @@ from model.files import sha256_of
 from tasks.artifacts import LOGS, RECORD, StageRecord, code_version, digest_of, file_digests
 from tests.tasks.rows import stage_record
 
-quick = settings(max_examples=80, deadline=None, derandomize=True)
+quick = settings(max_examples=80)
 tricky_text = st.text(alphabet='ab",:[]{}\\é', max_size=3)
 leaves = st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-2, 2) | tricky_text
 values = st.recursive(

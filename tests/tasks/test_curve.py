@@ -28,7 +28,7 @@ def test_a_stage_without_a_curve_has_no_points(tmp_path: Path) -> None:
     assert training_seconds([]) == 0
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 10_000), st.floats(0.001, 100)), min_size=1, max_size=20))
 def test_the_time_of_a_training_is_that_of_its_steps(steps: list[tuple[int, float]]) -> None:
     seen, points = 0, [{"step": 0, "val/bpb": 4.0}]

@@ -218,7 +218,7 @@ HOSTILE = "</td></section><script>alert(1)</script><img src=x onerror=y>&\"'|`\x
 anything = st.text(alphabet=st.sampled_from("<>&\"'/ab|`\n\x00\u202e\ud800好"), min_size=1, max_size=15)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25)
 @given(anything, anything, st.booleans())
 def test_nothing_from_the_data_becomes_markup(name: str, reason: str, hostile: bool) -> None:
     name = name + HOSTILE * hostile

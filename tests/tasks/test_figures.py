@@ -64,7 +64,7 @@ def slowly_smoothed(values: list[float], weight: float) -> list[float]:
     return out
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-100, 100), max_size=30), st.floats(0, 0.99))
 def test_smoothing_is_the_weighted_average_of_the_past(values: list[float], weight: float) -> None:
     assert smoothed(values, weight) == pytest.approx(np.array(slowly_smoothed(values, weight)), rel=1e-9, abs=1e-9)

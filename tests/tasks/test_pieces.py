@@ -22,7 +22,7 @@ from tasks.sources import KnownPiece, Piece, Resolved, resolve
 from tasks.stage_configs import SourceConfig
 from tests.reference.lines import cut, raw_lines
 
-repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=30)
+repeatable = settings(max_examples=30)
 
 rows = st.integers(0, 40).map(lambda size: json.dumps({"t": "x" * size}).encode())
 finished = st.lists(rows, max_size=6).map(lambda lines: b"".join(line + b"\n" for line in lines))

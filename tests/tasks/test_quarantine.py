@@ -39,7 +39,7 @@ from tasks.sources import resolve
 from tasks.validate import rules_of, scan_pieces
 from tests.lived_home import first_night, publish, small_recipe
 
-quick = settings(max_examples=80, deadline=None, derandomize=True)
+quick = settings(max_examples=80)
 
 
 def validated(folder: Path, recipe: Recipe, home: Path) -> Validation:

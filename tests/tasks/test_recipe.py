@@ -194,7 +194,7 @@ def test_settings_on_the_command_line(pair: str, expected: dict[str, object]) ->
     assert [type(value) for value in parsed.values()] == [type(value) for value in expected.values()]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.integers() | st.floats(allow_nan=False))
 def test_numbers_on_the_command_line_are_what_python_reads(number: float) -> None:
     [parsed] = parse_settings([f"a={number!r}"]).values()

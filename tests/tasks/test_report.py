@@ -112,7 +112,7 @@ def cells(line: str) -> list[str]:
 chat_text = st.text(alphabet="ab |\n\r\t*`", max_size=12)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(prompt=chat_text, reply=chat_text)
 def test_no_chat_breaks_the_table(prompt: str, reply: str) -> None:
     lines = night([{"prompt": prompt, "reply": reply}]).as_markdown().rstrip("\n").splitlines()
@@ -120,7 +120,7 @@ def test_no_chat_breaks_the_table(prompt: str, reply: str) -> None:
     assert cells(lines[-1]) == [" ".join(prompt.split()), " ".join(reply.split())]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(prompt=chat_text, reply=chat_text)
 def test_every_chat_is_two_lines_of_text(prompt: str, reply: str) -> None:
     with_chat, without = (night(chats).as_text().splitlines() for chats in ([{"prompt": prompt, "reply": reply}], []))

@@ -55,7 +55,7 @@ def encoder() -> Encoder:
     return Encoder.of(small_tokenizer())
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25)
 @given(tables)
 def test_the_table_says_of_every_slot_whose_it_is(rows: pl.DataFrame) -> None:
     packed = pack_table(rows, encoder(), SLOTS)

@@ -42,13 +42,13 @@ def test_over_without_values_or_twice_is_refused(pairs: list[str]) -> None:
         parse_over(pairs)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(st.one_of(st.integers(-9, 9), st.floats(1e-6, 1.0), st.booleans(), st.sampled_from(["adamw", "linear"])))
 def test_a_value_is_written_as_it_is_read(value: Any) -> None:
     assert parse_over([f"{PEAK}={written(value)}"]) == {PEAK: [value]}
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(
     st.lists(st.floats(1e-4, 1e-1), min_size=1, max_size=3, unique=True),
     st.lists(st.sampled_from([2, 3, 4]), min_size=1, max_size=3, unique=True),

@@ -117,7 +117,7 @@ def test_there_are_at_least_forty_kinds_of_broken_file() -> None:
     assert len({file.name for file in BROKEN_FILES}) >= 40
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.one_of(st.binary(max_size=30).filter(lambda b: b"\n" not in b), st.integers(0, 5).map(good)), max_size=30
