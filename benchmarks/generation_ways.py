@@ -28,13 +28,16 @@ class Way:
     needs_minimind: bool = False
 
 
-def ours(folder: Path, _: Path | None) -> Generate:
-    model = import_hugging_face(folder)
+def our_way(dtype: torch.dtype = torch.float32) -> Build:
+    def build(folder: Path, _: Path | None) -> Generate:
+        model = import_hugging_face(folder).to(dtype)
 
-    def run(prompts: Prompts, count: int) -> list[list[int]]:
-        return generate(model, prompts, Sampling(max_new_tokens=count, temperature=0.0))
+        def run(prompts: Prompts, count: int) -> list[list[int]]:
+            return generate(model, prompts, Sampling(max_new_tokens=count, temperature=0.0))
 
-    return run
+        return run
+
+    return build
 
 
 def transformers_way(attention: str, experts: str, dtype: torch.dtype = torch.float32) -> Build:
@@ -87,7 +90,8 @@ def minimind_way(dtype: torch.dtype = torch.float32) -> Build:
 
 
 WAYS = {
-    "ours": Way(ours),
+    "ours": Way(our_way()),
+    "ours bf16": Way(our_way(torch.bfloat16)),
     "transformers sdpa, eager": Way(transformers_way("sdpa", "eager")),
     "transformers sdpa, grouped_mm": Way(transformers_way("sdpa", "grouped_mm")),
     "transformers eager, grouped_mm": Way(transformers_way("eager", "grouped_mm")),
@@ -95,4 +99,4 @@ WAYS = {
     "MiniMind": Way(minimind_way(), needs_minimind=True),
     "MiniMind bf16": Way(minimind_way(torch.bfloat16), needs_minimind=True),
 }
-"""transformers by its attention and its way to compute experts; all but two compute in fp32, as ours does."""
+"""transformers by its attention and its way to compute experts; in fp32 where nothing else is said."""

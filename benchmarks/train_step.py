@@ -1,29 +1,26 @@
 """One training step, side by side: this trainer, MiniMind's model as its trainer runs it, transformers' Qwen3-MoE.
 
-Equal shape, rows, batch and optimizer, in turns, so that drift of the machine hits all alike. Each has a process of its
-own, as it has where it is used: in a common one they drive each other's kernels out of oneDNN's cache. All of them stay
-in memory until the end, 20 GB at the small shape. Each round also times a large matrix product, the peak that a share
-of refers to. What bf16 costs in accuracy is measured apart, if asked for. Quote the ratios, never the bare numbers.
+Equal shape, rows, batch and optimizer, in turns, so that drift of the machine hits all alike; 20 GB of memory at the
+small shape. Each round also times a large matrix product, the peak that a share of refers to. What bf16 costs in
+accuracy is measured apart, if asked for. Quote the ratios, never the bare numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from benchmarks import accuracy
+from benchmarks.contestants import contestant
 from benchmarks.machine import machine_facts
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.training_ways import WAYS
@@ -44,44 +41,13 @@ def peak_flops_per_s() -> float:
     return 2 * (PEAK_SIDE // 2) ** 2 * PEAK_SIDE / (time.perf_counter() - started)
 
 
-def steps_on_demand(line: Connection, way: str, shape: Shape, minimind: Path | None) -> None:
-    """In a process: a step each time something comes over the line, and back its seconds and the memory then held."""
-    keep_freed_memory()
+def steps_of(way: str, shape: Shape, minimind: Path | None) -> Callable[[], None]:
     step = WAYS[way].build(shape.model, shape.ids(), minimind)
-    while line.recv():
-        started = time.perf_counter()
+
+    def run() -> None:
         step()
-        seconds = time.perf_counter() - started
-        memory = psutil.Process().memory_info()
-        line.send((seconds, memory.rss - memory.shared))
 
-
-@contextmanager
-def contestant(way: str, shape: Shape, minimind: Path | None) -> Iterator[Connection]:
-    """The line to a process that does steps on demand."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=steps_on_demand, args=(theirs, way, shape, minimind))
-    process.start()
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        process.terminate()  # first, or it would wonder at a closed line
-        process.join()
-        ours.close()
-
-
-def step_of(name: str, line: Connection) -> tuple[float, int]:
-    """Seconds of a step and bytes held after it. Ends the benchmark if the process is gone."""
-    try:
-        line.send(True)
-        seconds, held_bytes = line.recv()
-    except (EOFError, OSError):
-        raise SystemExit(
-            f"{name} ended in its step; its words are above, if memory ran out ask for fewer --ways"
-        ) from None
-    return seconds, held_bytes
+    return run
 
 
 def in_turns(
@@ -94,14 +60,14 @@ def in_turns(
     rates: dict[str, list[float]] = {name: [] for name in [*names, "peak"]}
     memory, firsts = dict.fromkeys(names, 0.0), {}
     with ExitStack() as stack:
-        lines = {name: stack.enter_context(contestant(name, shape, minimind)) for name in names}
+        steps = {name: stack.enter_context(contestant(name, steps_of, name, shape, minimind)) for name in names}
         for number in range(WARMUP_ROUNDS + rounds):
             found = {"peak": peak_flops_per_s()}
-            for name, line in lines.items():
-                seconds, held_bytes = step_of(name, line)
-                firsts.setdefault(name, seconds)
-                memory[name] = max(memory[name], held_bytes / 1e6)
-                found[name] = shape.rows * shape.tokens / seconds
+            for name, step in steps.items():
+                work = step()
+                firsts.setdefault(name, work.seconds)
+                memory[name] = max(memory[name], work.held_bytes / 1e6)
+                found[name] = shape.rows * shape.tokens / work.seconds
             if number >= WARMUP_ROUNDS:
                 for name, rate in found.items():
                     rates[name].append(rate)

@@ -24,7 +24,7 @@ class KeyValueCache:
         self.config = config
         self.capacity_tokens = capacity_tokens
         self.layers = [LayerCache(capacity_tokens) for _ in range(config.num_hidden_layers)]
-        self.visible_B11S = torch.empty(0, 1, 1, 0, dtype=torch.bool)
+        self.bias_B11S = torch.empty(0, 1, 1, 0)
         self.cos_B1SC = self.sin_B1SC = torch.empty(0)
 
     @property
@@ -39,24 +39,25 @@ class KeyValueCache:
         """
         rows, tokens = segment_BT.shape
         self._require_room(tokens)
-        self.visible_B11S = torch.ones(rows, 1, 1, self.capacity_tokens, dtype=torch.bool, device=segment_BT.device)
-        self.visible_B11S[:, 0, 0, :tokens] = segment_BT == segment_BT[:, -1:]
+        # Made once as what is added to scores: from a mask of booleans attention makes it anew in each layer and step.
+        self.bias_B11S = torch.zeros(rows, 1, 1, self.capacity_tokens, device=segment_BT.device)
+        self.bias_B11S[:, 0, 0, :tokens].masked_fill_(segment_BT != segment_BT[:, -1:], float("-inf"))
         start_B1 = tokens - 1 - segment_positions(segment_BT)[:, -1:]
         position_BS = torch.arange(self.capacity_tokens, device=segment_BT.device) - start_B1
         self.cos_B1SC, self.sin_B1SC = rotary_tables(position_BS, self.config.head_dim, self.config.rope_theta)
 
     def go_on(self, tokens: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """For the next `tokens` tokens: `rotary_tables`, and where they may look, (B, 1, 1 or T, S).
+        """For the next `tokens` tokens: `rotary_tables`, and what is added to their scores, fp32, (B, 1, 1 or T, S).
 
-        S counts the slots that are filled after them.
+        S counts the slots that are filled after them; -inf is added where a token may not look.
         """
         self._require_room(tokens)
         end = self.length + tokens
         rotary = self.cos_B1SC[:, :, self.length : end], self.sin_B1SC[:, :, self.length : end]
-        visible_B11S = self.visible_B11S[..., :end]
+        bias_B11S = self.bias_B11S[..., :end]
         if tokens == 1:
-            return rotary, visible_B11S
-        return rotary, visible_B11S & visible_B11S.new_ones(tokens, end).tril(self.length)
+            return rotary, bias_B11S
+        return rotary, bias_B11S + bias_B11S.new_full((tokens, end), float("-inf")).triu(self.length + 1)
 
     def _require_room(self, tokens: int) -> None:
         if self.length + tokens > self.capacity_tokens:
@@ -67,7 +68,7 @@ class KeyValueCache:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these, by number; they come in the order given."""
-        self.visible_B11S = self.visible_B11S[rows]
+        self.bias_B11S = self.bias_B11S[rows]
         self.cos_B1SC, self.sin_B1SC = self.cos_B1SC[rows], self.sin_B1SC[rows]
         for layer in self.layers:
             layer.keep(rows)

@@ -21,7 +21,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
 def rotary_tables(position_BT: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,10 @@ class Attention(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_B1TS: Tensor, cache: LayerCache | None = None
     ) -> Tensor:
-        """(B, T, D) → (B, T, D). With a cache the tokens also look at those it holds, S in all, and are added to it."""
+        """(B, T, D) → (B, T, D). With a cache the tokens also look at those it holds, S in all, and are added to it.
+
+        `mask_B1TS` says where they may look; where a cache goes on, it is what the cache adds to their scores.
+        """
         rows, tokens, _ = x_BTD.shape
 
         def heads(projected: Tensor) -> Tensor:
@@ -144,7 +147,8 @@ class Attention(nn.Module):
             k_BKSC, v_BKSC = cache.extend(k_BKSC, v_BKSC)
         if goes_on:
             # For few queries the fused kernel is the faster one on CPU too, and reads each key once for all its heads.
-            mixed_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BKSC, v_BKSC, attn_mask=mask_B1TS, enable_gqa=True)
+            bias_B1TS = mask_B1TS.type_as(q_BHTC)
+            mixed_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BKSC, v_BKSC, attn_mask=bias_B1TS, enable_gqa=True)
         else:
             mixed_BHTC = attend(q_BHTC, k_BKSC, v_BKSC, mask_B1TS)
         return self.o_proj(mixed_BHTC.transpose(1, 2).reshape(rows, tokens, -1))
