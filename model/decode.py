@@ -135,6 +135,7 @@ class FewTokensExperts(nn.Module):
 
     When about every expert is chosen by some token, all weights are read anyway. All experts for all tokens are two
     large products, with a share of 0 for those not chosen; more arithmetic, but in less time than many small products.
+    It costs copies of the experts' weights, made when they are first wanted.
     """
 
     def __init__(self, experts: RoutedExperts) -> None:
