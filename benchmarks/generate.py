@@ -47,6 +47,7 @@ def prompts_of(ids: list[int], batch: int, tokens: int) -> Prompts:
 
 
 def generator_of(way: str, folder: Path, minimind: Path | None) -> Generate:
+    """By name, as functions of a way cannot be sent to its process."""
     return WAYS[way].build(folder, minimind)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -60,6 +60,7 @@ def learned(tokenizer: Tokenizer, segment: Segment) -> list[str]:
     return texts
 
 
+@settings(max_examples=100)
 @given(turns=conversations(marked_content))
 @example(turns=[("user", IMITATION), ("assistant", "no")])
 def test_only_answers_are_learned_whatever_users_type(tokenizer: Tokenizer, turns: list[Turn]) -> None:
@@ -71,6 +72,7 @@ def test_only_answers_are_learned_whatever_users_type(tokenizer: Tokenizer, turn
     assert special == [START, END] * len(turns)
 
 
+@settings(max_examples=100)
 @given(turns=conversations(marked_content))
 def test_each_target_is_the_next_token(tokenizer: Tokenizer, turns: list[Turn]) -> None:
     (segment,), _ = windows_of(tokenizer, turns, ROOMY)
@@ -97,6 +99,7 @@ def fewest_windows(sizes: list[int], budget: int) -> int:
     return windows
 
 
+@settings(max_examples=100)
 @given(turns=conversations(words, max_exchanges=6), max_tokens=st.integers(20, 150))
 def test_long_conversations_are_cut_between_exchanges(tokenizer: Tokenizer, turns: list[Turn], max_tokens: int) -> None:
     """Every answer is learned once, after as much of what was said before it as there is room for."""
@@ -115,6 +118,7 @@ def test_long_conversations_are_cut_between_exchanges(tokenizer: Tokenizer, turn
         assert any(ids[end - len(said) : end] == said for end in range(system + len(said), len(ids) + 1))
 
 
+@settings(max_examples=100)
 @given(turns=conversations(words, max_exchanges=5), max_tokens=st.integers(4, 40))
 def test_no_answer_is_cut_or_repeated_however_short_the_rows(
     tokenizer: Tokenizer, turns: list[Turn], max_tokens: int

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.decode import FEW_ROWS, Decoder, FewRowsNorm, FewRowsProduct, FewTokensExperts, few_rows_twin
+from model.decode import (
+    FEW_ROWS,
+    Decoder,
+    FewRowsNorm,
+    FewRowsProduct,
+    FewTokensExperts,
+    attend_with_one,
+    few_rows_twin,
+)
 from model.layers import Attention, RMSNorm
 from model.moe import RoutedExperts
 from model.transformer import Transformer
@@ -58,6 +66,16 @@ def test_norm_of_few_rows_is_the_other_one(size: int, eps: float, scale: float) 
 
 def test_norm_of_nothing_is_nothing() -> None:
     assert (FewRowsNorm(torch.ones(8), 1e-6)(torch.zeros(2, 8)) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_attention_of_one_query_is_the_fused_one(dtype: torch.dtype) -> None:
+    q, k, v = (random(3, heads, slots, 8, seed=slots).to(dtype) for heads, slots in ((4, 1), (2, 9), (2, 9)))
+    bias = torch.zeros(3, 1, 1, 9, dtype=dtype)
+    bias[1, ..., :4] = bias[2, ..., :8] = float("-inf")
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), bias.double(), enable_gqa=True)
+    rounding = 0.02 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(attend_with_one(q, k, v, bias).double(), expected, atol=rounding, rtol=rounding)
 
 
 @given(st.integers(1, FEW_ROWS + 2), st.integers(1, 5), st.integers(0, 99))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import ExpertChange, ModelConfig, TrainConfig
@@ -93,6 +93,7 @@ def test_more_parameters_rows_or_slots_take_more_memory(monkeypatch: pytest.Monk
         assert other.peak_memory_bytes > base
 
 
+@settings(max_examples=100)
 @given(st.sampled_from([2, 4, 6, 8, 12]), st.integers(1, 3), st.booleans())
 def test_alternatives_cost_a_token_the_same_parameters(experts: int, top_k: int, dense: bool) -> None:
     if top_k > experts:

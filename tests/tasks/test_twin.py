@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.artifacts import StageRecord
@@ -88,6 +88,7 @@ def test_what_is_matched_is_said_with_the_router_s_share(tmp_path: Path) -> None
     )
 
 
+@settings(max_examples=100)
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(12, METRIC_KEYS))
 def test_a_night_s_numbers_have_an_end_and_slices_go_first(sources: int, slices: int, room: int) -> None:
     figures = {"val/bpb": 1.0, **{f"val/bpb.s{n}": 2.0 for n in range(sources)}}
