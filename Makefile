@@ -24,17 +24,17 @@ down: $(READY)  ## stop what `up` started
 
 MINIMIND ?=
 bench-train: $(READY)  ## the training step beside others; MINIMIND=PATH of a checkout measures that, too
-	@$(BIN)/python -m benchmarks.train_step $(if $(MINIMIND),--minimind $(MINIMIND))
+	@$(BIN)/python -m benchmarks.training.train_step $(if $(MINIMIND),--minimind $(MINIMIND))
 
 bench-learn: $(READY)  ## what is learnt in equal time, beside MiniMind: MINIMIND=PATH, over an hour
-	@$(BIN)/python -m benchmarks.learn $(if $(MINIMIND),--minimind $(MINIMIND))
+	@$(BIN)/python -m benchmarks.learning.learn $(if $(MINIMIND),--minimind $(MINIMIND))
 
 bench-generate: $(READY)  ## tokens a second of generation beside others; MINIMIND=PATH measures that, too
-	@$(BIN)/python -m benchmarks.generate $(if $(MINIMIND),--minimind $(MINIMIND))
+	@$(BIN)/python -m benchmarks.generation.generate $(if $(MINIMIND),--minimind $(MINIMIND))
 
 SIZES ?= 10MB,100MB,1GB
 bench-data: $(READY)  ## the data stages beside the usual way; SIZES=10GB for the largest corpus
-	@$(BIN)/python -m benchmarks.data_room --sizes $(SIZES)
+	@$(BIN)/python -m benchmarks.data.data_room --sizes $(SIZES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,8 +16,9 @@ from flows.trials import TRIALS, trial_arguments, try_settings
 from tasks import settings
 from tasks.errors import Interrupted, NightStopped
 
-if TYPE_CHECKING:  # pandera and pydantic take seconds to load; a question must not wait for them
-    from tasks.recipe import Recipe
+if TYPE_CHECKING:
+    from tasks.recipes.recipe import Recipe
+
 
 log = logging.getLogger("nightschool")
 PROMOTE, ROLLBACK = "promote", "rollback"
@@ -31,7 +32,7 @@ QUESTIONS = {
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    from tasks.recipe import recipe_names
+    from tasks.recipes.deployments import recipe_names
 
     parser = argparse.ArgumentParser(
         prog="python -m flows", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -77,7 +78,7 @@ def question(argv: Sequence[str]) -> argparse.Namespace:
 def answer(argv: Sequence[str]) -> int:
     """Answer a question; returns the exit code."""
     chosen, home = question(argv), settings.Settings.load().home
-    from tasks import answers
+    from tasks.questions import answers
 
     if argv[0] == WHY_ROW:
         answers.say(answers.why_row(home, chosen.row, chosen.recipe, chosen.all))
@@ -85,7 +86,7 @@ def answer(argv: Sequence[str]) -> int:
         tell = answers.who_ate_rows if chosen.all else answers.who_ate
         answers.say(tell(home, chosen.run))
     elif chosen.recheck:
-        from tasks.recheck import recheck_quarantine  # today's rules bring pandera with them
+        from tasks.questions.recheck import recheck_quarantine  # today's rules bring pandera with them
 
         answers.say(recheck_quarantine(home, chosen.recipe, chosen.rule, chosen.file, chosen.set))
     else:
@@ -121,7 +122,8 @@ def run(argv: Sequence[str]) -> int:
 
         print(promote_model(chosen.version))
         return 0
-    from tasks.recipe import load_recipe, parse_settings
+    from tasks.recipes.deployments import load_recipe
+    from tasks.recipes.overrides import parse_settings
 
     recipe = load_recipe(chosen.what).with_overrides(parse_settings(chosen.set))
     if chosen.dry_run:
@@ -135,7 +137,8 @@ def run_trial(argv: Sequence[str]) -> int:
     chosen = trial_arguments(argv)
     print_our_messages()
     settings.prepare_process()
-    from tasks.recipe import load_recipe, parse_settings
+    from tasks.recipes.deployments import load_recipe
+    from tasks.recipes.overrides import parse_settings
 
     recipe = load_recipe(chosen.recipe).with_overrides(parse_settings(chosen.set))
     return try_settings(argv[0], recipe, chosen)
@@ -143,7 +146,7 @@ def run_trial(argv: Sequence[str]) -> int:
 
 def run_night(recipe: Recipe) -> int:
     """Run the flow in this process, on the server of `make up` if one is there, else on an embedded one."""
-    from tasks.services import reaching_prefect
+    from tasks.services.embedded import reaching_prefect
 
     with reaching_prefect():
         from flows.retrain_nightly import retrain_nightly
@@ -156,8 +159,8 @@ def dry_run(recipe: Recipe) -> None:
     """Print the resolved recipe and its cost."""
     import yaml
 
-    from tasks.plan import plan_text  # torch takes seconds to import
-    from tasks.recipe import plain_recipe
+    from tasks.planning.plan import plan_text  # torch takes seconds to import
+    from tasks.recipes.recipe import plain_recipe
 
     print(yaml.safe_dump(plain_recipe(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
     print(plan_text(recipe))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.prepare_data import packed_data
-from tasks.artifacts import TokensRef
-from tasks.find_lr import LrReport, conclude_search, find_lr
-from tasks.night import open_night
-from tasks.recipe import Recipe
-from tasks.trial import LR_SEARCH
-from tasks.trial_plan import RangeTest
+from tasks.home.records import TokensRef
+from tasks.night.opening import open_night
+from tasks.recipes.recipe import Recipe
+from tasks.trials.find_lr import LrReport, conclude_search, find_lr
+from tasks.trials.plan import RangeTest
+from tasks.trials.trial import LR_SEARCH
 
 
 @flow(name="find-lr", persist_result=False)

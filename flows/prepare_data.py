@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from tasks.artifacts import DatasetRef, Ref, StageRecord, TokensRef
-from tasks.deduplicate import deduplicate
-from tasks.inspect import inspect
-from tasks.split import split
+from tasks.home.records import DatasetRef, Ref, StageRecord, TokensRef
 from tasks.stage import Night
-from tasks.tokens import tokens
-from tasks.validate import validate
+from tasks.stages.deduplicate import deduplicate
+from tasks.stages.inspect import inspect
+from tasks.stages.split import split
+from tasks.stages.tokens import tokens
+from tasks.stages.validate import validate
 
 
 @dataclass(frozen=True)

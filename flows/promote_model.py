@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from tasks.night import promote_version
+from tasks.night.by_hand import promote_version
 
 
 @flow(name="promote-model")

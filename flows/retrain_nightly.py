@@ -9,13 +9,14 @@ from prefect import flow
 from flows.prepare_data import prepare_data
 from flows.train_model import train_model
 from flows.train_twin import train_twin
-from tasks.artifacts import CheckpointRef, EvaluationRef
-from tasks.evaluate import evaluate
-from tasks.inspect import champion
-from tasks.night import conclude, open_night
-from tasks.recipe import Recipe
-from tasks.register import register
-from tasks.report import NightReport
+from tasks.home.records import CheckpointRef, EvaluationRef
+from tasks.night.conclusion import conclude
+from tasks.night.opening import open_night
+from tasks.night.report import NightReport
+from tasks.recipes.recipe import Recipe
+from tasks.stage import champion
+from tasks.stages.evaluate import evaluate
+from tasks.stages.register import register
 
 
 @flow(name="retrain-nightly", persist_result=False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.prepare_data import packed_data
-from tasks.artifacts import TokensRef
-from tasks.night import open_night
-from tasks.recipe import Recipe
-from tasks.sweep import try_variants
-from tasks.sweep_report import SweepReport, conclude_sweep
-from tasks.trial import SWEEP
-from tasks.trial_plan import Sweep
+from tasks.home.records import TokensRef
+from tasks.night.opening import open_night
+from tasks.recipes.recipe import Recipe
+from tasks.trials.plan import Sweep
+from tasks.trials.sweep import try_variants
+from tasks.trials.sweep_report import SweepReport, conclude_sweep
+from tasks.trials.trial import SWEEP
 
 
 @flow(name="sweep", persist_result=False)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from tasks.artifacts import CheckpointRef, StageRecord, TokensRef
-from tasks.pretrain import pretrain
-from tasks.sft import sft
+from tasks.home.records import CheckpointRef, StageRecord, TokensRef
 from tasks.stage import Night
+from tasks.stages.pretrain import pretrain
+from tasks.stages.sft import sft
 
 
 @dataclass(frozen=True)

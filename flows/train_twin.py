@@ -7,9 +7,9 @@ from prefect import flow
 from flows.prepare_data import Prepared
 from flows.train_model import train_model
 from tasks.errors import Diverged
-from tasks.evaluate import evaluate
+from tasks.evaluation.twin import TWIN, TrainedTwin, twin_of
 from tasks.stage import Night
-from tasks.twin import TWIN, TrainedTwin, twin_of
+from tasks.stages.evaluate import evaluate
 
 
 @flow(name="train-twin", validate_parameters=False)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import NightStopped
 
-if TYPE_CHECKING:  # see flows/__main__.py
-    from tasks.recipe import Recipe
+if TYPE_CHECKING:
+    from tasks.recipes.recipe import Recipe
+
 
 FIND_LR, SWEEP = "find-lr", "sweep"
 TRIALS = {
@@ -44,8 +45,9 @@ def trial_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def try_settings(what: str, recipe: Recipe, chosen: argparse.Namespace) -> int:
     """Say what a trial costs and, unless that was all that was asked, run it; returns the exit code."""
-    from tasks.services import reaching_prefect
-    from tasks.trial_plan import RangeTest, Sweep, parse_over, range_test_cost, sweep_cost
+    from tasks.recipes.overrides import parse_over
+    from tasks.services.embedded import reaching_prefect
+    from tasks.trials.plan import RangeTest, Sweep, range_test_cost, sweep_cost
 
     asked: RangeTest | Sweep
     try:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, made beside its place if it is not there: it is whole or it is not."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.partial")
+        make(beside)
+        beside.rename(path)
+    return path
 
 
 def sha256_of(path: Path) -> str:

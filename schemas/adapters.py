@@ -9,22 +9,12 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from schemas.chat import (
-    ROLES,
-    TURNS,
-    Turns,
-    answer_text,
-    calls_text,
-    check_turns,
-    is_list_of_objects,
-    result_text,
-    tools_text,
-    turn_frame,
-    with_tools,
-)  # fmt: skip
+from schemas.chat import ROLES, Turns, check_turns, is_list_of_objects, turn_frame
 from schemas.jsonl import Fault
 from schemas.pretrain import check_texts, string_or_none, without
 from schemas.report import Checked
+from schemas.rows import TURNS
+from schemas.tool_text import answer_text, calls_text, result_text, tools_text, with_tools
 
 Format = Literal["minimind", "sharegpt", "openai", "alpaca", "text"]
 """How a source's rows are laid out."""

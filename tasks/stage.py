@@ -10,14 +10,29 @@ from pathlib import Path
 
 from prefect.context import TaskRunContext
 
-from tasks.artifacts import LOGS, Ref, StageRecord, code_version, digest_of, file_digests, plain
 from tasks.errors import NightStopped
-from tasks.journal import KEY_CHARACTERS, Journal
-from tasks.recipe import Recipe
-from tasks.sources import Resolved
-from tasks.tracking import Store, Tracker
+from tasks.home.digests import code_version, digest_of, plain
+from tasks.home.journal import KEY_CHARACTERS, Journal
+from tasks.home.records import LOGS, Ref, StageRecord, file_digests
+from tasks.recipes.recipe import Recipe
+from tasks.sources.resolve import Resolved
+from tasks.tracking.mlflow_store import CHAMPION, ModelVersion, Store
+from tasks.tracking.tracker import Tracker
+
+
+def champion(night: Night) -> ModelVersion | None:
+    """The version in use, if there is one."""
+    return night.store.holder_of(CHAMPION)
+
 
 log = logging.getLogger("nightschool")
+TRAINING_CODE = (
+    "model",
+    "tasks.training.run",
+    "tasks.training.start",
+    "tasks.training.processes",
+    "tasks.training.validator",
+)
 
 
 @dataclass(frozen=True)

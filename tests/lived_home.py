@@ -12,25 +12,27 @@ from typing import Any
 import polars as pl
 import pytest
 
-import data.sides
-import tasks.deduplicate
-from benchmarks.our_way import UntrackedNight, run_id_of
-from data.keys import row_ids
-from data.near import accepted_from
-from data.sides import SideRules
-from data.sketch import similarity, sketches_of
-from model.config import TrainConfig
-from tasks.artifacts import DatasetRef, StageRecord, digest_of, file_digests, plain
-from tasks.deduplicate import deduplicate, side_rules
-from tasks.history import History
-from tasks.journal import Journal
-from tasks.lineage import find_model
-from tasks.night import note_outcome
-from tasks.recipe import Recipe, recipe_from
-from tasks.sources import resolve
-from tasks.split import split
-from tasks.tokens import tokens
-from tasks.validate import read_pieces, validate
+import data.sides.deal
+import tasks.stages.deduplicate
+from benchmarks.data.our_way import UntrackedNight, run_id_of
+from data.duplicates.near import accepted_from
+from data.rows.keys import row_ids
+from data.rows.sketch import similarity, sketches_of
+from data.sides.rules import SideRules
+from model.config.training import TrainConfig
+from tasks.home.contents.validated import read_pieces
+from tasks.home.digests import digest_of, plain
+from tasks.home.journal import Journal
+from tasks.home.records import DatasetRef, StageRecord, file_digests
+from tasks.night.conclusion import note_outcome
+from tasks.questions.history import History
+from tasks.questions.lineage import find_model
+from tasks.recipes.recipe import Recipe, recipe_from, side_rules
+from tasks.sources.resolve import resolve
+from tasks.stages.deduplicate import deduplicate
+from tasks.stages.split import split
+from tasks.stages.tokens import tokens
+from tasks.stages.validate import validate
 
 WORDS = [
     a + b + c for a in ("ba", "ko", "mi", "tu", "re", "so") for b in ("la", "ne", "di") for c in ("", "n", "st", "k")
@@ -205,8 +207,8 @@ def live(folder: Path) -> LivedHome:
     written: dict[str, list[bytes]] = {}
     nights = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.deduplicate, "create_table_artifact", lambda *args, **named: None)
-        patch.setattr(data.sides, "BUCKET_BYTES", BUCKET_BYTES)
+        patch.setattr(tasks.stages.deduplicate, "create_table_artifact", lambda *args, **named: None)
+        patch.setattr(data.sides.deal, "BUCKET_BYTES", BUCKET_BYTES)
         for lines_of in (first_night, second_night):
             for label, lines in lines_of(side_rules(recipe)).items():
                 (raw / Path(label).name).write_bytes(b"\n".join(lines) + b"\n")

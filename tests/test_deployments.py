@@ -16,8 +16,8 @@ import httpx
 import pytest
 from prefect.utilities.callables import parameter_schema
 
-from tasks.recipe import DEPLOYMENTS, ENTRYPOINT, load_recipe, read_deployments, recipe_names
-from tasks.services import free_port
+from tasks.recipes.deployments import DEPLOYMENTS, ENTRYPOINT, load_recipe, read_deployments, recipe_names
+from tasks.services.processes import free_port
 
 ALL = read_deployments(DEPLOYMENTS)
 ROOT = DEPLOYMENTS.parent

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from tasks.corpus import as_chat, chatterbot_conversations
-from tasks.recipe import Recipe, recipe_from
+from tasks.recipes.recipe import Recipe, recipe_from
+from tasks.sources.builtin import as_chat, chatterbot_conversations
 
 
 def write_sources(folder: Path, rows: int = 400) -> dict[str, Path]:

@@ -13,16 +13,16 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from data.exposure import READ_ROWS
+from data.lookup.exposure import READ_ROWS
 from flows.promote_model import promote_model
 from flows.retrain_nightly import retrain_nightly
-from tasks.answers import who_ate
-from tasks.artifacts import StageRecord
 from tasks.errors import Diverged, NightBusy, NightStopped
-from tasks.journal import Journal
-from tasks.recipe import Recipe
-from tasks.report import NightReport
-from tasks.twin import TwinComparison
+from tasks.evaluation.twin import TwinComparison
+from tasks.home.journal import Journal
+from tasks.home.records import StageRecord
+from tasks.night.report import NightReport
+from tasks.questions.answers import who_ate
+from tasks.recipes.recipe import Recipe
 from tests.tiny_recipe import tiny_recipe
 
 STAGES = ["validate", "deduplicate", "split", "tokens", "inspect", "pretrain", "sft", "evaluate", "register"]
@@ -179,7 +179,7 @@ def test_the_first_model_is_champion_and_the_worse_one_challenger(lived: Lived) 
 def test_the_export_loads_in_transformers_and_computes_the_same(lived: Lived) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tasks.training import load_trained
+    from tasks.training.trained import load_trained
 
     theirs = AutoModelForCausalLM.from_pretrained(lived.first.export, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(lived.first.export)

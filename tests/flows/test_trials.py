@@ -14,10 +14,10 @@ from mlflow.entities import Run
 from flows.find_lr import search_lr
 from flows.sweep import sweep_settings
 from tasks.errors import NightStopped
-from tasks.find_lr import LrReport
-from tasks.recipe import Recipe
-from tasks.sweep_report import SweepReport
-from tasks.trial_plan import RangeTest, Sweep
+from tasks.recipes.recipe import Recipe
+from tasks.trials.find_lr import LrReport
+from tasks.trials.plan import RangeTest, Sweep
+from tasks.trials.sweep_report import SweepReport
 from tests.tiny_recipe import tiny_recipe
 
 WILD = {"pretrain.optim.clip_norm": 1e30, "pretrain.precision": "fp32"}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from model.export import export_folder
-from model.tokenizer import load_tokenizer, train_tokenizer
-from model.transformer import Transformer
+from model.exchange.export import export_folder
+from model.network.transformer import Transformer
+from model.tokens.tokenizer import load_tokenizer, train_tokenizer
 from tests.model.tiny import TEXTS, tiny_config
 
 torch.set_num_threads(1)

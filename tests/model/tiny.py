@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.batches import Batch, take
-from model.config import IGNORED, ModelConfig, TrainConfig
-from model.optim_config import OptimConfig
-from model.packing import PackedTokens
-from model.transformer import Transformer
+from model.config.network import ModelConfig
+from model.config.optim import OptimConfig
+from model.config.training import TrainConfig
+from model.network.transformer import Transformer
+from model.tokens.packing import IGNORED, PackedTokens
+from model.training.batches import Batch, take
 
 SLOTS = 24
 TEXTS = [

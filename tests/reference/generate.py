@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from model.transformer import Transformer
+from model.network.transformer import Transformer
 
 
 def slow_generate(

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.config import IGNORED
-from model.router import Routing
-from model.transformer import Transformer
+from model.experts.router import Routing
+from model.network.transformer import Transformer
+from model.tokens.packing import IGNORED
 
 
 def target_nats(logits: Tensor, label: int) -> float:

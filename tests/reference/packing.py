@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.packing import Segments
+from model.tokens.packing import Segments
 
 Slots = tuple[list[int], list[int]]
 """(inputs, labels) of one segment."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from model.chat import RenderedTurn, Turn, render_turn
-from model.config import IGNORED
+from model.tokens.chat import RenderedTurn, Turn, render_turn
+from model.tokens.packing import IGNORED
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.adapters import FORMATS, Format, check_rows
-from schemas.chat import TURNS
+from schemas.rows import TURNS
 from tests.reference.conversations import conversations, minimind_rich, openai_rich, plain_turns, sharegpt_rich
 from tests.reference.qwen3 import canonical
 from tests.reference.shapes import ROWS, minimind_row

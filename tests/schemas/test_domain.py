@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.domain import BLOCK_ROWS, DOMAINS, PREFIX_CHARACTERS, Domain, classify
 
-FIXTURE = Path(__file__).parents[1] / "data" / "domains.jsonl"
+FIXTURE = Path(__file__).with_name("domains.jsonl")
 ROWS = [json.loads(line) for line in FIXTURE.read_text(encoding="utf-8").splitlines()]
 TEXTS = [row["text"] for row in ROWS]
 HELD_OUT = [row for row in ROWS if row.get("held_out")]

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from model.checks import STRICT
-from model.config import ModelConfig
+from model.config.checks import STRICT
+from model.config.network import ModelConfig
 from schemas.filters import RULES, FilterConfig, faults_of_texts
 from schemas.jsonl import Fault
 from tests.reference import filters as reference

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import file_digests
-from tasks.corpus import build_corpus
-from tasks.tracking import Store
+from tasks.home.records import file_digests
+from tasks.sources.builtin import build_corpus
+from tasks.tracking.mlflow_store import Store
 from tests.lived_home import LivedHome, copy_of, live_and_train
 from tests.tasks.prepared import Prepared, prepared_tokens
 from tests.tiny_recipe import tiny_recipe
@@ -51,9 +51,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
 @pytest.fixture
 def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages show progress and tables on Prefect's server, which most tests of them do not need."""
-    monkeypatch.setattr("tasks.training.create_progress_artifact", lambda *_, **__: None)
-    monkeypatch.setattr("tasks.training.update_progress_artifact", lambda *_, **__: None)
-    monkeypatch.setattr("tasks.deduplicate.create_table_artifact", lambda *_, **__: None)
+    monkeypatch.setattr("tasks.training.progress.create_progress_artifact", lambda *_, **__: None)
+    monkeypatch.setattr("tasks.training.progress.update_progress_artifact", lambda *_, **__: None)
+    monkeypatch.setattr("tasks.stages.deduplicate.create_table_artifact", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.deduplicate import Settings, add_generation
-from data.ledger import Ledger
-from data.sides import add_sides
-from tasks.artifacts import DatasetRef, TokensRef
-from tasks.deduplicate import part_rows, side_rules
-from tasks.recipe import Recipe
-from tasks.sources import resolve
-from tasks.tokens import pack_sides
-from tasks.validate import rules_of, scan_key, scan_pieces
+from data.duplicates.decide import Settings, add_generation
+from data.duplicates.ledger import Ledger
+from data.sides.deal import add_sides
+from tasks.home.contents.deduplicated import part_rows
+from tasks.home.records import DatasetRef, TokensRef
+from tasks.recipes.recipe import Recipe, side_rules
+from tasks.sources.resolve import resolve
+from tasks.stages.tokens import pack_sides
+from tasks.stages.validate import rules_of, scan_key, scan_pieces
 
 Prepared = tuple[Recipe, TokensRef]
 

@@ -11,13 +11,14 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
-from data.parts import arrow_writer, to_arrow
-from data.sides import ORDER, VAL, train_path, val_path
-from model.tokenizer import train_tokenizer
-from schemas.chat import TURNS
+from data.files import arrow_writer, to_arrow
+from data.rows.parts import KINDS
+from data.sides.read import ORDER, VAL, train_path, val_path
+from model.tokens.tokenizer import train_tokenizer
 from schemas.domain import DOMAINS
-from tasks.artifacts import DatasetRef, StageRecord
-from tasks.split import KINDS, SIDES
+from schemas.rows import TURNS
+from tasks.home.contents.sides import SIDES
+from tasks.home.records import DatasetRef, StageRecord
 
 Exchange = tuple[str, str]
 """(question, answer)"""

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.config import TrainConfig
-from tasks import training
+from model.config.training import TrainConfig
 from tasks.stage import Outcome, StageRun
-from tasks.tracking import DictTracker
+from tasks.tracking.tracker import DictTracker
+from tasks.training import run as training
 from tests.tasks.prepared import Prepared
 
 

@@ -1,0 +1,1 @@
+"""The data stages beside the usual ways."""

@@ -1,0 +1,1 @@
+"""Exact and near duplicates: rows by name, by sketch, and which of a cluster stay."""

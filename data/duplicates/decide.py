@@ -1,0 +1,186 @@
+"""Which rows repeat others: exactly, or nearly. Later nights only add a generation to what was decided.
+
+A generation's indexes (`names`, `near`) are where later ones look their rows up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.duplicates.leaders import Crowd, kept_rows
+from data.duplicates.ledger import (
+    EXACT,
+    KEPT,
+    NEAR,
+    NOBODY,
+    STRADDLING,
+    Generation,
+    Ledger,
+    clusters_of_rows,
+    kept_of_rows,
+    names_of_any_rows,
+    names_of_rows,
+    sketches_of_rows,
+)
+from data.duplicates.names import NameIndex, build_names
+from data.duplicates.near import NearIndex, build_near, joined
+from data.rows.keys import ID_DTYPE
+from data.rows.parts import KINDS, PartRows, places_in_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How alike is too alike."""
+
+    threshold: float | None
+    """Jaccard similarity from which rows are near duplicates; None looks at exact copies alone."""
+    drop: bool
+    """Whether near duplicates are left out, or only kept on one side."""
+
+
+def add_generation(
+    ledger: Ledger,
+    parts: Sequence[PartRows],
+    folder: Path,
+    settings: Settings,
+    is_val: Callable[[np.ndarray], np.ndarray],
+) -> Ledger:
+    """Decide the rows of new parts, write their generation into `folder`, and return the ledger with them.
+
+    `is_val` says of clusters' names on which side they are. Which rows stay does not depend on the order of the
+    parts: the oldest generation's, then those of the least names; of exact copies in one night, the first one read.
+    """
+    generation = Generation(folder, len(ledger.generations), ledger.next_row, sum(p.count for p in parts))
+    after = Ledger((*ledger.parts, *parts), (*ledger.generations, generation))
+    repeated = build_names(parts, generation.prefix)
+    for earlier in ledger.generations:
+        index = NameIndex.open(earlier.prefix)
+        for p in parts:
+            here = slice(p.base - generation.base, p.base - generation.base + p.count)
+            repeated[here] |= index.bears(p.part.ids, ledger.kinds, ledger.bases, KINDS.index(p.kind))
+    fates = np.where(repeated, EXACT, KEPT).astype(np.uint8)
+    clusters = np.zeros(generation.count, dtype=ID_DTYPE)
+    distinct = np.flatnonzero(~repeated)
+    names = names_of_rows(parts, distinct + generation.base)
+    kept = np.full(generation.count, NOBODY, dtype=np.uint32)
+    if settings.threshold is None:
+        clusters[distinct], kept[distinct] = names, distinct + generation.base
+    else:
+        write_distinct(parts, distinct, generation)
+        decided = near_fates(ledger, after, names, settings.threshold, settings.drop, is_val)
+        fates[distinct], clusters[distinct], kept[distinct] = decided
+    for suffix, column in (("fates", fates), ("clusters", clusters), ("kept", kept)):
+        column.tofile(generation.prefix.with_name(f"{generation.prefix.name}.{suffix}"))
+    after.write(folder)
+    return after
+
+
+def write_distinct(parts: Sequence[PartRows], distinct: np.ndarray, generation: Generation) -> None:
+    """Numbers and sketches of the distinct rows, which the near index is built of."""
+    rows = (distinct + generation.base).astype(np.uint32)
+    rows.tofile(generation.prefix.with_name(f"{generation.prefix.name}.near.rows"))
+    with generation.prefix.with_name(f"{generation.prefix.name}.near.sketches").open("wb") as stream:
+        for p, places in places_in_parts(parts, rows):
+            stream.write(p.part.sketches[places].tobytes())
+
+
+def near_fates(
+    before: Ledger, after: Ledger, names: np.ndarray, threshold: float, drop: bool,
+    is_val: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Of each of tonight's distinct rows fate and cluster, with the earlier rows it is near to, and which row stays."""
+    prefix = after.generations[-1].prefix
+    labels = joined(build_near(prefix, threshold), *pairs_of_one_name(names))
+    mine = NearIndex.open(prefix)
+    near_new, near_old = pairs_with_earlier(before, mine, names, threshold)
+    old_names, old = np.unique(clusters_of_rows(before, near_old), return_inverse=True)
+    grown = np.concatenate([labels, len(labels) + np.arange(len(old_names))])
+    grown = joined(grown, near_new, len(labels) + old)
+    labels, old_labels = grown[: len(labels)], grown[len(labels) :]
+    fates, clusters, kept = np.full(len(names), KEPT, dtype=np.uint8), names.copy(), np.array(mine.rows)
+    crowd = np.flatnonzero((np.bincount(labels, minlength=1)[labels] > 1) | np.isin(labels, old_labels))
+    clusters[crowd] = names_of_clusters(old_names, old_labels, names[crowd], labels[crowd])
+    near, earlier = kept_and_near(before, near_new, near_old)
+    rivals = is_val(clusters[near]) != is_val(clusters_of_rows(before, earlier))
+    same_text = rivals & (names[near] == names_of_any_rows(before.parts, earlier))
+    fates[near[same_text]], kept[near[same_text]] = STRADDLING, earlier[same_text]
+    rest = crowd[fates[crowd] == KEPT]
+    groups = labels[rest] * len(KINDS) + after.kind_of_rows(mine.rows[rest])
+    order = np.lexsort((names["lo"][rest], names["hi"][rest], groups))
+    rest, groups = rest[order], groups[order]
+    these = crowd_of(before, after, mine, rest, groups, near, earlier, rivals)
+    scratch = prefix.with_name(f"{prefix.name}.shingles")
+    kept[rest], torn = kept_rows(these, after.parts, scratch, threshold, drop)
+    fates[rest[kept[rest] != mine.rows[rest]]] = NEAR
+    fates[rest[torn]] = STRADDLING
+    return fates, clusters, kept
+
+
+def names_of_clusters(
+    old_names: np.ndarray, old_labels: np.ndarray, names: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """The name of the cluster each of tonight's rows is in: the least name of its oldest members."""
+    every, every_labels = np.concatenate([old_names, names]), np.concatenate([old_labels, labels])
+    age = np.concatenate([np.zeros(len(old_names)), np.ones(len(names))])
+    order = np.lexsort((every["lo"], every["hi"], age, every_labels))
+    found, first = np.unique(every_labels[order], return_index=True)
+    return every[order][first][np.searchsorted(found, labels)]
+
+
+def kept_and_near(before: Ledger, near_new: np.ndarray, near_old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of tonight's rows, ascending, and numbers of the earlier kept rows that each is near to, by estimate.
+
+    An earlier row that was left out stands for the one that it was left out for.
+    """
+    pairs = np.unique(np.stack([near_new, kept_of_rows(before, near_old).astype(np.int64)]), axis=1)
+    return pairs[0], pairs[1]
+
+
+def crowd_of(
+    before: Ledger, after: Ledger, mine: NearIndex, tonight: np.ndarray, groups: np.ndarray, near: np.ndarray,
+    earlier: np.ndarray, rivals: np.ndarray,
+) -> Crowd:  # fmt: skip
+    """Tonight's rows by place, in order, and the earlier ones of pairs as `kept_and_near` gives them."""
+    place = np.full(len(mine.rows), -1)
+    place[tonight] = np.arange(len(tonight))
+    inside = place[near] >= 0
+    near, earlier, rivals = near[inside], earlier[inside], rivals[inside]
+    numbers = np.unique(earlier)
+    names = names_of_rows(before.parts, numbers)
+    by_name = np.lexsort((names["lo"], names["hi"]))
+    new, old = len(numbers) + place[near], np.argsort(by_name)[np.searchsorted(numbers, earlier)]
+    order = np.lexsort((old, new))
+    same_kind = after.kind_of_rows(mine.rows[near]) == after.kind_of_rows(earlier)
+    return Crowd(
+        rows=np.concatenate([numbers[by_name], mine.rows[tonight].astype(np.int64)]),
+        sketches=np.concatenate([sketches_of_rows(before.parts, numbers)[by_name], mine.sketches[tonight]]),
+        groups=groups, near=np.stack([new[order], old[order]], axis=1), same_kind=same_kind[order],
+        rivals=rivals[order],
+    )  # fmt: skip
+
+
+def pairs_of_one_name(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of rows that bear the same name: of several kinds, as one kind has each name once."""
+    order = np.argsort(names["hi"], kind="stable")
+    same = np.flatnonzero(names[order][1:] == names[order][:-1])
+    return order[same], order[same + 1]
+
+
+def pairs_with_earlier(
+    before: Ledger, mine: NearIndex, names: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of tonight's rows and numbers of earlier distinct rows that are near to each other, or bear one name."""
+    found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
+    for earlier in before.generations:
+        found += NearIndex.open(earlier.prefix).matches(mine.sketches, threshold)
+        index = NameIndex.open(earlier.prefix)
+        first, last = index.range_of(names)
+        borne = np.flatnonzero(first < last)
+        found += [(borne, index.rows[first[borne]]), (borne, index.rows[last[borne] - 1])]
+    pairs = np.unique(np.stack([np.concatenate([p[i] for p in found]).astype(np.int64) for i in (0, 1)]), axis=1)
+    distinct = clusters_of_rows(before, pairs[1]) != np.zeros(1, dtype=ID_DTYPE)
+    return pairs[0][distinct], pairs[1][distinct]

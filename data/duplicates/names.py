@@ -1,0 +1,98 @@
+"""Every row of a generation by its name: a sorted index, built out of core and searched through a memory map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from data.files import raw_records
+from data.rows.keys import ID_DTYPE
+from data.rows.parts import PartRows
+
+ROWS_PER_PASS = 2_000_000
+"""Rows sorted at once; more rows take more passes, each over the names of its own range."""
+
+
+@dataclass(frozen=True)
+class NameIndex:
+    """Sorted names and the row that bears each; one name may stand several times, in order of kind and row."""
+
+    hi: np.ndarray
+    lo: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def open(cls, prefix: Path) -> NameIndex:
+        def column(suffix: str, dtype: str) -> np.ndarray:
+            return raw_records(prefix.with_name(f"{prefix.name}.{suffix}"), np.dtype(dtype))
+
+        return cls(column("names.hi", "<u8"), column("names.lo", "<u8"), column("names.rows", "<u4"))
+
+    def range_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and last-but-one position of each name, equal where there is none; ids are (N,) of ID_DTYPE."""
+        first = np.searchsorted(self.hi, ids["hi"], side="left")
+        last = np.searchsorted(self.hi, ids["hi"], side="right")
+        for n in np.flatnonzero(first < last):  # equal upper halves are equal names, or a wonder
+            inside = np.flatnonzero(self.lo[first[n] : last[n]] == ids["lo"][n])
+            first[n], last[n] = (first[n] + inside[0], first[n] + inside[-1] + 1) if len(inside) else (0, 0)
+        return first, last
+
+    def bears(self, ids: np.ndarray, kind_of_row: np.ndarray, bases: np.ndarray, kind: int) -> np.ndarray:
+        """Whether a row of `kind` bears each name. A name's rows stand in order of kind, so the ends tell."""
+        first, last = self.range_of(ids)
+        found = first < last
+        answer = np.zeros(len(ids), dtype=bool)
+        for end in (first[found], last[found] - 1):
+            part = np.searchsorted(bases, self.rows[end], side="right") - 1
+            answer[found] |= kind_of_row[part] == kind
+        return answer
+
+
+def passes(parts: Sequence[PartRows]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Names in ascending ranges: (ids, row numbers, kinds), unsorted inside a range, parts in order of kind."""
+    total = sum(p.count for p in parts)
+    num_passes = max(1, -(-total // ROWS_PER_PASS))
+    edges = [(n << 64) // num_passes for n in range(num_passes + 1)]
+    kinds = sorted({p.kind for p in parts}, reverse=True)
+    ordered = sorted(parts, key=lambda p: (kinds.index(p.kind), p.base))
+    for low, high in pairwise(edges):
+        ids, rows, codes = [], [], []
+        for p in ordered:
+            names = p.part.ids
+            inside = np.flatnonzero((names["hi"] >= np.uint64(low)) & (names["hi"] <= np.uint64(high - 1)))
+            ids.append(names[inside])
+            rows.append((inside + p.base).astype(np.uint32))
+            codes.append(np.full(len(inside), kinds.index(p.kind), dtype=np.uint8))
+        yield (
+            np.concatenate(ids) if ids else np.zeros(0, dtype=ID_DTYPE),
+            np.concatenate(rows) if rows else np.zeros(0, dtype=np.uint32),
+            np.concatenate(codes) if codes else np.zeros(0, dtype=np.uint8),
+        )
+
+
+def build_names(parts: Sequence[PartRows], prefix: Path) -> np.ndarray:
+    """Write the index of these parts' rows; returns which rows repeat the name of an earlier row of their kind.
+
+    The answer is (N,) bool, counted from the first part's base.
+    """
+    base = min((p.base for p in parts), default=0)
+    repeated = np.zeros(sum(p.count for p in parts), dtype=bool)
+    streams = [prefix.with_name(f"{prefix.name}.{s}").open("wb") for s in ("names.hi", "names.lo", "names.rows")]
+    for ids, rows, kinds in passes(parts):
+        order = np.argsort(ids["hi"], kind="stable")
+        hi, lo = ids["hi"][order], ids["lo"][order]
+        if ((hi[1:] == hi[:-1]) & (lo[1:] != lo[:-1])).any():
+            order = np.lexsort((rows, kinds, ids["lo"], ids["hi"]))
+            hi, lo = ids["hi"][order], ids["lo"][order]
+        rows, kinds = rows[order], kinds[order]
+        same = (hi[1:] == hi[:-1]) & (lo[1:] == lo[:-1]) & (kinds[1:] == kinds[:-1])
+        repeated[rows[1:][same] - base] = True
+        for stream, array in zip(streams, (hi, lo, rows), strict=True):
+            stream.write(np.ascontiguousarray(array).tobytes())
+    for stream in streams:
+        stream.close()
+    return repeated

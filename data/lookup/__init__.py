@@ -1,0 +1,1 @@
+"""Questions about single rows, answered from files through memory maps."""

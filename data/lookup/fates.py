@@ -1,0 +1,269 @@
+"""What became of single rows, found by binary searches in memory maps: no index is read whole."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from data.duplicates.ledger import EXACT, FATES, NEAR, STRADDLING, Generation, Ledger
+from data.duplicates.names import NameIndex
+from data.lookup.neighbours import part_of, rows_near
+from data.rows.keys import name_of
+from data.rows.parts import KINDS, PartRows
+from data.sides.deal import MAX_BUCKETS
+from data.sides.read import read_slices, val_path
+from data.sides.rules import SideRules
+from data.tokens.shards import num_packed_rows, shard_paths
+from schemas.domain import DOMAINS
+
+TRAIN, UNPACKED, WEIGHED_OUT = "train", "train, in no packed row", "train, left out by the weight of its source"
+ROWS_ASKED = 16
+"""So many rows tell into how many buckets all were dealt; chance agrees with a wrong number less than once in 2^16."""
+VALIDATION, UNUSED, HELD_OUT = "validation", "held out, unused", "held out"
+WHATS = (TRAIN, UNPACKED, WEIGHED_OUT, VALIDATION, UNUSED, *FATES[EXACT:])
+"""All that can become of a valid row."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row: its number, and the part it stands in."""
+
+    row: int
+    part: PartRows
+
+    @property
+    def index(self) -> int:
+        return self.row - self.part.base
+
+    @property
+    def identity(self) -> np.ndarray:
+        """(1,) of ID_DTYPE."""
+        return self.part.part.ids[self.index : self.index + 1]
+
+    @property
+    def name(self) -> str:
+        return name_of(self.identity[0])
+
+    @property
+    def line(self) -> int:
+        return int(self.part.part.facts[self.index]["line"])
+
+    @property
+    def byte_offset(self) -> int:
+        return int(self.part.part.facts[self.index]["byte_offset"])
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.part.part.facts[self.index]["num_bytes"])
+
+    @property
+    def domain(self) -> str:
+        return DOMAINS[self.part.part.facts[self.index]["domain"]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Where a piece of a row was packed."""
+
+    shard: str
+    row: int
+    """In the shard."""
+    packed_row: int
+    """Counted over all shards, as training counts."""
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fate:
+    """What became of a row; fields that say nothing of it are empty."""
+
+    place: Place
+    what: str
+    """One of WHATS."""
+    original: int | None = None
+    """Number of the row that an exact duplicate repeats."""
+    cluster: str = ""
+    """Name of the cluster of near duplicates."""
+    kept: int | None = None
+    """Number of the row that a near duplicate repeats."""
+    both_sides: tuple[tuple[str, int], ...] = ()
+    """(side, row): the row it repeats, and an earlier one of the other side that its cluster joins it to, if found."""
+    slice: str = ""
+    """`kind/domain`, version and first generation of the validation slice."""
+    segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Where one finished preparation of data lies."""
+
+    ledger: Ledger
+    near_threshold: float | None
+    rules: SideRules
+    sides: Path
+    """Folder of the split."""
+    shards: Path
+    """Folder of the packed rows."""
+    packed_rows: Mapping[str, int]
+    """How many there are of the train side, by kind."""
+
+    def place(self, row: int) -> Place:
+        return Place(row, part_of(self.ledger, row))
+
+    def generation(self, row: int) -> Generation:
+        return next(g for g in reversed(self.ledger.generations) if g.base <= row)
+
+    def fate_code(self, row: int) -> int:
+        generation = self.generation(row)
+        return int(generation.fates[row - generation.base])
+
+    def cluster(self, row: int) -> np.ndarray:
+        """(1,) of ID_DTYPE."""
+        generation = self.generation(row)
+        return generation.clusters[row - generation.base : row - generation.base + 1]
+
+    def kept(self, row: int) -> int:
+        """Number of the kept row that a row, no exact duplicate, is or was left out for."""
+        generation = self.generation(row)
+        return int(generation.kept[row - generation.base])
+
+    def is_val(self, row: int) -> bool:
+        return bool(self.rules.is_val(self.cluster(row))[0])
+
+
+def rows_named(ledger: Ledger, identity: np.ndarray) -> list[np.ndarray]:
+    """Numbers of rows that bear a name, (1,) of ID_DTYPE: an array for each generation, in order of kind and row."""
+    found = []
+    for generation in ledger.generations:
+        index = NameIndex.open(generation.prefix)
+        first, last = index.range_of(identity)
+        found.append(index.rows[first[0] : last[0]])
+    return found
+
+
+def row_at_line(part: PartRows, line: int) -> int | None:
+    """Number of the row that stood on a line of the part's file, if a valid one did."""
+    facts = part.part.facts
+    index = bisect_left(range(part.count), line, key=lambda i: int(facts[i]["line"]))
+    return part.base + index if index < part.count and int(facts[index]["line"]) == line else None
+
+
+def fate_of(corpus: Corpus, row: int) -> Fate:
+    """What became of a row."""
+    place, code = corpus.place(row), corpus.fate_code(row)
+    if code == EXACT:
+        return Fate(place=place, what=FATES[EXACT], original=original_of(corpus, place))
+    cluster = name_of(corpus.cluster(row)[0])
+    if code == NEAR:
+        return Fate(place=place, what=FATES[NEAR], cluster=cluster, kept=corpus.kept(row))
+    if code == STRADDLING:
+        both = rows_on_both_sides(corpus, row)
+        return Fate(place=place, what=FATES[STRADDLING], cluster=cluster, both_sides=both)
+    if corpus.is_val(row):
+        name = slice_of(corpus, place)
+        return Fate(place=place, what=VALIDATION if name else UNUSED, cluster=cluster, slice=name)
+    if not (orders := orders_of(corpus.rules, place)):
+        return Fate(place=place, what=WEIGHED_OUT, cluster=cluster)
+    segments = tuple(segments_of(corpus, place, orders))
+    return Fate(place=place, what=TRAIN if segments else UNPACKED, cluster=cluster, segments=segments)
+
+
+def original_of(corpus: Corpus, place: Place) -> int | None:
+    """The first row of the kind that bears the name."""
+    for rows in rows_named(corpus.ledger, place.identity):
+        if (found := first_of_kind(corpus.ledger, rows, place.part.kind)) is not None:
+            return found
+    return None
+
+
+def first_of_kind(ledger: Ledger, rows: np.ndarray, kind: str) -> int | None:
+    """Of rows in order of kind."""
+    code = KINDS.index(kind)
+
+    def kind_of(index: int) -> int:
+        return int(ledger.kind_of_rows(rows[index : index + 1])[0])
+
+    index = bisect_left(range(len(rows)), code, key=kind_of)
+    return int(rows[index]) if index < len(rows) and kind_of(index) == code else None
+
+
+def rows_on_both_sides(corpus: Corpus, row: int) -> tuple[tuple[str, int], ...]:
+    """The kept row that a row repeats, and of those on its cluster's side the nearest earlier one."""
+    base, repeated = corpus.generation(row).base, corpus.kept(row)
+    found = {HELD_OUT if corpus.is_val(repeated) else TRAIN: repeated}
+    for near in rows_near(corpus.ledger, row, corpus.near_threshold):
+        if near < base and len(found) < 2:
+            found.setdefault(HELD_OUT if corpus.is_val(near) else TRAIN, near)
+    return tuple(sorted(found.items()))
+
+
+def slice_of(corpus: Corpus, place: Place) -> str:
+    """The validation slice that a held-out row is in, or nothing."""
+    generation, name = corpus.generation(place.row), f"{place.part.kind}/{place.domain}"
+    path = val_path(corpus.sides, place.part.kind, generation.number)
+    if not path.exists():
+        return ""
+    with pa.memory_map(str(path)) as source:
+        column = pa.ipc.open_file(source).schema.get_field_index("row")
+        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[column]))
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        if not any((batch.column(0).to_numpy() == place.row).any() for batch in batches):
+            return ""
+    known = read_slices(corpus.sides).get(name)
+    version = known.get("version", "") if isinstance(known, dict) else ""
+    return f"{name}, version {version}, of generation {generation.number}"
+
+
+def orders_of(rules: SideRules, place: Place) -> list[int]:
+    """The place in the shuffled order of each copy of a row on the train side."""
+    copies = rules.copies(place.part.source, place.identity)
+    return [int(rules.order(place.identity, copy)[0]) for copy, chosen in copies if chosen[0]]
+
+
+def segments_of(corpus: Corpus, place: Place, orders: Sequence[int]) -> Iterator[Segment]:
+    """Where the copies of a train row were packed: the place of each in the order names the one shard to look into."""
+    paths = shard_paths(corpus.shards, place.part.kind, "train")
+    of_generation = f"{place.part.kind}.train.g{corpus.generation(place.row).number:04d}."
+    buckets = {int(path.name[-4:]): path for path in paths if path.name.startswith(of_generation)}
+    bits = bits_of_bucket(corpus, buckets)
+    wanted = set(buckets) if bits is None else {order >> (64 - bits) for order in orders} & set(buckets)
+    for number in sorted(wanted):
+        segments = segments_in(buckets[number], place.row)
+        base = rows_before(paths, paths.index(buckets[number]), corpus.packed_rows) if len(segments) else 0
+        for row, start, length in segments.iter_rows():
+            yield Segment(buckets[number].name, row, base + row, start, length)
+
+
+def bits_of_bucket(corpus: Corpus, buckets: Mapping[int, Path]) -> int | None:
+    """How many leading bits of the order are the number of a bucket, told by rows of the last one; None if none are."""
+    if not buckets:
+        return None
+    last = max(buckets)
+    documents = pl.scan_parquet(f"{buckets[last]}.segments.parquet").select("document").head(ROWS_ASKED).collect()
+    orders = [orders_of(corpus.rules, corpus.place(row)) for row in documents["document"].to_list()]
+
+    def fits(bits: int) -> bool:
+        return all(any(order >> (64 - bits) == last for order in copies) for copies in orders)
+
+    return next(filter(fits, range(MAX_BUCKETS.bit_length())), None)
+
+
+def segments_in(path: Path, row: int) -> pl.DataFrame:
+    """Packed row, start and length of a row's segments in a shard."""
+    table = pl.read_parquet(f"{path}.segments.parquet", columns=["row", "start", "length", "document"])
+    return table.filter(pl.col("document") == row).select("row", "start", "length")
+
+
+def rows_before(paths: Sequence[Path], number: int, packed_rows: Mapping[str, int]) -> int:
+    """Packed rows of all shards before one, from the headers of these or of all others, whichever are fewer."""
+    if number <= len(paths) // 2:
+        return sum(map(num_packed_rows, paths[:number]))
+    kind = paths[number].name.partition(".")[0]
+    return packed_rows[kind] - sum(map(num_packed_rows, paths[number:]))

@@ -1,0 +1,139 @@
+"""A validated piece on disk: its rows, and what later stages ask of every row without reading any.
+
+`NNNNN.rows.arrow` holds the content, one record batch a chunk; `NNNNN.ids`, `.sketches` and `.facts` are raw records,
+one a row in the same order, so that ten million rows can be compared through memory maps. `NNNNN.quarantine.jsonl`
+holds the lines that were not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from data.files import arrow_writer, raw_records, read_batches, to_arrow
+from data.rows.keys import ID_DTYPE
+from data.rows.sketch import SKETCH_BYTES
+from schemas.rows import TURNS
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """Where the rows of a part stand in the numbering of all rows."""
+
+    part: Part
+    base: int
+    """Number of its first row."""
+    count: int
+    kind: str
+    source: str
+
+
+def places_in_parts(parts: Sequence[PartRows], rows: np.ndarray) -> Iterator[tuple[PartRows, np.ndarray]]:
+    """Each part that holds some of the rows given by number, ascending, and their places in it."""
+    for p in parts:
+        inside = slice(*np.searchsorted(rows, (p.base, p.base + p.count)))
+        if inside.start < inside.stop:
+            yield p, rows[inside].astype(np.int64) - p.base
+
+
+KINDS = ("pretrain", "chat")
+CONTENT = {"pretrain": pl.Schema({"text": pl.String}), "chat": pl.Schema({"conversations": TURNS})}
+"""Payload column, by kind of source."""
+FACTS_DTYPE = np.dtype([("byte_offset", "<u8"), ("line", "<u4"), ("num_bytes", "<u4"), ("domain", "u1")])
+"""Of one row: where it stood, UTF-8 bytes of its text, code of its domain."""
+
+
+def content_column(kind: str) -> str:
+    return next(iter(CONTENT[kind]))
+
+
+def texts_of(content: pl.Series) -> pl.Series:
+    """One text a row; a conversation's is its turns, a line each."""
+    if content.dtype == pl.String:
+        return content
+    joined = content.to_frame("c").select(pl.col("c").list.eval(pl.element().struct.field("content")).list.join("\n"))
+    return joined.to_series()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A validated piece, by folder and number."""
+
+    folder: Path
+    number: int
+
+    def path(self, suffix: str) -> Path:
+        return self.folder / f"{self.number:05d}.{suffix}"
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.path(s) for s in ("rows.arrow", "ids", "sketches", "facts", "quarantine.jsonl")]
+
+    def rows(self) -> Iterator[pl.DataFrame]:
+        """Content, chunk by chunk."""
+        return read_batches(self.path("rows.arrow"))
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Names, (N,) of ID_DTYPE."""
+        return raw_records(self.path("ids"), ID_DTYPE)
+
+    @property
+    def sketches(self) -> np.ndarray:
+        """(N, SKETCH_BYTES) uint8."""
+        return raw_records(self.path("sketches"), np.dtype(np.uint8), SKETCH_BYTES)
+
+    @property
+    def facts(self) -> np.ndarray:
+        """(N,) of FACTS_DTYPE."""
+        return raw_records(self.path("facts"), FACTS_DTYPE)
+
+
+@dataclass
+class PartWriter:
+    """Writes a part chunk by chunk."""
+
+    part: Part
+    kind: str
+    _writer: pa.ipc.RecordBatchFileWriter = field(init=False)
+
+    def __enter__(self) -> PartWriter:
+        schema = to_arrow(pl.DataFrame(schema=CONTENT[self.kind])).schema
+        self._writer = arrow_writer(self.part.path("rows.arrow"), schema)
+        self._streams = [self.part.path(suffix).open("wb") for suffix in ("ids", "sketches", "facts")]
+        return self
+
+    def write(self, content: pl.Series, ids: np.ndarray, sketches: np.ndarray, facts: np.ndarray) -> None:
+        """One chunk; the arrays have a row for each of `content`."""
+        table = to_arrow(content.alias(content_column(self.kind)).to_frame())
+        self._writer.write_table(table)
+        for stream, array in zip(self._streams, (ids, sketches, facts), strict=True):
+            stream.write(np.ascontiguousarray(array).tobytes())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
+        for stream in self._streams:
+            stream.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scanned:
+    """What a piece held. `read == valid + quarantined`."""
+
+    read: int
+    valid: int
+    quarantined: int
+    num_bytes: int
+    """UTF-8 bytes of the valid rows' text."""
+    rules: dict[str, Any]
+    """Quarantined lines by rule, with a few examples each."""
+    statistics: dict[str, Any]

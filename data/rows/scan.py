@@ -1,0 +1,138 @@
+"""A piece of raw jsonl → rows that are good, lines that are not, and counts that add up. Runs in a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import polars as pl
+
+from data.rows.keys import row_ids
+from data.rows.parts import FACTS_DTYPE, Part, PartWriter, Scanned, content_column, texts_of
+from data.rows.sketch import SKETCH_BYTES, sketches_of
+from data.rows.statistics import Statistics, measure
+from schemas.adapters import Format, check_rows
+from schemas.domain import DOMAINS, Domain, classify
+from schemas.filters import FilterConfig, faults_of_texts
+from schemas.jsonl import Chunk, Fault, excerpt, parse_chunk, read_chunks
+from schemas.report import FailureReport
+
+PRIVATE_RULES = ("filter_personal_data",)
+"""Rules whose lines are not copied into the quarantine: the file, line and offset tell where to look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRules:
+    """What decides whether a line is kept, and what is noted of it."""
+
+    max_line_bytes: int
+    filters: FilterConfig
+    near_duplicates: bool
+    """Whether sketches are wanted; without, they are left empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanJob:
+    """One piece and where its part goes."""
+
+    path: Path
+    start: int
+    end: int | None
+    first_line: int
+    label: str
+    kind: str
+    format: Format
+    domain: Domain | None
+    rules: ScanRules
+    part: Part
+
+
+def scan(job: ScanJob) -> Scanned:
+    """Read, check and classify every line of a piece; write the part."""
+    report, statistics = FailureReport(), Statistics()
+    read = valid = num_bytes = 0
+    quarantine_path = job.part.path("quarantine.jsonl")
+    with PartWriter(job.part, job.kind) as writer, quarantine_path.open("w", encoding="utf-8") as quarantine:
+        chunks = read_chunks(job.path, job.rules.max_line_bytes, job.start, job.end, job.first_line)
+        for chunk in chunks:
+            content, lines, faults = check_chunk(chunk, job)
+            texts = texts_of(content)
+            domains = domains_of(texts, job)
+            facts = facts_of(chunk, lines, texts, domains)
+            sketches = (
+                sketches_of(texts)
+                if job.rules.near_duplicates
+                else np.zeros((len(lines), SKETCH_BYTES), dtype=np.uint8)
+            )
+            writer.write(content, row_ids(texts), sketches, facts)
+            reject(chunk, faults, job.label, quarantine, report)
+            turns = content.list.len() if job.kind == "chat" else None
+            statistics = statistics.merge(measure(texts, turns, domains))
+            read, valid = read + len(chunk.lines), valid + len(lines)
+            num_bytes += int(facts["num_bytes"].sum())
+    quarantined = sum(report.counts.values())
+    if read != valid + quarantined:
+        raise AssertionError(
+            f"{job.label}: {read} lines read, {valid} valid and {quarantined} quarantined do not add up"
+        )
+    return Scanned(
+        read=read, valid=valid, quarantined=quarantined, num_bytes=num_bytes, rules=report.as_dict(),
+        statistics=statistics.as_dict(),
+    )  # fmt: skip
+
+
+def check_chunk(chunk: Chunk, job: ScanJob) -> tuple[pl.Series, np.ndarray, dict[int, Fault]]:
+    """Content of the good lines, their places in the chunk, and the fault of every other line."""
+    rows, faults = parse_chunk(chunk)
+    parsed = [index for index, row in enumerate(rows) if row is not None and index not in faults]
+    checked = check_rows([row for index in parsed if (row := rows[index]) is not None], job.kind, job.format)
+    places = np.array(parsed, dtype=np.int64)
+    faults |= {parsed[index]: fault for index, fault in checked.faults.items()}
+    content = checked.good[content_column(job.kind)]
+    kept = places[checked.good["row"].to_numpy()] if len(content) else np.zeros(0, dtype=np.int64)
+    if job.rules.filters.active and len(content):
+        filtered = faults_of_texts(texts_of(content), job.rules.filters)
+        faults |= {int(kept[index]): fault for index, fault in filtered.items()}
+        stays = np.ones(len(kept), dtype=bool)
+        stays[list(filtered)] = False
+        content, kept = content.filter(pl.Series(stays)), kept[stays]
+    return content, kept, faults
+
+
+def domains_of(texts: pl.Series, job: ScanJob) -> pl.Series:
+    """Codes of the rows' domains: what the source declares, a chat row's own, else by rules."""
+    declared = job.domain or ("chat" if job.kind == "chat" else None)
+    if declared is None:
+        return classify(texts)
+    return pl.Series(np.full(len(texts), DOMAINS.index(declared), dtype=np.uint8))
+
+
+def facts_of(chunk: Chunk, places: np.ndarray, texts: pl.Series, domains: pl.Series) -> np.ndarray:
+    facts = np.zeros(len(places), dtype=FACTS_DTYPE)
+    facts["byte_offset"] = np.asarray(chunk.offsets, dtype=np.uint64)[places]
+    facts["line"] = chunk.first_line + places
+    facts["num_bytes"] = texts.str.len_bytes().to_numpy()
+    facts["domain"] = domains.to_numpy()
+    return facts
+
+
+def reject(chunk: Chunk, faults: dict[int, Fault], label: str, quarantine: TextIO, report: FailureReport) -> None:
+    """Write the lines that are not kept, in order, and count them."""
+    for index in sorted(faults):
+        line, fault = chunk.first_line + index, faults[index]
+        report.add(label, line, fault)
+        row = {"file": label, "line": line, "byte_offset": int(chunk.offsets[index]), **asdict(fault)}
+        raw = "" if fault.rule in PRIVATE_RULES else excerpt(chunk.lines[index])
+        quarantine.write(json.dumps(row | {"raw": raw}, ensure_ascii=False) + "\n")
+
+
+def merged(scans: Sequence[Scanned]) -> Statistics:
+    """Statistics of several pieces together."""
+    statistics = Statistics()
+    for one in scans:
+        statistics = statistics.merge(Statistics.from_dict(one.statistics))
+    return statistics

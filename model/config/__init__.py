@@ -1,0 +1,1 @@
+"""Configuration of model and training, with the checks of every value."""

@@ -1,0 +1,138 @@
+"""What a model and a training run are, as frozen dataclasses, and what they cost in parameters and FLOPs.
+
+The same dataclasses are the flow's parameters: Prefect publishes their schema and refuses unknown keys.
+The defaults are the small CPU recipe, because a partial dictionary is filled from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.config.checks import STRICT, require
+
+Gate = Literal["softmax", "sigmoid", "sparsemax", "entmax15"]
+ExpertPath = Literal["auto", "grouped", "loop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A Qwen3-MoE transformer, named as Hugging Face's `Qwen3MoeConfig` names it; every layer is a mixture of experts.
+
+    With its defaults it exports as one; what other gates, groups, shared experts and a bias cost is said at export.
+    """
+
+    __pydantic_config__ = STRICT
+
+    vocab_size: int = 6400
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 2
+    head_dim: int = 64
+    num_experts: int = 4
+    num_experts_per_tok: int = 2
+    moe_intermediate_size: int = 384
+    gate: Gate = "softmax"
+    norm_topk_prob: bool = True
+    """Whether the weights of the chosen experts are made to sum to 1."""
+    num_expert_groups: int = 1
+    num_groups_per_tok: int = 1
+    """Groups whose experts a token may go to; experts of a group would lie on one machine."""
+    num_shared_experts: int = 0
+    """Experts that every token passes, as one block of so many times the width."""
+    router_bias: bool = False
+    """Balance by a bias in the choice of experts (arXiv 2408.15664), beside or instead of the balance loss."""
+    dense: bool = False
+    """No router and no experts, but one block as wide as what a token passes of them."""
+    minimind_compatible: bool = False
+    """Allow one expert per token with its weight made 1, as MiniMind has it: such a router never learns from text."""
+    expert_path: ExpertPath = "grouped"
+    """How experts are computed: one grouped matrix product, one product after the other, or whichever a probe at the
+    start of a training stage finds to be the faster one; elsewhere `auto` is grouped."""
+    max_position_embeddings: int = 2048
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    router_aux_loss_coef: float = 0.01
+    router_z_loss_coef: float = 0.001
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
+            problems.append(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        problems += self._router_problems()
+        if not 300 <= self.vocab_size <= 65_536:
+            problems.append(f"vocab_size ({self.vocab_size}) must lie between 300 and 65536, ids are stored in 16 bits")
+        if self.head_dim % 2:
+            problems.append(f"head_dim ({self.head_dim}) must be even, rotary embedding turns pairs")
+        if self.moe_intermediate_size % 8 or self.hidden_size % 8:
+            problems.append(
+                f"hidden_size ({self.hidden_size}) and moe_intermediate_size ({self.moe_intermediate_size}) "
+                "must be multiples of 8, grouped matrix products need aligned rows"
+            )
+        if min(self.router_aux_loss_coef, self.router_z_loss_coef) < 0:
+            problems.append(
+                f"router_aux_loss_coef ({self.router_aux_loss_coef}) and router_z_loss_coef "
+                f"({self.router_z_loss_coef}) must not be negative"
+            )
+        require(problems, "ModelConfig")
+
+    def _router_problems(self) -> list[str]:
+        problems, top_k, groups = [], self.num_experts_per_tok, self.num_expert_groups
+        if not 1 <= top_k <= self.num_experts:
+            problems.append(f"num_experts_per_tok ({top_k}) must lie between 1 and num_experts ({self.num_experts})")
+        if top_k == 1 and self.norm_topk_prob and not (self.dense or self.minimind_compatible):
+            problems.append(
+                "num_experts_per_tok (1) with norm_topk_prob makes every weight the constant 1, and the router would "
+                "never learn from text; take 2 experts, or norm_topk_prob: false, or say minimind_compatible: true"
+            )
+        if groups < 1 or self.num_experts % groups:
+            problems.append(f"num_experts ({self.num_experts}) must be a multiple of num_expert_groups ({groups})")
+        elif not 1 <= self.num_groups_per_tok <= groups or self.num_groups_per_tok * self.num_experts < top_k * groups:
+            problems.append(
+                f"num_groups_per_tok ({self.num_groups_per_tok}) must lie between 1 and num_expert_groups ({groups}) "
+                f"and hold num_experts_per_tok ({top_k}) experts"
+            )
+        if self.num_shared_experts < 0:
+            problems.append(f"num_shared_experts ({self.num_shared_experts}) must not be negative")
+        return problems
+
+    @property
+    def active_intermediate_size(self) -> int:
+        """Width of all feed-forward units that one token passes."""
+        return (self.num_experts_per_tok + self.num_shared_experts) * self.moe_intermediate_size
+
+    @property
+    def expert_parameters(self) -> int:
+        """Parameters of one expert (gate, up and down projection)."""
+        return 3 * self.hidden_size * self.moe_intermediate_size
+
+    def _parameters(self, experts: int) -> int:
+        attention = self.hidden_size * self.head_dim * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
+        norms = 2 * self.hidden_size + 2 * self.head_dim
+        router = 0 if self.dense else self.num_experts * self.hidden_size
+        layer = attention + norms + router + (experts + self.num_shared_experts) * self.expert_parameters
+        return self.num_hidden_layers * layer + self.hidden_size + self.vocab_size * self.hidden_size
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters; the tied embedding counts once."""
+        return self._parameters(self.num_experts_per_tok if self.dense else self.num_experts)
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that one token passes through."""
+        return self._parameters(self.num_experts_per_tok)
+
+    def train_flops_per_token(self, sequence_length_tokens: int) -> float:
+        """FLOPs of forward and backward for one token: 6 per active weight, plus causal attention.
+
+        The embedding look-up costs nothing but the tied output head does, so the table counts once.
+        Source: the appendix of PaLM (arXiv 2204.02311), with half the score matrix for causal attention.
+        """
+        attention = 6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * sequence_length_tokens
+        return 6.0 * self.active_parameters + attention

@@ -1,0 +1,1 @@
+"""Curves of training as pure functions; numpy alone."""

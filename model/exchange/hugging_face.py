@@ -1,0 +1,160 @@
+"""Folders of Hugging Face's Qwen3 and Qwen3-MoE as our models, whoever wrote them; the way back from `model.export`.
+
+Strict: a setting that this project computes otherwise is refused by name with both values, and so is every tensor that
+is missing, unknown or of another shape. Weights come out in fp32, whatever type they were stored in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.config.network import ModelConfig
+from model.exchange.export import to_hugging_face
+from model.network.transformer import Transformer
+
+SHOWN_PROBLEMS = 5
+"""How many tensors an error names."""
+HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
+SHARDS = "model.safetensors.index.json"
+COMPUTED: dict[str, object] = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "use_sliding_window": False,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "rope_scaling": None,
+    "quantization_config": None,
+}
+"""What our model computes, under Hugging Face's names; null and what is left out mean the same there."""
+ROPE: dict[str, object] = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1.0}
+"""The same for the keys of `rope_parameters`, where transformers 5 keeps them."""
+FULL_ATTENTION = "full_attention"
+SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "max_position_embeddings", "rms_norm_eps",
+)  # fmt: skip
+MIXTURE_SIZES = ("num_experts_per_tok", "moe_intermediate_size")
+TRAINING = ("initializer_range", "router_aux_loss_coef", "router_z_loss_coef")
+"""Taken over if they are there; they change no logits."""
+
+
+class NotImportable(ValueError):
+    """Our model would compute something else from these files."""
+
+
+def refuse(problems: list[str], source: Path) -> None:
+    """Raise NotImportable with all the problems found, the first few if there are many."""
+    if problems:
+        more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
+        raise NotImportable(f"{source} cannot be imported: " + "; ".join(problems[:SHOWN_PROBLEMS] + more))
+
+
+def import_hugging_face(folder: Path) -> Transformer:
+    """The model of a folder of `Qwen3ForCausalLM` or `Qwen3MoeForCausalLM`, ours or another's.
+
+    It holds config.json and the weights as safetensors, in one file or in shards with an index. Raises NotImportable.
+    """
+    path = folder / "config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    config, tensors = read_config(written, path), read_weights(folder)
+    if HEAD not in tensors and not written.get("tie_word_embeddings"):
+        refuse([f"tie_word_embeddings is not true, and there is no {HEAD}"], folder)
+    return from_hugging_face(tensors, config, folder)
+
+
+def read_config(written: Mapping[str, Any], path: Path) -> ModelConfig:
+    """A config.json in the spellings of transformers 4 and 5; `path` names it. Raises NotImportable, ValueError."""
+    kind = written.get("model_type")
+    if kind not in ("qwen3", "qwen3_moe"):
+        refuse([f"model_type is {json.dumps(kind)}, not qwen3 or qwen3_moe"], path)
+    rope = written.get("rope_parameters") or {}
+    problems = unlike(written, COMPUTED) + unlike(rope, ROPE)
+    if attention := sorted(set(written.get("layer_types") or ()) - {FULL_ATTENTION}):
+        problems.append(f"layer_types has {', '.join(attention)}, and this model computes {FULL_ATTENTION} alone")
+
+    def required(*values: object, name: str) -> Any:
+        """The one value that is given, in whatever spellings."""
+        given = [value for value in values if value is not None]
+        if not given or any(value != given[0] for value in given):
+            problems.append(f"{name} is {' in one place, in another '.join(map(str, given)) or 'missing'}")
+        return given[0] if given else 1
+
+    names = SIZES if kind == "qwen3" else (*SIZES, *MIXTURE_SIZES)
+    fields = {name: required(written.get(name), name=name) for name in names}
+    fields["rope_theta"] = required(written.get("rope_theta"), rope.get("rope_theta"), name="rope_theta")
+    if kind == "qwen3":
+        width = required(written.get("intermediate_size"), name="intermediate_size")
+        fields |= {"dense": True, "num_experts_per_tok": 1, "moe_intermediate_size": width}
+    else:
+        experts = required(written.get("num_experts"), written.get("num_local_experts"), name="num_experts")
+        fields |= {"num_experts": experts, "norm_topk_prob": bool(written.get("norm_topk_prob"))}
+        fields["minimind_compatible"] = fields["norm_topk_prob"] and fields["num_experts_per_tok"] == 1
+    refuse(problems, path)
+    return ModelConfig(**fields, **{name: written[name] for name in TRAINING if written.get(name) is not None})
+
+
+def unlike(written: Mapping[str, object], computed: Mapping[str, object]) -> list[str]:
+    """Settings that are written otherwise than they are computed, with both values."""
+    return [
+        f"{name} is {json.dumps(written[name])}, and this model computes {json.dumps(only)} alone"
+        for name, only in computed.items()
+        if written.get(name) not in (None, only)
+    ]
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of `model.safetensors`, or of the shards that the index names. Raises NotImportable."""
+    whole, index = folder / "model.safetensors", folder / SHARDS
+    if whole.exists():
+        return load_file(whole)
+    if not index.exists():
+        refuse([f"it holds neither {whole.name} nor {SHARDS}; save it as safetensors first"], folder)
+    placed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(placed.values())):
+        if not (folder / shard).exists():
+            refuse([f"{shard} is not there; fetch the folder again"], index)
+        tensors |= load_file(folder / shard)
+    refuse([f"{name} is not in {placed[name]}" for name in sorted(placed.keys() - tensors.keys())], index)
+    return tensors
+
+
+def from_hugging_face(tensors: Mapping[str, Tensor], config: ModelConfig, source: Path) -> Transformer:
+    """A model of tensors under Hugging Face's names, one matrix an expert: the inverse of `to_hugging_face`.
+
+    An output head of its own is taken if it equals the embedding. Raises NotImportable; `source` names the files.
+    """
+    model = Transformer(config)
+    tensors = dict(tensors)
+    head = tensors.pop(HEAD, None)
+    refuse(tensor_problems(tensors, to_hugging_face(model)), source)
+    if head is not None and not torch.equal(head.float(), tensors[TABLE].float()):
+        refuse([f"{HEAD} is not {TABLE} (tie_word_embeddings is false), and this model has one table for both"], source)
+    state = {name.removeprefix("model."): tensor.float() for name, tensor in tensors.items()}
+    for layer in range(0 if config.dense else config.num_hidden_layers):
+        prefix = f"layers.{layer}.mlp.experts"
+        gate, up, down = (
+            torch.stack([state.pop(f"{prefix}.{expert}.{part}_proj.weight") for expert in range(config.num_experts)])
+            for part in ("gate", "up", "down")
+        )
+        state |= {f"{prefix}.gate_up_proj": torch.cat([gate, up], dim=1), f"{prefix}.down_proj": down}
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def tensor_problems(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Tensors that are missing, quantised, of another shape, or not known."""
+    problems = [f"{name} is missing" for name in sorted(wanted.keys() - given.keys())]
+    for name in sorted(wanted.keys() & given.keys()):
+        if given[name].shape != wanted[name].shape:
+            problems.append(f"{name} is {list(given[name].shape)}, by the configuration {list(wanted[name].shape)}")
+        if not given[name].is_floating_point():
+            problems.append(f"{name} is of {given[name].dtype}, no floating point type")
+    return problems + [f"{name} is not known" for name in sorted(given.keys() - wanted.keys())]

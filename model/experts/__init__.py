@@ -1,0 +1,1 @@
+"""Mixtures of experts: router, dispatch, expert products, balance losses."""

@@ -1,0 +1,1 @@
+"""The transformer: attention, norms, blocks, key-value cache."""

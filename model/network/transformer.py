@@ -1,0 +1,109 @@
+"""The transformer: pre-norm blocks of attention and experts, tied embeddings, all initialisation in one place.
+
+Shapes: B = rows, T = tokens of a row, D = hidden size, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor, nn
+
+from model.config.network import ModelConfig
+from model.experts.mixture import SparseMoE, feed_forward
+from model.experts.router import Routing
+from model.network.cache import KeyValueCache
+from model.network.layers import Attention, LayerCache, RMSNorm, rotary_tables, segment_mask, segment_positions
+
+
+def compile_blocks(model: Transformer) -> None:
+    """Compile each block at its first training step. Evaluation runs blocks as they are written, see `evaluating`."""
+    for block in model.layers:
+        block.compile(dynamic=False)
+
+
+class Block(nn.Module):
+    """One layer; parameter names are those of Hugging Face's `Qwen3MoeDecoderLayer`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = feed_forward(config)
+
+    def forward(
+        self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None = None
+    ) -> tuple[Tensor, Routing | None]:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask, cache)
+        normed_BTD = self.post_attention_layernorm(x_BTD)
+        if not isinstance(self.mlp, SparseMoE):
+            return x_BTD + self.mlp(normed_BTD), None
+        mixed_BTD, routing = self.mlp(normed_BTD)
+        return x_BTD + mixed_BTD, routing
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model that exports as `Qwen3MoeForCausalLM`."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.initialise(seed)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Normal(0, initializer_range); what writes into the residual stream is scaled by 1/sqrt(2 layers).
+
+        Each parameter's numbers come from the seed and its name, so that a model and its dense twin start alike
+        wherever they are alike.
+        """
+        std = self.config.initializer_range
+        residual_std = std / math.sqrt(2 * self.config.num_hidden_layers)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+                writes_residual = name.removesuffix(".weight").endswith(("o_proj", "down_proj"))
+                parameter.normal_(0.0, residual_std if writes_residual else std, generator=generator)
+
+    def hidden(
+        self, ids_BT: Tensor, segment_BT: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """Final hidden states (B, T, D) and each layer's routing; a dense model has none.
+
+        `segment_BT` numbers the packed documents of a row; without it a row is one document. Positions restart
+        and attention stops at every change of segment. An empty `cache` is filled with what is read; with one that
+        is not, each row's ids go on where it stopped, and `segment_BT` is not looked at.
+        """
+        if cache is not None and cache.length:
+            rotary, mask = cache.go_on(ids_BT.shape[1])
+        else:
+            if segment_BT is None:
+                segment_BT = torch.zeros_like(ids_BT)
+            if cache is not None:
+                cache.begin(segment_BT)
+            rotary = rotary_tables(segment_positions(segment_BT), self.config.head_dim, self.config.rope_theta)
+            mask = segment_mask(segment_BT)
+        x_BTD = self.embed_tokens(ids_BT)
+        routing: list[Routing] = []
+        for number, block in enumerate(self.layers):
+            x_BTD, layer_routing = block(x_BTD, rotary, mask, cache.layers[number] if cache is not None else None)
+            if layer_routing is not None:
+                routing.append(layer_routing)
+        return self.norm(x_BTD), routing
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores over the vocabulary; the output head is the embedding table."""
+        return nn.functional.linear(hidden, self.embed_tokens.weight)
+
+    def forward(self, ids_BT: Tensor, segment_BT: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V)."""
+        hidden_BTD, _ = self.hidden(ids_BT, segment_BT)
+        return self.logits(hidden_BTD)

@@ -1,0 +1,1 @@
+"""Tokens without torch: tokenizer, chat template, packing, the order of batches."""

@@ -1,0 +1,1 @@
+"""The training loop: state, batches, steps, checkpoints, scoring, changes of experts."""

@@ -1,0 +1,60 @@
+"""Batches of packed rows as a pure function of (data, seed, step): nothing to save, nothing to lose on resume.
+
+Shapes: N = packed rows, T = slots of a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.parallel.ranks import ALONE, Ranks
+from model.tokens.order import rows_of_step
+from model.tokens.packing import IGNORED, PackedTokens, ShardedTokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of some rows, each (rows, T), int64."""
+
+    ids_BT: Tensor
+    labels_BT: Tensor
+    segment_BT: Tensor
+
+    @property
+    def real_N(self) -> Tensor:
+        """True where a slot is no padding, flattened to (rows * T,)."""
+        return (self.segment_BT != 0).flatten()
+
+    @property
+    def num_supervised(self) -> int:
+        return int((self.labels_BT != IGNORED).sum())
+
+    def split(self, rows: int) -> list[Batch]:
+        """Micro-batches of `rows` rows."""
+        parts = zip(*(t.split(rows) for t in (self.ids_BT, self.labels_BT, self.segment_BT)), strict=True)
+        return [Batch(*part) for part in parts]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.ids_BT.to(device), self.labels_BT.to(device), self.segment_BT.to(device))
+
+
+def take(tokens: PackedTokens | ShardedTokens, rows: np.ndarray) -> Batch:
+    """The given rows as tensors."""
+    taken = tokens.rows(rows)
+    arrays = (taken.input_ids, taken.labels, taken.segment_ids)
+    return Batch(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
+
+
+def batch_of_step(
+    tokens: PackedTokens | ShardedTokens, batch_rows: int, seed: int, step: int, ranks: Ranks = ALONE,
+    micro_batch_rows: int = 1,
+) -> Batch:  # fmt: skip
+    """The batch of optimizer step `step`, counted from 0; of several ranks the share of this one, see `Ranks.rows`."""
+    if tokens.num_rows == 0:
+        raise ValueError("the training side has no packed rows; give the recipe more text or shorter rows")
+    rows = rows_of_step(tokens.num_rows, batch_rows, seed, step)
+    return take(tokens, ranks.rows(rows, micro_batch_rows))

@@ -1,0 +1,40 @@
+"""What a training is at a step: model, optimizer, counters; and the error of a loss that is no number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from model.config.network import ModelConfig
+from model.config.training import TrainConfig
+from model.network.transformer import Transformer
+from model.optim.groups import build_optimizer
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the gradient is not a number; the weights are those of the last good step."""
+
+
+@dataclass
+class TrainState:
+    """All that changes during training; `model.checkpoint` saves and loads exactly this."""
+
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    """Optimizer steps done."""
+    tokens_seen: int = 0
+    """Real tokens seen, padding excluded."""
+
+    @classmethod
+    def create(
+        cls,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        device: torch.device | None = None,
+        tokens_per_step: int = 0,
+    ) -> TrainState:
+        """Fresh weights from the seed and an empty optimizer; `tokens_per_step` as in `build_optimizer`."""
+        model = Transformer(model_config, seed=config.seed).to(device or torch.device("cpu"))
+        return cls(model, build_optimizer(model, config.optim, tokens_per_step))

@@ -1,0 +1,1 @@
+"""Is a model good, better, equal to its export: scores, promotion, parity, dense twin."""

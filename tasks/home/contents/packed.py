@@ -1,0 +1,22 @@
+"""The folder of `tokens`: a tokenizer, packed rows in shards, and figures of them."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from data.tokens.shards import open_segments as segments_in
+from data.tokens.shards import open_shards
+from model.tokens.packing import ShardedTokens
+from tasks.home.records import Ref
+
+FIGURES = "figures.json"
+
+
+def open_packed(tokens: Ref, kind: str, side: str) -> ShardedTokens:
+    """Packed rows of one kind and side, memory-mapped."""
+    return open_shards(tokens.path, kind, side, f"{tokens.digest}/{kind}.{side}")
+
+
+def open_segments(tokens: Ref, kind: str, side: str) -> pl.DataFrame:
+    """Which document is where in the packed rows: row, start, length, document (its number), source."""
+    return segments_in(tokens.path, kind, side)

@@ -1,0 +1,126 @@
+"""What has been done under which key, and who holds the lease.
+
+The journal on disk is the truth; Prefect shows it. A stage is done when its directory has a valid record, and
+nothing else counts. The lease is a lock of the operating system, which a dead process cannot keep, plus a
+fencing token: whoever takes the lease raises the token, and an owner with an old one cannot publish any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from model.files import fsync_tree, write_json
+from tasks.errors import NightBusy
+from tasks.home.records import LOGS, StageRecord
+
+KEY_CHARACTERS = 12
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The state of a home folder."""
+
+    home: Path
+
+    def stage_folder(self, stage: str, key: str) -> Path:
+        return self.home / "data" / f"{stage}@{key[:KEY_CHARACTERS]}"
+
+    def finished(self, stage: str, key: str) -> StageRecord | None:
+        """The record of a finished stage, or None."""
+        record = StageRecord.read(self.stage_folder(stage, key))
+        return record if record and record.key == key else None
+
+    def working_folder(self, stage: str, key: str, resumable: bool) -> Path:
+        """Where a stage writes until it is published; emptied unless the stage can go on where it stopped."""
+        final = self.stage_folder(stage, key)
+        folder = final.with_name(f"{final.name}.partial")
+        if not resumable:
+            shutil.rmtree(folder, ignore_errors=True)
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, working: Path, record: StageRecord, token: int) -> None:
+        """Make a finished stage visible: record last, flush, one rename. Raises NightBusy if the lease moved on."""
+        self.check(token)
+        record.write(working)
+        fsync_tree(working)
+        shutil.rmtree(record.path, ignore_errors=True)
+        working.rename(record.path)
+        fsync_tree(record.path.parent, files=False)
+        self.note(event="published", stage=record.stage, key=record.key, digest=record.digest, run_id=record.run_id)
+
+    def newest(self, stage: str, recipe: str) -> StageRecord | None:
+        """What the stage last gave for a recipe, if it is still there: what tonight's data may only have to grow."""
+        try:
+            folder = self.home / "data" / json.loads(self._newest_path(recipe).read_text(encoding="utf-8"))[stage]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return StageRecord.read(folder)
+
+    def remember(self, record: StageRecord, recipe: str) -> None:
+        """Make a record the newest of its stage for a recipe. Only a hint: without it a stage starts anew."""
+        path = self._newest_path(recipe)
+        try:
+            names = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            names = {}
+        write_json(path, names | {record.stage: record.path.name})
+
+    def _newest_path(self, recipe: str) -> Path:
+        return self.home / "newest" / f"{recipe}.json"
+
+    def note(self, **entry: object) -> None:
+        """Append one line to the journal."""
+        line = json.dumps({"at": now(), **entry}, ensure_ascii=False) + "\n"
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "journal.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line)
+
+    def check(self, token: int) -> None:
+        """Raise NightBusy unless `token` is the newest."""
+        newest = self.read_token()
+        if token != newest:
+            raise NightBusy(
+                f"this night was overtaken: it holds token {token}, the newest is {newest}; "
+                "nothing was published, run it again"
+            )
+
+    def read_token(self) -> int:
+        try:
+            return int(json.loads((self.home / "lease.json").read_text())["token"])
+        except (OSError, ValueError, KeyError):
+            return 0
+
+    @contextmanager
+    def lease(self, holder: str) -> Iterator[int]:
+        """Hold the home for one night; yields the fencing token. Raises NightBusy at once if it is taken."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "lease.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held = (self.home / "lease.json").read_text() if (self.home / "lease.json").exists() else "{}"
+                raise NightBusy(f"another night is running in {self.home}: {held}; wait for it or stop it") from None
+            token = self.read_token() + 1
+            content = {
+                "token": token,
+                "holder": holder,
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": now(),
+            }
+            write_json(self.home / "lease.json", content)
+            yield token

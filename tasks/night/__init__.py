@@ -1,0 +1,1 @@
+"""The night as a whole: opened, concluded, reported, corrected by hand."""

@@ -1,0 +1,28 @@
+"""Promotion and rollback by a person."""
+
+from __future__ import annotations
+
+from tasks.errors import NightStopped
+from tasks.home.journal import Journal
+from tasks.night.opening import log
+from tasks.settings import Settings
+from tasks.tracking.mlflow_store import CHAMPION, PREVIOUS, Store
+
+
+def promote_version(version: int | None) -> str:
+    """Move the champion alias by hand, to `version` or back to the previous champion; says what was done."""
+    settings = Settings.load()
+    journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
+    with journal.lease("by hand"):
+        before = store.version_of(CHAMPION)
+        if version is None:
+            version = store.version_of(PREVIOUS)
+            if version is None:
+                raise NightStopped("there is no previous champion to go back to; name a version")
+        if not store.has_version(version):
+            raise NightStopped(f"there is no version {version} of the model; the tracking UI lists the versions")
+        store.make_champion(version, "by hand")
+        said = f"champion is version {version}, before it was {before or 'none'}"
+        journal.note(event="promoted by hand", version=version, before=before)
+        log.info(said)
+        return said

@@ -1,0 +1,107 @@
+"""The end of a night: headline numbers, curves and summary on the parent run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
+
+from model.files import write_json
+from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
+from tasks.home.contents.registered import read_decision
+from tasks.home.contents.scores import read_samples
+from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.records import StageRecord
+from tasks.night.opening import note_path
+from tasks.night.report import NightReport
+from tasks.services.addresses import MLFLOW_PORT
+from tasks.services.processes import running_url
+from tasks.stage import Night
+from tasks.training.curve import stage_points
+
+METRIC_KEYS = 40
+"""Of one run at the most: more cannot be read side by side."""
+TRAINED = ("pretrain", "sft", "evaluate")
+
+
+def conclude(night: Night, records: Sequence[StageRecord], twin: TrainedTwin | None = None) -> NightReport:
+    """Put the headline numbers on the parent run, the summary into Prefect and MLflow, and return it."""
+    by_stage = {record.stage: record for record in records}
+    everything = [*records, *(twin.records if twin else ())]
+    report = NightReport(
+        recipe=night.recipe.name,
+        key=night.key[:KEY_CHARACTERS],
+        records=tuple(everything),
+        twin=beside_twin(night, by_stage, twin) if twin else None,
+        decision=read_decision(by_stage["register"].path),
+        chats=tuple(read_samples(by_stage["evaluate"].path)),
+        home=night.home,
+        export=by_stage["register"].path / "model",
+        tracking_uri=night.tracking_uri,
+        tracking_ui=tracking_ui(night.tracking_uri),
+        run_id=night.run_id,
+        experiment_id=night.store.experiment_id(),
+    )
+    note = note_path(night.home, night.recipe.name, night.key)
+    summary = note.with_suffix(".md")
+    if not summary.exists() or not all(record.reused for record in everything):
+        tracker = night.store.tracker(night.run_id)
+        curves = [point for record in everything for point in curve_of(record)]
+        room = METRIC_KEYS - len({key for _, point in curves for key in point})
+        tracker.metrics(headline_figures(records, report.twin, room))
+        for step, point in curves:
+            tracker.metrics(point, step=step)
+        tracker.tags({f"nightschool.stage.{r.stage}": r.run_id for r in everything})
+        tracker.tags({"nightschool.reason": str(report.decision["reason"])})
+        if report.twin:
+            tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
+        summary.write_text(report.as_markdown(), encoding="utf-8")
+        tracker.artifact(summary)
+        tracker.close("RUNNING")
+    note_outcome(note, everything, report.decision)
+    if FlowRunContext.get() is not None:
+        create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
+    return report
+
+
+def beside_twin(night: Night, by_stage: Mapping[str, StageRecord], twin: TrainedTwin) -> TwinComparison | str:
+    """The comparison with the dense twin, or why there is none."""
+    if twin.diverged:
+        return twin.diverged
+    mixture = [by_stage[stage] for stage in TRAINED]
+    return compare(night.recipe.model, night.recipe.promote, mixture, twin.records)
+
+
+def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str | None, room: int) -> dict[str, float]:
+    """The night's numbers, later stages before earlier ones of the same name; at most `room` of them.
+
+    Where there are more, slices of the validation side go first, then sources: the evaluate stage's run has them all.
+    """
+    figures = twin.as_metrics() if isinstance(twin, TwinComparison) else {}
+    figures |= {key: value for record in records for key, value in record.figures.items()}
+    kept = sorted(figures, key=lambda key: key.count("."))[:room]
+    return {key: figures[key] for key in kept}
+
+
+def note_outcome(note: Path, records: Sequence[StageRecord], decision: Mapping[str, object]) -> None:
+    """Add to a night's note where its stages lie and which version it made: questions need no tracking server then."""
+    content = json.loads(note.read_text())
+    stages = {record.stage: record.path.name for record in records}
+    write_json(note, content | {"stages": stages, "version": decision["version"]})
+
+
+def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:
+    """A training stage's curves under names of the night, so that nights overlay without opening their stages."""
+    names = {"train/loss_ema": f"{record.stage}/loss_ema", "val/bpb": f"{record.stage}/bpb"}
+    for point in stage_points(record.path):
+        yield int(point["step"]), {name: point[key] for key, name in names.items() if key in point}
+
+
+def tracking_ui(tracking_uri: str) -> str:
+    """The tracking server itself, or the one that `make up` starts over a local store."""
+    if tracking_uri.startswith("http"):
+        return tracking_uri
+    return running_url("mlflow") or f"http://127.0.0.1:{MLFLOW_PORT}"

@@ -1,0 +1,1 @@
+"""Questions about rows and models, answered from the home's files alone."""

@@ -1,0 +1,279 @@
+"""What became of a row, and what a model was made of, in words. Read from files alone, and quick to import."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from data.lookup.exposure import ROWS_NOTED, ReadRows, exposure_of, last_step, rows_read, told_rows
+from data.lookup.fates import Fate, Place, Segment, fate_of, row_at_line, rows_named
+from data.rows.keys import parse_name, row_ids
+from data.rows.parts import PartRows
+from tasks.errors import NightStopped
+from tasks.questions.history import Data, History, PieceFacts, Training, told
+from tasks.questions.lineage import Model, find_model
+from tasks.questions.quarantine import (
+    Line,
+    Searched,
+    Validation,
+    line_at,
+    listing,
+    newest_validation,
+    search_name,
+    search_text,
+    summary,
+    text_of,
+)
+
+ROWS_SHOWN, SEGMENTS_SHOWN, TRAININGS_SHOWN = 5, 5, 5
+LINES_SHOWN = 10
+ASKED_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a question about a row led to."""
+
+    rows: list[int]
+    """Numbers of the first rows."""
+    count: int
+    """How many there are."""
+    lines: list[Line]
+    """Quarantined lines, if there is no row."""
+
+
+def find(data: Data, recipe: str, question: str) -> Found:
+    """Rows by name, by file and line, or by text; else quarantined lines. Raises NightStopped if there is nothing."""
+    question = question.encode("utf-8", "replace").decode()  # a shell passes on bytes that are no text, too
+    if not question.strip():
+        raise NightStopped("ask for a text, a row's name of 32 hexadecimal digits, or FILE:LINE")
+    validation = Validation(data.validated.path, recipe, data.pieces)
+    if re.fullmatch("[0-9a-f]{32}", question, re.IGNORECASE):
+        identity = parse_name(question)
+        if (found := by_name(data, identity)).count:
+            return found
+        searched = search_name(validation, identity, ROWS_SHOWN)
+    elif place := re.fullmatch(r"(\S.*):([0-9]{1,10})", question):
+        if pieces := pieces_of(data, place[1]):
+            return by_line(data, validation, pieces, int(place[2]))
+        searched = None
+    else:
+        searched = None
+    text = text_of(question) or question
+    if (found := by_name(data, row_ids([text]))).count:
+        return found
+    if not (searched and searched.lines):
+        searched = search_text(validation, text, ROWS_SHOWN)
+    if not searched.lines:
+        raise NightStopped(nothing_found(data, question, searched))
+    return Found([], 0, searched.lines)
+
+
+def nothing_found(data: Data, question: str, searched: Searched) -> str:
+    shown = question if len(question) <= ASKED_CHARACTERS else f"{question[:ASKED_CHARACTERS]}…"
+    some = "" if searched.searched == searched.total else f" of {searched.total:,}"
+    labels = sorted({piece.label for piece in data.pieces})
+    return (
+        f"nothing is known of {shown!r}: no row among {data.corpus.ledger.next_row:,} has that name or text, and "
+        f"{searched.searched:,}{some} quarantined lines were searched. A whole text is asked for, white space aside; "
+        f"FILE is one of {told(labels)}"
+    )
+
+
+def by_name(data: Data, identity: np.ndarray) -> Found:
+    per_generation = rows_named(data.corpus.ledger, identity)
+    first = [int(row) for rows in per_generation for row in rows[:ROWS_SHOWN]][:ROWS_SHOWN]
+    return Found(first, sum(map(len, per_generation)), [])
+
+
+def pieces_of(data: Data, file: str) -> list[PieceFacts]:
+    """Pieces of a file, by its label or the end of it."""
+    labels = sorted({p.label for p in data.pieces if p.label == file or p.label.endswith(f"/{file}")})
+    if len(labels) > 1 and file not in labels:
+        raise NightStopped(f"{file!r:.200} is the end of {len(labels)} files: {told(labels)}")
+    return [piece for piece in data.pieces if labels and piece.label == (file if file in labels else labels[0])]
+
+
+def by_line(data: Data, validation: Validation, pieces: list[PieceFacts], line: int) -> Found:
+    """The row or the quarantined line of a file's line."""
+    label = pieces[0].label
+    piece = next((piece for piece in pieces if line in piece.lines), None)
+    if piece is None:
+        raise NightStopped(f"{label} has {sum(p.read for p in pieces):,} lines, there is no line {line:,}")
+    part = next(p for p in data.corpus.ledger.parts if p.part.number == piece.number)
+    if (row := row_at_line(part, line)) is not None:
+        return Found([row], 1, [])
+    if (found := line_at(validation.path(piece), line)) is not None:
+        return Found([], 0, [found])
+    raise NightStopped(f"{label}:{line} is neither among the rows nor in the quarantine of {data.validated.path}")
+
+
+def why_row(home: Path, question: str, recipe: str | None = None, every_training: bool = False) -> list[str]:
+    """The fate of a row, line by line."""
+    history = History(home)
+    name = history.recipe(recipe)
+    data = history.newest_data(name)
+    found = find(data, name, question)
+    answer = [f"quarantined  {line.as_text()}" for line in found.lines]
+    if found.count > 1:
+        shown = "" if found.count <= len(found.rows) else f", the first {len(found.rows)}"
+        answer.append(f"{found.count:,} rows bear this name{shown}:")
+    for row in found.rows:
+        answer += tell_fate(history, data, fate_of(data.corpus, row), every_training)
+    return [*answer, as_of(history, name, data)]
+
+
+def as_of(history: History, recipe: str, data: Data) -> str:
+    """What the answer holds for."""
+    newest = history.journal.newest("validate", recipe)
+    behind = newest is not None and newest.path != data.validated.path
+    newer = f"; {newest.path.name} is newer and has not become tokens so far" if newest and behind else ""
+    return f"as of {data.packed.path.name}, recipe {recipe}{newer}"
+
+
+def where(data: Data, place: Place) -> str:
+    return f"{data.labels[place.part.part.number]}:{place.line}"
+
+
+def tell_fate(history: History, data: Data, fate: Fate, every_training: bool) -> list[str]:
+    place = fate.place
+
+    def named(row: int) -> str:
+        other = data.corpus.place(row)
+        return f"{where(data, other)}, name {other.name}"
+
+    lines = [
+        f"{where(data, place)}  byte {place.byte_offset:,}  name {place.name}",
+        f"  {place.part.kind}/{place.domain}, {place.num_bytes:,} bytes of text, source {place.part.source}",
+        f"  {fate.what}" + (f" {fate.slice}" if fate.slice else ""),
+    ]
+    if fate.original is not None:
+        lines.append(f"    of {named(fate.original)}")
+    if fate.what.startswith("near"):
+        lines.append(f"    cluster {fate.cluster}")
+    if fate.kept is not None:
+        lines.append(f"    kept is {named(fate.kept)}")
+    lines += [f"    {side} is {named(row)}" for side, row in fate.both_sides]
+    if fate.segments:
+        lines += tell_training(history, data, fate, every_training)
+    return lines
+
+
+def tell_training(history: History, data: Data, fate: Fate, every_training: bool) -> list[str]:
+    """Where a train row was packed, and which training stages read it how often."""
+    segments = fate.segments
+    lines = [
+        f"    {s.shard} row {s.row:,}, slots {s.start} to {s.start + s.length - 1} (packed row {s.packed_row:,})"
+        for s in segments[:SEGMENTS_SHOWN]
+    ]
+    if len(segments) > SEGMENTS_SHOWN:
+        lines.append(f"    and {len(segments) - SEGMENTS_SHOWN:,} more segments")
+    stages = history.trainings_on(data.packed, fate.place.part.kind)
+    told_stages = [
+        line
+        for stage in islice(stages, None if every_training else TRAININGS_SHOWN)
+        for line in tell_stage(stage, segments)
+    ]
+    if next(stages, None):
+        told_stages.append("    more training stages: --all")
+    return lines + (told_stages or ["    no training stage of this home has read it"])
+
+
+def tell_stage(training: Training, segments: Iterable[Segment]) -> list[str]:
+    """How often a training stage read the packed rows of a row."""
+    reading = training.trained.reading
+    rows = {s.packed_row for s in segments if s.packed_row < reading.num_rows}
+    if not rows:
+        return []
+    steps = sorted({step for row in rows if (step := last_step(training.record.path, reading, row))})
+    whole = f"{reading.whole_epochs:,} whole epoch{'s' * (reading.whole_epochs > 1)}" if reading.whole_epochs else ""
+    partial = f"step{'s' * (len(steps) > 1)} {told([f'{step:,}' for step in steps])}" if steps else ""
+    often = " and ".join(filter(None, (whole, partial))) or "not read"
+    return [f"    {training.name} (run {training.record.run_id}): {often}"]
+
+
+def who_ate(home: Path, run: str) -> list[str]:
+    """What a model was trained on, line by line: of each of its stages a kind, and what the stage noted at its end."""
+    model = find_model(History(home), run)
+    lines = [f"{model.name}: {' + '.join(t.name for t in model.trainings)}"]
+    for training in model.trainings:
+        reading = training.trained.reading
+        lines.append(
+            f"  {training.record.stage:<8}  {reading.num_steps:,} steps of {reading.batch_rows} rows out of "
+            f"{reading.num_rows:,} packed ones: {reading.epochs:.2f} epochs"
+        )
+    parts = model.data.corpus.ledger.parts
+    eaten = dict.fromkeys(((part.source, part.kind) for part in parts), (0, 0))
+    noted = {t.trained.kind: ReadRows.of_stage(t.record.path, t.trained) for t in model.trainings}
+    eaten |= {(source, kind): of for kind, rows in noted.items() for source, of in rows.sources.items()}
+    for (source, kind), (rows, tokens) in eaten.items():
+        lines.append(f"  {kind:<8}  {source}: {rows:,} rows, {tokens:,} tokens")
+    lines.append(never_seen(model.data, sum(rows for rows, _ in eaten.values())))
+    lines.append(f"the first {ROWS_NOTED} rows (all of them: --all):")
+    first = sorted(row for rows in noted.values() for row in rows.first)[:ROWS_NOTED]
+    for part in parts:
+        if mine := [row for row in first if part.base <= row[0] < part.base + part.count]:
+            rows_told = in_full(model, part, told_rows(part, model.data.corpus.rules, *np.array(mine).T))
+            lines += [
+                f"  {r['name']}  {r['file']}:{r['line']}  {r['source']}  {r['times']:g} times"
+                for r in rows_told.iter_rows(named=True)
+            ]
+    return lines
+
+
+def never_seen(data: Data, seen: int) -> str:
+    """Lines that the model has never seen, by reason; with the seen ones they are all that were read."""
+    distinct, sides = data.distinct.counts, data.sides.counts
+    reasons = {
+        "quarantined": distinct["quarantined"],
+        "exact duplicates": distinct["exact_duplicate"],
+        "near duplicates": distinct["near_duplicate"],
+        "validation": sides["pretrain_val"] + sides["chat_val"],
+        "held out, unused": sides["held_out_unused"],
+    }
+    never = distinct["read"] - seen
+    reasons["of the train side and read by no step"] = never - sum(reasons.values())
+    parts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    return f"never seen: {never:,} of {distinct['read']:,} lines: {parts}"
+
+
+def in_full(model: Model, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a part as `told_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
+    label = pl.lit(model.data.labels[part.part.number]).alias("file")
+    source, kind = pl.lit(part.source).alias("source"), pl.lit(part.kind).alias("kind")
+    return rows.select("name", label, "line", "byte_offset", source, kind, "tokens", "times")
+
+
+def who_ate_rows(home: Path, run: str) -> Iterator[str]:
+    """Every row that a model was trained on, as lines of JSON, many at a time."""
+    model = find_model(History(home), run)
+    exposure = exposure_of((t.trained for t in model.trainings), model.data.corpus.ledger.next_row)
+    for part in model.data.corpus.ledger.parts:
+        for rows in rows_read(exposure, part, model.data.corpus.rules):
+            yield in_full(model, part, rows).write_ndjson().rstrip("\n")
+
+
+def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | None, show: int | None) -> list[str]:
+    """Quarantined lines of the last validation: counted, or the first ones of a rule and file."""
+    validation = newest_validation(History(home), recipe)
+    if rule is None and file is None and show is None:
+        return summary(validation)
+    return listing(validation, rule, file, LINES_SHOWN if show is None else show)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines as they come; a reader that has seen enough, like `head`, is no error."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends

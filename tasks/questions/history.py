@@ -1,0 +1,226 @@
+"""What this home has done, read back from its own files: which data a model was made of, and who trained on a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from data.duplicates.ledger import Ledger
+from data.lookup.exposure import Trained
+from data.lookup.fates import Corpus
+from data.rows.parts import KINDS
+from data.sides.rules import SideRules
+from model.tokens.order import Reading
+from tasks.errors import NightStopped
+from tasks.home.contents.validated import PARTS, PIECES
+from tasks.home.journal import Journal
+from tasks.home.records import StageRecord
+
+KIND_OF_STAGE = {
+    "pretrain": "pretrain",
+    "sft": "chat",
+    "twin-pretrain": "pretrain",
+    "twin-sft": "chat",
+    "sweep-pretrain": "pretrain",
+}
+"""Which rows a training stage reads; those of nights' own models first."""
+NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieceFacts:
+    """What a validation noted of a piece of a file."""
+
+    number: int
+    """Of its part."""
+    label: str
+    source: str
+    kind: str
+    start: int
+    end: int | None
+    first_line: int
+    digest: str
+    read: int
+    """Lines."""
+    quarantined: int
+    rules: dict[str, dict[str, Any]]
+    """Quarantined lines by rule: count and a few examples."""
+
+    @property
+    def lines(self) -> range:
+        return range(self.first_line, self.first_line + self.read)
+
+
+def read_piece_facts(folder: Path) -> list[PieceFacts]:
+    """Pieces of a validation, in order of their parts."""
+    own = ("number", "label", "source", "kind", "start", "end", "first_line", "digest")
+    scanned = ("read", "quarantined", "rules")
+    return [
+        PieceFacts(**{key: piece[key] for key in own}, **{key: piece["scanned"][key] for key in scanned})
+        for piece in orjson.loads((folder / PIECES).read_bytes())
+    ]
+
+
+def told(names: list[str]) -> str:
+    """A few of many names."""
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class Data:
+    """The records of one finished preparation of data, each made of the one before."""
+
+    validated: StageRecord
+    distinct: StageRecord
+    sides: StageRecord
+    packed: StageRecord
+
+    @cached_property
+    def pieces(self) -> list[PieceFacts]:
+        return read_piece_facts(self.validated.path)
+
+    @cached_property
+    def labels(self) -> dict[int, str]:
+        """Of each part by its number."""
+        return {piece.number: piece.label for piece in self.pieces}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        distinct: Any = self.distinct.config
+        rules: Any = self.sides.config
+        return Corpus(
+            ledger=Ledger.read(self.distinct.path, self.distinct.path / PARTS),
+            near_threshold=distinct["deduplicate"]["near_threshold"],
+            rules=SideRules(**rules),
+            sides=self.sides.path,
+            shards=self.packed.path,
+            packed_rows={kind: self.packed.counts[f"{kind}_train_rows"] for kind in KINDS},
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training stage and what it read."""
+
+    record: StageRecord
+    trained: Trained
+
+    @property
+    def name(self) -> str:
+        return self.record.path.name
+
+
+@dataclass(frozen=True)
+class History:
+    """A home folder's past. All questions that cannot be answered raise NightStopped."""
+
+    home: Path
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.home)
+
+    @cached_property
+    def entries(self) -> list[dict[str, Any]]:
+        """Lines of the journal, oldest first."""
+        path = self.home / "journal.jsonl"
+        found = []
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with suppress(ValueError):  # a writer was killed
+                found.append(orjson.loads(line))
+        return [entry for entry in found if isinstance(entry, dict)]
+
+    def published(self, *stages: str) -> Iterator[dict[str, Any]]:
+        """Entries of published stages, newest first, each stage and key once."""
+        seen = set()
+        for entry in reversed(self.entries):
+            key = entry.get("stage"), entry.get("key")
+            if entry.get("event") == "published" and key[0] in stages and key not in seen:
+                seen.add(key)
+                yield entry
+
+    def record_of(self, entry: dict[str, Any]) -> StageRecord | None:
+        return self.journal.finished(str(entry["stage"]), str(entry["key"]))
+
+    def made(self, stage: str, digest: str) -> StageRecord | None:
+        """The record of the stage with this digest, if its folder is still there."""
+        for entry in self.published(stage):
+            if entry.get("digest") == digest and (record := self.record_of(entry)):
+                return record
+        folders = sorted((self.home / "data").glob(f"{stage}@*"))  # published, but a crash kept it from the journal
+        records = (StageRecord.read(folder) for folder in folders if not folder.name.endswith(".partial"))
+        return next((record for record in records if record and record.digest == digest), None)
+
+    def recipes(self) -> list[str]:
+        """Recipes that have validated something, the last one last."""
+        return [p.stem for p in sorted((self.home / "newest").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)]
+
+    def recipe(self, wanted: str | None) -> str:
+        """The recipe to speak of: the one that is named, or the one whose data was prepared last."""
+        names = self.recipes()
+        if not names:
+            raise NightStopped(f"no night has validated anything in {self.home}; run one: python -m flows RECIPE")
+        if wanted and wanted not in names:
+            raise NightStopped(f"no recipe {wanted!r:.80} has run in {self.home}, there are {told(sorted(names))}")
+        return wanted or names[-1]
+
+    def notes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and content of what nights noted of themselves, newest first."""
+        paths = sorted((self.home / "nights").glob("*.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+        for path in paths:
+            with suppress(ValueError):  # a writer was killed
+                if isinstance(note := orjson.loads(path.read_bytes()), dict):
+                    yield path.stem, note
+
+    def data_of(self, packed: StageRecord) -> Data:
+        """The records that packed rows were made of."""
+        chain = [packed]
+        for stage in ("split", "deduplicate", "validate"):
+            before = self.made(stage, chain[-1].inputs["rows"])
+            if before is None:
+                raise NightStopped(
+                    f"the {stage} stage that {chain[-1].path.name} was made of is not in {self.home / 'data'} "
+                    "any more; a night of the recipe makes it again"
+                )
+            chain.append(before)
+        packed, sides, distinct, validated = chain
+        return Data(validated, distinct, sides, packed)
+
+    def newest_data(self, recipe: str) -> Data:
+        """The last finished preparation of a recipe's data."""
+        packed = self.journal.newest("tokens", recipe)
+        if packed is None:
+            raise NightStopped(f"no night of recipe {recipe} has come as far as the tokens stage; run it again")
+        return self.data_of(packed)
+
+    def training(self, record: StageRecord, packed: StageRecord) -> Training:
+        """What a training stage read of packed rows."""
+        kind, config = KIND_OF_STAGE[record.stage], record.config["train"]
+        reading = Reading(
+            num_rows=packed.counts[f"{kind}_train_rows"], batch_rows=config["batch_rows"], seed=config["seed"],
+            num_steps=record.counts["steps"],
+        )  # fmt: skip
+        return Training(record, Trained(kind, packed.path, reading))
+
+    def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[Training]:
+        """Training stages of a kind on these packed rows, or on earlier ones that these grew from.
+
+        Those of nights' own models come first, then those of twins and sweeps, each newest first.
+        """
+        grown: dict[str, StageRecord] = {}
+        step: StageRecord | None = packed
+        while step and step.digest not in grown:
+            grown[step.digest] = step
+            step = self.made("tokens", step.inputs["base"]) if step.inputs.get("base") else None
+        for stage in (stage for stage, of in KIND_OF_STAGE.items() if of == kind):
+            for entry in self.published(stage):
+                record = self.record_of(entry)
+                if record and (shards := grown.get(record.inputs["tokens"])):
+                    yield self.training(record, shards)

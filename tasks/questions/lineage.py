@@ -1,0 +1,114 @@
+"""From a run, a version or `champion` to the training stages that made the model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import NightStopped
+from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.records import StageRecord
+from tasks.questions.history import KIND_OF_STAGE, Data, History, Training, told
+
+CHAMPION = "champion"
+MIN_PREFIX = 8
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by its name in the question, and the training stages that made it, in order."""
+
+    name: str
+    trainings: tuple[Training, ...]
+    data: Data
+
+
+def find_model(history: History, run: str) -> Model:
+    """The model of a run id (or its beginning), of a registered version, or `champion`."""
+    if run == CHAMPION:
+        version = champion(history)
+        return model_of(history, f"champion, version {version}", made_version(history, version))
+    if len(run) >= MIN_PREFIX and re.fullmatch("[0-9a-f]+", run) and (found := runs(history, run)):
+        if len(found) > 1:
+            raise NightStopped(f"{run} is the beginning of {len(found)} runs: {told(sorted(found))}")
+        [(run_id, record)] = found.items()
+        if record.stage not in KIND_OF_STAGE:
+            raise NightStopped(f"run {run_id} is of the stage {record.stage}, which trains nothing")
+        return model_of(history, f"run {run_id}", record)
+    if re.fullmatch("[0-9]{1,8}", run):
+        return model_of(history, f"version {int(run)}", made_version(history, int(run)))
+    raise NightStopped(
+        f"no run {run!r:.80} in {history.home}: name an MLflow run id of a night or a training stage (or its first "
+        f"{MIN_PREFIX} digits), a version number, or {CHAMPION}"
+    )
+
+
+def runs(history: History, prefix: str) -> dict[str, StageRecord]:
+    """Records by run id: of a night, the last stage that trained."""
+    found: dict[str, StageRecord] = {}
+    for name, note in history.notes():
+        if str(note.get("run_id", "")).startswith(prefix):
+            found[note["run_id"]] = trained_in(history, note, name)
+    stages = {str(entry.get("stage")) for entry in history.entries} - {"None"}
+    for entry in history.published(*stages):
+        run_id = str(entry.get("run_id", ""))
+        if run_id.startswith(prefix) and run_id not in found:
+            record = history.record_of(entry)
+            if record is None:
+                raise NightStopped(f"what run {run_id} made is not in {history.home / 'data'} any more")
+            found[run_id] = record
+    return found
+
+
+def trained_in(history: History, note: dict[str, Any], night: str) -> StageRecord:
+    """The last training stage of a night."""
+    folder = note.get("stages", {}).get("sft")
+    if folder is None:
+        raise NightStopped(f"the night {night} (run {note['run_id']}) was not finished; run it again")
+    record = StageRecord.read(history.home / "data" / folder)
+    if record is None:
+        raise NightStopped(f"{folder}, which the night {night} trained, is not in {history.home / 'data'} any more")
+    return record
+
+
+def champion(history: History) -> int:
+    """The version that was last promoted, by a night or by hand."""
+    for entry in reversed(history.entries):
+        if entry.get("event") == "promoted by hand" or (entry.get("event") == "decided" and entry.get("promoted")):
+            return int(entry["version"])
+    raise NightStopped(f"no model was promoted in {history.home} so far")
+
+
+def made_version(history: History, version: int) -> StageRecord:
+    """The training stage whose model was registered as a version. A night's note tells, or its register stage."""
+    for name, note in history.notes():
+        if note.get("version") == version:
+            return trained_in(history, note, name)
+    for entry in history.published("register"):
+        register = history.record_of(entry)
+        is_it = register is not None and register.counts["version"] == version
+        if register and is_it and (trained := history.made("sft", register.inputs["trained"])):
+            return trained
+    known = sorted({int(entry["version"]) for entry in history.entries if entry.get("event") == "decided"})
+    raise NightStopped(
+        f"no night in {history.home} made version {version} of the model, or its folder is gone; the journal has "
+        f"{told([str(v) for v in known]) or 'none'}"
+    )
+
+
+def model_of(history: History, name: str, record: StageRecord) -> Model:
+    """The model that a training stage ended with: the stage, and those whose weights it started from."""
+    records = [record]
+    while digest := records[0].inputs.get("pretrained"):
+        before = history.made(f"{record.stage.removesuffix('sft')}pretrain", digest)
+        if before is None:
+            raise NightStopped(f"what {records[0].path.name} started from is not in {history.home / 'data'} any more")
+        records.insert(0, before)
+    packed = history.made("tokens", record.inputs["tokens"])
+    if packed is None or any(r.inputs["tokens"] != packed.digest for r in records):
+        raise NightStopped(
+            f"the tokens that {record.path.name} was trained on are not in {history.home / 'data'} any more; "
+            f"their digest was {record.inputs['tokens'][:KEY_CHARACTERS]}"
+        )
+    return Model(name, tuple(history.training(r, packed) for r in records), history.data_of(packed))

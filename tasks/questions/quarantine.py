@@ -1,0 +1,244 @@
+"""Lines that were not kept: counted by rule and file, shown, and searched for a text."""
+
+from __future__ import annotations
+
+import mmap
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from data.rows.keys import row_ids
+from data.rows.parts import Part
+from tasks.errors import NightStopped
+from tasks.home.contents.validated import PARTS, PIECES
+from tasks.questions.history import History, PieceFacts, read_piece_facts, told
+
+SEARCHED_LINES = 100_000
+"""A text that is in no index is looked for in so many quarantined lines."""
+NEEDLE_CHARACTERS = 200
+"""So much of a text must be found in a line: more may have been cut from what the quarantine keeps of it."""
+GROUPS_SHOWN, RAW_SHOWN = 30, 160
+ESCAPE, NO_LETTERS = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL), re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quarantined line."""
+
+    file: str
+    line: int
+    byte_offset: int
+    rule: str
+    detail: str
+    raw: str
+    """Its beginning."""
+
+    def as_text(self) -> str:
+        where = f"{self.file}:{self.line}  byte {self.byte_offset:,}"
+        return f"{where}  {self.rule}: {self.detail}\n    {shortened(self.raw)}"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Pieces of a validation, and where their quarantined lines lie."""
+
+    folder: Path
+    recipe: str | None
+    """None where it stopped, for then nothing says whose it was."""
+    pieces: list[PieceFacts]
+
+    def path(self, piece: PieceFacts) -> Path:
+        return Part(self.folder / PARTS, piece.number).path("quarantine.jsonl")
+
+
+def shortened(raw: str) -> str:
+    """The beginning of a line, printable."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw[:RAW_SHOWN])
+    return f"{shown} …" if len(raw) > RAW_SHOWN else shown
+
+
+def newest_validation(history: History, recipe: str | None) -> Validation:
+    """The last validation of a recipe, or of any: then one that stopped its night counts, too, if it is the last."""
+    folders = [path.parent for path in (history.home / "data").glob(f"validate@*.partial/{PIECES}")]
+    stopped = max(folders, key=age_of, default=None)
+    names = history.recipes()
+    if stopped and (not names or recipe not in (None, *names)):
+        return Validation(stopped, None, read_piece_facts(stopped))
+    name = history.recipe(recipe)
+    record = history.journal.newest("validate", name)
+    if record is None:
+        raise NightStopped(
+            f"the last validation of recipe {name} is not in {history.home / 'data'} any more; run {name}"
+        )
+    if stopped and recipe is None and age_of(stopped) > age_of(record.path):
+        return Validation(stopped, None, read_piece_facts(stopped))
+    return Validation(record.path, name, read_piece_facts(record.path))
+
+
+def age_of(folder: Path) -> int:
+    return (folder / PIECES).stat().st_mtime_ns
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        yield from stream
+
+
+def line_at(path: Path, line: int) -> Line | None:
+    """The line of this number, by binary search: a part's lines stand in order."""
+    if not path.stat().st_size:
+        return None
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        low, high = 0, len(content)
+        while low < high:
+            middle = (low + high) // 2
+            start = content.rfind(b"\n", low, middle) + 1 or low
+            end = content.find(b"\n", middle)
+            entry = orjson.loads(content[start:end])
+            if entry["line"] == line:
+                return Line(**entry)
+            low, high = (end + 1, high) if entry["line"] < line else (low, start)
+    return None
+
+
+def text_of(raw: str) -> str | None:
+    """The text of a raw row, as far as it can be told without the rules of its source; None if it is no row."""
+    try:
+        row = orjson.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    turns = next((row[key] for key in ("conversations", "messages") if isinstance(row.get(key), list)), None)
+    if turns is not None:
+        spoken = [turn.get("content", turn.get("value")) for turn in turns if isinstance(turn, dict)]
+        return "\n".join(text for text in spoken if isinstance(text, str))
+    texts = [row.get(key) for key in ("text", "content", "instruction", "input", "output")]
+    return "\n".join(text for text in texts if isinstance(text, str)) or None
+
+
+def letters_of(text: str) -> str:
+    """Letters and digits alone: what a text and the JSON it was written in, whole or broken, have in common."""
+    return NO_LETTERS.sub("", unicodedata.normalize("NFC", text))
+
+
+def unescaped(raw: str) -> str:
+    """JSON's escapes undone, in a line that need not be JSON; white space for those that stand for no letter."""
+    if "\\" not in raw:
+        return raw
+    units = ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", raw)
+    return units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search of the quarantine gave."""
+
+    lines: list[Line]
+    searched: int
+    total: int
+
+
+def search_text(validation: Validation, text: str, limit: int) -> Searched:
+    """Lines that hold the beginning of a text, however they spell it."""
+    needles = {letters_of(form)[:NEEDLE_CHARACTERS] for form in (text, unescaped(text))}
+    words = re.findall("[A-Za-z0-9]+", text[:NEEDLE_CHARACTERS])[:-1] if text.isascii() else []  # the last may be cut
+
+    def holds(line: Line) -> bool:
+        letters = letters_of(unescaped(line.raw))
+        return any(needle in letters if needle else text in line.raw for needle in needles)
+
+    return search(validation, holds, limit, [word.encode() for word in sorted(words, key=len, reverse=True)])
+
+
+def search_name(validation: Validation, identity: np.ndarray, limit: int) -> Searched:
+    """Lines that would be rows of this name, (1,) of ID_DTYPE, were they kept."""
+
+    def is_named(line: Line) -> bool:
+        text = text_of(line.raw)
+        return text is not None and bool((row_ids([text]) == identity)[0])
+
+    return search(validation, is_named, limit)
+
+
+def search(validation: Validation, wanted: Callable[[Line], bool], limit: int, words: Sequence[bytes] = ()) -> Searched:
+    """The first `limit` wanted lines, of those that hold all words of ASCII: no way of writing JSON changes these."""
+    found: list[Line] = []
+    searched, total = 0, sum(piece.quarantined for piece in validation.pieces)
+    for piece in (piece for piece in validation.pieces if piece.quarantined):
+        for number, bare in enumerate(lines_with(validation.path(piece), words[0] if words else b"")):
+            if searched + number == SEARCHED_LINES:
+                return Searched(found, SEARCHED_LINES, total)
+            if all(word in bare for word in words) and wanted(line := Line(**orjson.loads(bare))):
+                found.append(line)
+                if len(found) == limit:
+                    return Searched(found, searched + number + 1, total)
+        searched += piece.quarantined
+    return Searched(found, searched, total)
+
+
+def lines_with(path: Path, word: bytes) -> Iterator[bytes]:
+    """Lines of a file that hold a word; those that do not are never cut out."""
+    if not word:
+        yield from lines_of(path)
+        return
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(word)
+        while at >= 0:
+            end = content.find(b"\n", at)
+            yield content[content.rfind(b"\n", 0, at) + 1 : end]
+            at = content.find(word, end)
+
+
+def chosen_pieces(validation: Validation, rule: str | None, file: str | None) -> list[PieceFacts]:
+    """Pieces with quarantined lines of a rule and file. Raises NightStopped if there is no such file or rule."""
+    labels = sorted({piece.label for piece in validation.pieces})
+    if file is not None and file not in labels:
+        raise NightStopped(f"no file {file!r:.200} was validated, there are {told(labels)}")
+    rules = sorted({name for piece in validation.pieces for name in piece.rules})
+    if rule is not None and rule not in rules:
+        raise NightStopped(f"no line was quarantined by the rule {rule!r:.80}, there are {told(rules) or 'none'}")
+    of_file = [piece for piece in validation.pieces if file in (None, piece.label)]
+    return [piece for piece in of_file if piece.quarantined and (rule is None or rule in piece.rules)]
+
+
+def chosen_lines(validation: Validation, pieces: Sequence[PieceFacts], rule: str | None) -> Iterator[Line]:
+    """Their quarantined lines, in order."""
+    for piece in pieces:
+        for bare in lines_of(validation.path(piece)):
+            line = Line(**orjson.loads(bare))
+            if rule in (None, line.rule):
+                yield line
+
+
+def summary(validation: Validation) -> list[str]:
+    """Quarantined lines by rule and file, most frequent first, with an example each."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for piece in validation.pieces:
+        for rule, found in piece.rules.items():
+            counts[rule, piece.label] += found["count"]
+            examples.setdefault((rule, piece.label), found["examples"][0])
+    read = sum(piece.read for piece in validation.pieces)
+    whose = f"recipe {validation.recipe}" if validation.recipe else "the night that stopped there"
+    told_lines = [f"{counts.total():,} of {read:,} lines were quarantined by {validation.folder.name}, {whose}"]
+    for (rule, label), count in counts.most_common(GROUPS_SHOWN):
+        told_lines.append(f"{count:>9,}  {rule}  {label}  e.g. {shortened(examples[rule, label])}")
+    if len(counts) > GROUPS_SHOWN:
+        told_lines.append(f"and {len(counts) - GROUPS_SHOWN:,} more pairs of rule and file")
+    return told_lines
+
+
+def listing(validation: Validation, rule: str | None, file: str | None, limit: int) -> list[str]:
+    """The first quarantined lines of a rule and file."""
+    pieces = chosen_pieces(validation, rule, file)
+    count = sum(p.quarantined if rule is None else p.rules[rule]["count"] for p in pieces)
+    shown = [line.as_text() for line in islice(chosen_lines(validation, pieces, rule), limit)]
+    return [*shown, f"{len(shown):,} of {count:,} lines shown"]

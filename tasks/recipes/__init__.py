@@ -1,0 +1,1 @@
+"""Recipes: their values, checks, names and overrides."""

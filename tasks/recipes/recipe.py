@@ -1,0 +1,135 @@
+"""A recipe: everything that decides what a night does. Recipes live in prefect.yaml and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from data.sides.rules import SideRules
+from model.config.checks import STRICT, require
+from model.config.exportable import export_obstacles
+from model.config.network import ModelConfig
+from model.config.phases import phase_problems
+from model.config.training import TrainConfig
+from tasks.errors import NightStopped
+from tasks.recipes.overrides import set_dotted
+from tasks.recipes.stage_configs import (
+    DataConfig,
+    DeduplicateConfig,
+    EvaluateConfig,
+    InspectConfig,
+    PromoteConfig,
+    SourceConfig,
+    SplitConfig,
+    ValidateConfig,
+)
+
+
+def side_rules(recipe: Recipe) -> SideRules:
+    """What decides sides, of a recipe."""
+    split = recipe.split
+    return SideRules(
+        val_share=split.val_share, salt=split.salt, shuffle_seed=split.shuffle_seed,
+        val_bytes_per_slice=split.val_bytes_per_slice, weights={s.name: s.weight for s in recipe.sources},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One night. The defaults are the small CPU recipe; prefect.yaml holds the named ones."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    sources: tuple[SourceConfig, ...]
+    validate: ValidateConfig = field(default_factory=ValidateConfig)
+    deduplicate: DeduplicateConfig = field(default_factory=DeduplicateConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    inspect: InspectConfig = field(default_factory=InspectConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: TrainConfig = field(default_factory=TrainConfig)
+    sft: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    promote: PromoteConfig = field(default_factory=PromoteConfig)
+    twin: bool = False
+    """Whether the night also trains the model's dense twin, on the same tokens, to say what the experts are worth."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        kinds = {source.kind for source in self.sources}
+        for kind in ("pretrain", "chat"):
+            if kind not in kinds:
+                problems.append(f"sources has none of kind {kind}; pretraining and SFT need one each")
+        names = [source.name for source in self.sources]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"source names must differ, {', '.join(repeated)} appears more than once")
+        if self.data.sequence_length_tokens > self.model.max_position_embeddings:
+            problems.append(
+                f"data.sequence_length_tokens ({self.data.sequence_length_tokens}) is over "
+                f"model.max_position_embeddings ({self.model.max_position_embeddings})"
+            )
+        if self.twin and self.model.dense:
+            problems.append(
+                "twin (true) with model.dense (true): a dense model is its own twin; set one of them to false"
+            )
+        problems += [f"model.{obstacle}" for obstacle in export_obstacles(self.model)]
+        steps = self.pretrain.num_steps(self.data.sequence_length_tokens)
+        changes = phase_problems(self.model, self.pretrain.expert_changes, steps)
+        problems += [f"pretrain.expert_changes.{problem}" for problem in changes]
+        if self.sft.expert_changes:
+            problems.append(
+                f"sft.expert_changes ({len(self.sft.expert_changes)}): experts change in pretraining alone, whose last "
+                "model SFT begins with; move them to pretrain.expert_changes, at_share: 1 is just before SFT"
+            )
+        require(problems, f"recipe {self.name}")
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
+        """A copy with some values replaced: `{"pretrain.optim.peak_lr": 0.001}`.
+
+        Raises NightStopped if a key does not exist or a value does not fit.
+        """
+        content = dataclasses.asdict(self)
+        for dotted, value in overrides.items():
+            set_dotted(content, dotted, value)
+        return recipe_from(content)
+
+    def dense_twin(self) -> Recipe:
+        """The same but for a model with one block as wide as what a token passes of the experts, and no router."""
+        dense, unchanged = replace(self.model, dense=True), replace(self.pretrain, expert_changes=())
+        return replace(self, model=dense, pretrain=unchanged, twin=False)
+
+
+def recipe_from(content: Mapping[str, Any]) -> Recipe:
+    """Build a recipe from plain values, reporting every problem at once."""
+    try:
+        return TypeAdapter(Recipe).validate_python(content)
+    except ValidationError as error:
+        problems = [f"  {'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg']}" for e in error.errors()]
+        more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise NightStopped("\n".join(["the recipe is not valid:", *problems[:10], *more])) from None
+
+
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, as prefect.yaml writes it."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(recipe))))
+
+
+def as_params(recipe: Recipe) -> dict[str, str]:
+    """The recipe flattened to the parameters of a tracking run."""
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    walk("", dataclasses.asdict(recipe))
+    return flat

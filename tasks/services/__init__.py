@@ -1,0 +1,1 @@
+"""Prefect's server, a worker and MLflow as processes of ours."""

@@ -1,0 +1,111 @@
+"""Prefect server, worker and MLflow on loopback, started and stopped by process id (`make up`, `make down`)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from model.files import write_json
+from tasks.errors import NightStopped
+from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
+from tasks.services.processes import PROJECT, answers, free_port, read_services, services_file, start, stop, wait_until
+from tasks.settings import Settings, child_environment
+
+POOL = "nightschool"
+CLIENT_SETTINGS = PROJECT / "prefect.toml"
+"""Prefect reads it in the project folder, so that `prefect deployment run …` finds the server without variables."""
+
+
+def up() -> None:
+    """Start what is not running, register the deployments, print the addresses."""
+    settings = Settings.load()
+    home, running = settings.home, {service.name: service for service in read_services(settings.home)}
+    prefect_url = running["prefect"].url if "prefect" in running else f"http://127.0.0.1:{free_port(PREFECT_PORT)}"
+    mlflow_url = running["mlflow"].url if "mlflow" in running else f"http://127.0.0.1:{free_port(MLFLOW_PORT)}"
+    environment = child_environment(
+        NIGHTSCHOOL_HOME=str(home),
+        NIGHTSCHOOL_ROOT=str(PROJECT),
+        MLFLOW_TRACKING_URI=settings.tracking_uri,
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        PREFECT_API_URL=f"{prefect_url}/api",
+        PREFECT_HOME=str(home / "prefect"),
+        PYTHONPATH=str(PROJECT),
+    )
+    prefect = str(Path(sys.executable).with_name("prefect"))
+    try:
+        if "prefect" not in running:
+            port = prefect_url.rpartition(":")[2]
+            command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", port]
+            running["prefect"] = start("prefect", command, environment, home, prefect_url)
+        if "mlflow" not in running:
+            running["mlflow"] = start("mlflow", mlflow_command(settings, mlflow_url), environment, home, mlflow_url)
+        wait_until(answers(f"{prefect_url}/api/health"), running["prefect"], home)
+        register_deployments(prefect, environment)
+        if "worker" not in running:
+            command = [prefect, "worker", "start", "--pool", POOL, "--type", "process"]
+            running["worker"] = start("worker", command, environment, home)
+        wait_until(answers(f"{mlflow_url}/health"), running["mlflow"], home)
+    finally:
+        write_json(services_file(home), [asdict(service) for service in running.values()])
+    CLIENT_SETTINGS.write_text(f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
+    print(
+        f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\n"
+        "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"
+        "Stop     make down"
+    )
+
+
+def mlflow_command(settings: Settings, url: str) -> list[str]:
+    """MLflow's server over the same store that the flows write to."""
+    Path(settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+    return [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2],
+        "--workers", "1", "--backend-store-uri", settings.tracking_uri,
+        "--artifacts-destination", str(settings.home / "mlflow" / "artifacts"),
+    ]  # fmt: skip
+
+
+def register_deployments(prefect: str, environment: dict[str, str]) -> None:
+    """Create the work pool and every deployment of prefect.yaml; both can be repeated."""
+    for command in (
+        [prefect, "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite"],
+        [prefect, "--no-prompt", "deploy", "--all"],
+    ):
+        done = subprocess.run(
+            command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise NightStopped(f"{' '.join(command[1:])} failed:\n{(done.stdout + done.stderr)[-1_000:]}")
+
+
+def down() -> None:
+    """Stop what `up` started: the worker first, children with their parents, nothing else."""
+    home = Settings.load().home
+    services = sorted(read_services(home), key=lambda service: service.name != "worker")
+    for service in services:
+        stop(service)
+        print(f"stopped {service.name} ({service.pid})")
+    services_file(home).unlink(missing_ok=True)
+    CLIENT_SETTINGS.unlink(missing_ok=True)
+    if not services:
+        print("nothing was running")
+
+
+def main() -> int:
+    """`python -m tasks.services up|down`."""
+    actions = {"up": up, "down": down}
+    if len(sys.argv) != 2 or sys.argv[1] not in actions:
+        print("usage: python -m tasks.services up|down", file=sys.stderr)
+        return 2
+    try:
+        actions[sys.argv[1]]()
+    except NightStopped as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

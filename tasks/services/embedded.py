@@ -1,0 +1,45 @@
+"""Prefect's server for one run in this process, where none is running."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from tasks.services.processes import Service, answers, die_with_parent, free_port, running_url, start, stop, wait_until
+from tasks.settings import Settings, child_environment, chosen_prefect_api, use_prefect_api
+
+
+def embedded_prefect() -> Service:
+    """Start Prefect's API for as long as this process lives.
+
+    Prefect would start such a server itself, in our process group: Ctrl-C would end it first and every state after
+    that would be lost, and a killed run would leave it behind for ever. Call this before Prefect is imported: what
+    is registered first runs last at exit, and Prefect still sends events then.
+    """
+    home = Settings.load().home
+    port = free_port()
+    environment = child_environment(PREFECT_UI_ENABLED="0", PREFECT__SERVER_EPHEMERAL="1", PREFECT__SERVER_FINAL="1")
+    command = [
+        sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
+        "--port", str(port), "--log-level", "error", "--lifespan", "on",
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    service = start("embedded-prefect", command, environment, home, url, prepare=die_with_parent)
+    atexit.register(stop, service)
+    return service
+
+
+@contextlib.contextmanager
+def reaching_prefect() -> Iterator[None]:
+    """Have this process report to the server of `make up`, or else to an embedded one, which answers from the end on.
+
+    Prefect is imported inside, never before: it reads its settings then, and the server comes up at the same time.
+    """
+    url = running_url("prefect")
+    server = None if url or chosen_prefect_api() else embedded_prefect()
+    use_prefect_api(f"{server.url if server else url}/api")
+    yield
+    if server:
+        wait_until(answers(f"{server.url}/api/health"), server, Settings.load().home)

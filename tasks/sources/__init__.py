@@ -1,0 +1,1 @@
+"""From the locations of a recipe to pieces of files with digests."""

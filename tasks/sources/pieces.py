@@ -1,0 +1,212 @@
+"""A raw file as pieces: ranges of whole lines, each with the digest of its bytes, cut the same way every night."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from io import FileIO
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.jsonl import BLOCK_BYTES, BYTE_ORDER_MARK, what_else
+from tasks.home.contents.validated import KnownPiece
+
+COMPRESSED, TABLES = (".gz", ".zst"), (".parquet", ".arrow", ".feather")
+LAST_LINE_BYTES = 4 << 20
+"""An unfinished line that is longer is not parsed here but left to the reader, whose memory is bounded."""
+RACY_NS = 2 * 10**9
+State = tuple[int, int, int, int]
+"""Size, time of modification, inode, time of change: what shows that a file is as it was."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file on this machine, and what reports call it."""
+
+    source: str
+    label: str
+    path: Path
+    is_ours: bool
+    """Built in or downloaded: nobody else writes to it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file held in a state."""
+
+    state: State
+    recorded_ns: int
+    pieces: tuple[KnownPiece, ...]
+    left: str = ""
+    """Why something in it is left for the next night, if so."""
+
+    def called(self, file: RawFile) -> Found:
+        """The same under the names of a file, which may be in several sources."""
+        pieces = (replace(piece, source=file.source, label=file.label) for piece in self.pieces)
+        return replace(self, pieces=tuple(pieces))
+
+    def holds(self, state: State, known: Sequence[KnownPiece]) -> bool:
+        """Whether this still is what the file holds.
+
+        It may not be if the file had changed just before it was read: a second change within the resolution of the
+        file system's clock leaves no trace. That is git's rule for racily clean entries (racy-git.txt there).
+        """
+        is_clean = state == self.state and state[1] < self.recorded_ns - RACY_NS
+        return is_clean and self.pieces[: len(known)] == tuple(known)
+
+
+FOUND_BY_PATH = TypeAdapter(dict[str, Found])
+
+
+def state_of(path: Path) -> State:
+    """Raises OSError for what is no file that can be read to its end."""
+    if path.is_symlink() and not path.exists():
+        raise OSError(f"a link to {path.readlink()}, which is not there")
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("a folder, not a file" if stat.S_ISDIR(found.st_mode) else "not a regular file")
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+
+
+@dataclass
+class Looker:
+    """Looks into files, and remembers what it found, so that an unchanged file is not read the next night."""
+
+    memory: Path
+    piece_bytes: int
+    clock: Callable[[], float]
+    _found: dict[str, Found] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        with suppress(OSError, ValidationError):  # without memory every file is read
+            self._found = FOUND_BY_PATH.validate_json(self.memory.read_bytes())
+
+    def look(self, file: RawFile, known: Sequence[KnownPiece], is_moving: bool) -> Found:
+        """The pieces of a file, those known first; of one that is being written to the known ones alone.
+
+        Raises OSError if it cannot be read.
+        """
+        known = [piece for piece in known if piece.end]  # others are whole files, whose digests say all, or empty
+        state, now = state_of(file.path), int(self.clock() * 1e9)
+        if not is_moving and (remembered := self._found.get(str(file.path))):
+            found = remembered.called(file)
+            if found.holds(state, known):
+                return found
+        with file.path.open("rb", buffering=0) as stream:
+            reader = RangeReader(file, stream, state[0], self.piece_bytes)
+            found = Found(state, now, *(reader.pieces(known) if not is_moving else (reader.taken_over(known), "")))
+        if is_moving or (not file.is_ours and state_of(file.path) != state):
+            kept = tuple(piece for piece in found.pieces if piece in known)
+            return Found(state, now, kept, "still being written to; what is new in it is left for the next night")
+        self._found[str(file.path)] = found
+        return found
+
+    def save(self) -> None:
+        """Write the memory, whole or not at all; files that are gone are forgotten."""
+        self.memory.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.memory.with_name(f"{self.memory.name}.{os.getpid()}")
+        beside.write_bytes(FOUND_BY_PATH.dump_json({p: found for p, found in self._found.items() if Path(p).exists()}))
+        beside.replace(self.memory)
+
+
+@dataclass(frozen=True)
+class RangeReader:
+    """Measures and cuts the first `size` bytes of an open file."""
+
+    file: RawFile
+    stream: FileIO
+    size: int
+    piece_bytes: int
+
+    def pieces(self, known: Sequence[KnownPiece]) -> tuple[tuple[KnownPiece, ...], str]:
+        """Pieces of the file, and why some of its bytes are left, if so."""
+        if self.file.path.suffix in COMPRESSED + TABLES:
+            return (replace(self.measured(0, self.size, 1), end=None),), ""
+        if what_else(self.file.path, self.size):
+            return (replace(self.measured(0, self.size, 1), num_lines=1),), ""
+        pieces = self.taken_over(known)
+        start = self.next_line(pieces[-1].end or 0) if pieces else 0
+        line = sum(piece.num_lines for piece in pieces) + 1
+        end = self.end_of_lines(start)
+        pieces += tuple(self.cut(start, end, line)) if self.size else (self.measured(0, 0, 1),)
+        left = f"its last line ({self.size - end:,} bytes) is not finished; it is left for the next night"
+        return pieces, left if end < self.size else ""
+
+    def taken_over(self, known: Sequence[KnownPiece]) -> tuple[KnownPiece, ...]:
+        """The known pieces, or none unless all are as they were and cover the file's beginning line by line."""
+        at, line = 0, 1
+        for piece in known:
+            if at < 0 or self.measured(at, piece.end or 0, line) != piece:
+                return ()
+            at, line = self.next_line(piece.end or 0), line + piece.num_lines
+        return tuple(known) if at >= 0 else ()
+
+    def next_line(self, end: int) -> int:
+        """Where the line after a piece begins; -1 if the piece's last line, once the file's last, has grown."""
+        self.stream.seek(end - 1)
+        around = self.stream.read(3)
+        if end == self.size or around.startswith(b"\n"):
+            return end
+        after = around[1:]
+        return end + 1 if after.startswith(b"\n") else end + 2 if after == b"\r\n" else -1
+
+    def cut(self, start: int, end: int, line: int) -> Iterator[KnownPiece]:
+        """Pieces of about `piece_bytes`, each to just after the next line feed."""
+        while start < end:
+            stop = self.line_end(start + self.piece_bytes - 1, end)
+            piece = self.measured(start, stop, line)
+            yield piece
+            start, line = stop, line + piece.num_lines
+
+    def measured(self, start: int, end: int, line: int) -> KnownPiece:
+        """A range with its digest and number of lines, read once and in blocks."""
+        digest, feeds, block = hashlib.sha256(), 0, b"\n"
+        at = self.stream.seek(start)
+        while at < end and (read := self.stream.read(min(BLOCK_BYTES, end - at))):
+            block = read
+            digest.update(block)
+            feeds += block.count(b"\n")
+            at += len(block)
+        num_lines = feeds + (not block.endswith(b"\n"))
+        return KnownPiece(self.file.source, self.file.label, start, end, line, digest.hexdigest(), num_lines)
+
+    def line_end(self, at: int, end: int) -> int:
+        """Just after the first line feed from `at` on; `end` if there is none before."""
+        self.stream.seek(at)
+        while at < end and (block := self.stream.read(min(BLOCK_BYTES, end - at))):
+            if found := block.find(b"\n") + 1:
+                return at + found
+            at += len(block)
+        return end
+
+    def end_of_lines(self, start: int) -> int:
+        """Where the last finished line ends. One without a line feed is finished if it is a JSON value."""
+        begin = self.size
+        while begin > start:
+            before = max(start, begin - BLOCK_BYTES)
+            self.stream.seek(before)
+            if found := self.stream.read(begin - before).rfind(b"\n") + 1:
+                begin = before + found
+                break
+            begin = before
+        self.stream.seek(begin)
+        too_long = self.size - begin > LAST_LINE_BYTES
+        return self.size if too_long or is_finished(self.stream.read(self.size - begin)) else begin
+
+
+def is_finished(line: bytes) -> bool:
+    """Whether the bytes after the last line feed are a whole JSON value, be it a good row or not."""
+    try:
+        text = line.removeprefix(BYTE_ORDER_MARK).decode("utf-8", errors="replace")
+        json.loads(text, strict=False, parse_int=str, parse_float=str)
+    except ValueError:
+        return False
+    except RecursionError:  # more than anybody reads
+        return True
+    return True

@@ -1,0 +1,171 @@
+"""From the locations of a recipe's sources to tonight's pieces of raw files on this machine."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from tasks.errors import NightStopped
+from tasks.home.contents.validated import KnownPiece
+from tasks.recipes.stage_configs import SourceConfig
+from tasks.sources.builtin import MAKERS, build_corpus
+from tasks.sources.pieces import Looker, RawFile, state_of
+from tasks.sources.remote import BUILTIN, HUB, bring_from_hub, bring_remote
+from tasks.sources.tables import as_jsonl
+
+PIECE_BYTES = 16 << 20
+REASONS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The unit of parallel work, and of what later nights need not do again: a range of whole lines."""
+
+    source: SourceConfig
+    path: Path
+    label: str
+    """What reports call the file: source and name, not where this machine keeps it."""
+    start: int
+    end: int | None
+    """None: to the end, of a compressed file or of a table that was converted to jsonl."""
+    first_line: int
+    """From 1."""
+    digest: str
+    """SHA-256 of the raw bytes from `start` to `end`; of the whole raw file, before conversion, if that is None."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A file, or the end of one, that is not for tonight."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Tonight's raw data."""
+
+    pieces: tuple[Piece, ...]
+    deferred: tuple[Deferred, ...] = ()
+    """Still being written: the next night will see them."""
+    unreadable: tuple[Deferred, ...] = ()
+
+    @property
+    def set_aside(self) -> list[tuple[str, str]]:
+        """(file, reason) of everything that is not for tonight."""
+        return [(item.label, item.reason) for item in (*self.deferred, *self.unreadable)]
+
+
+def resolve(
+    sources: Sequence[SourceConfig], home: Path, known: Sequence[KnownPiece] = (), settle_seconds: float = 0.0,
+    clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep,
+) -> Resolved:  # fmt: skip
+    """Tonight's pieces of all sources, in a fixed order, and what is not for tonight.
+
+    The known pieces of a file are taken over if all of them are as they were, and what follows them is cut anew. A
+    file that changed less than `settle_seconds` ago is looked at again after the rest of them. Raises NightStopped
+    for a source of which no piece is left.
+    """
+    files = [(source, file) for source in sources for file in files_of(source, home)]
+    moving = moving_files([file for _, file in files if not file.is_ours], settle_seconds, clock, sleep)
+    looker = Looker(home / "sources.json", PIECE_BYTES, clock)
+    known_of = defaultdict(list)
+    for piece in known:
+        known_of[piece.source, piece.label].append(piece)
+    pieces: list[Piece] = []
+    deferred, unreadable = [], []
+    for source, file in files:
+        try:
+            found = looker.look(file, known_of[file.source, file.label], file.path in moving)
+            path = as_jsonl(file, found.pieces, home / "downloads")
+        except (OSError, ValueError, pa.ArrowException) as error:
+            unreadable.append(Deferred(file.label, getattr(error, "strerror", None) or str(error)[:200]))
+            continue
+        pieces += [Piece(source, path, file.label, p.start, p.end, p.first_line, p.digest) for p in found.pieces]
+        if found.left:
+            deferred.append(Deferred(file.label, found.left))
+    looker.save()
+    resolved = Resolved(tuple(pieces), tuple(deferred), tuple(unreadable))
+    for source in sources:
+        stop_if_nothing_is_left(source, resolved)
+    return resolved
+
+
+def stop_if_nothing_is_left(source: SourceConfig, resolved: Resolved) -> None:
+    if any(piece.source.name == source.name for piece in resolved.pieces):
+        return
+    reasons = [f"{label}: {reason}" for label, reason in resolved.set_aside if label.startswith(f"{source.name}/")]
+    more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
+    told = "\n  ".join([*reasons[:REASONS_SHOWN], *more])
+    raise NightStopped(f"source {source.name}: nothing of {source.location} is left for tonight\n  {told}")
+
+
+def files_of(source: SourceConfig, home: Path) -> list[RawFile]:
+    """Files of one source, those that are remote brought here. Raises NightStopped if there is none."""
+    located = locate(source, home)
+    if not located:
+        raise NightStopped(f"source {source.name}: nothing found at {source.location}")
+    is_ours = source.location.startswith((BUILTIN, HUB)) or "://" in source.location
+    ends = shortest_ends([origin for origin, _ in located])
+    return [RawFile(source.name, f"{source.name}/{ends[origin]}", path, is_ours) for origin, path in located]
+
+
+def shortest_ends(paths: Sequence[Path]) -> dict[Path, str]:
+    """For each path the shortest end that no other has: the name, with folders where names are the same."""
+    ends: dict[Path, str] = {}
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        times = Counter(path.parts[-depth:] for path in paths)
+        for path in paths:
+            if path not in ends and times[path.parts[-depth:]] == 1:
+                ends[path] = Path(*path.parts[-depth:]).as_posix()
+    return ends
+
+
+def moving_files(
+    files: Sequence[RawFile], settle_seconds: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> set[Path]:
+    """Files that changed less than `settle_seconds` ago, and again while we waited for the rest of them."""
+    now, rest, young = clock(), 0.0, {}
+    for file in files:
+        with suppress(OSError):  # told where the file is read
+            state = state_of(file.path)
+            age = max(0.0, now - state[1] / 1e9)
+            if age < settle_seconds:
+                young[file.path], rest = state, max(rest, settle_seconds - age)
+    if young:
+        sleep(rest)
+    moving = set(young)
+    for path, state in young.items():
+        with suppress(OSError):
+            moving -= {path} if state_of(path) == state else set()
+    return moving
+
+
+def locate(source: SourceConfig, home: Path) -> list[tuple[Path, Path]]:
+    """Where each file of a source comes from, and where it is on this machine."""
+    location, downloads = source.location, home / "downloads" / source.name
+    if location.startswith(BUILTIN):
+        name = location.removeprefix(BUILTIN)
+        if name not in MAKERS:
+            raise NightStopped(f"source {source.name}: no built-in {name!r}, there are {', '.join(MAKERS)}")
+        path = build_corpus(home) / f"{name}.jsonl"
+        return [(path, path)]
+    if location.startswith(HUB):
+        path = bring_from_hub(source, downloads)
+        return [(path, path)]
+    if "://" in location:
+        return bring_remote(source, downloads)
+    path = Path(location).expanduser()
+    found = [str(path)] if location and os.path.lexists(path) else []
+    if not found and glob.has_magic(location):
+        found = glob.glob(str(path), recursive=True, include_hidden=True)  # noqa: PTH207 - that skips dead links
+    return [(Path(name).absolute(),) * 2 for name in sorted(set(found))]

@@ -1,0 +1,66 @@
+"""Parquet and arrow tables as jsonl lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.files import made_once
+from tasks.home.contents.validated import KnownPiece
+from tasks.sources.pieces import TABLES, RawFile
+
+TABLE_ROWS = 1_000
+"""Rows of a table converted at once."""
+
+
+def as_jsonl(file: RawFile, pieces: Sequence[KnownPiece], downloads: Path) -> Path:
+    """The file itself, or a table as jsonl, row by row, made once for the same bytes.
+
+    Raises OSError, ValueError or ArrowException if the table cannot be read.
+    """
+    if file.path.suffix not in TABLES or not pieces:
+        return file.path
+    [whole] = pieces
+    local = downloads / file.source / whole.digest[:16] / f"{file.path.stem}.jsonl"
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            for batch in batches_of(file.path):
+                stream.writelines(lines_of(batch))
+
+    return made_once(local, write)
+
+
+def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
+    """A table in batches of at most TABLE_ROWS rows."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as table:
+            yield from table.iter_batches(TABLE_ROWS)
+        return
+    with pa.memory_map(str(path)) as stream:
+        try:
+            table = pa.ipc.open_file(stream)
+            batches = (table.get_batch(number) for number in range(table.num_record_batches))
+        except pa.ArrowInvalid:  # what the `datasets` library writes
+            batches = pa.ipc.open_stream(stream)
+        for batch in batches:
+            yield from (batch.slice(at, TABLE_ROWS) for at in range(0, batch.num_rows, TABLE_ROWS))
+
+
+def lines_of(batch: pa.RecordBatch) -> list[bytes]:
+    """Rows as lines of JSON. A row that no JSON can hold becomes a line that the reader finds to be no UTF-8."""
+    try:
+        return [orjson.dumps(row, default=str_of, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()]
+    except (UnicodeDecodeError, orjson.JSONEncodeError) as error:
+        if batch.num_rows == 1:
+            return [b"\xff" + repr(str(error)).encode() + b"\n"]
+        return [line for at in range(batch.num_rows) for line in lines_of(batch.slice(at, 1))]
+
+
+def str_of(value: object) -> str:
+    """Text where the table has bytes; anything else that JSON has not as Python writes it."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,1 @@
+"""The stages of a night, a file each. No stage imports another."""

@@ -1,0 +1,104 @@
+"""Valid rows → which of them repeat others; read = kept + duplicates + quarantined, file by file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from data.duplicates.decide import Settings, add_generation
+from data.duplicates.ledger import EXACT, FATES, KEPT, Ledger
+from tasks.errors import NightStopped
+from tasks.home.contents.deduplicated import open_ledger, part_rows
+from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
+from tasks.home.records import DatasetRef, StageRecord, take_over
+from tasks.recipes.recipe import side_rules
+from tasks.stage import Night, Outcome, StageRun, grow_stage
+
+FILES = "files.json"
+LINE_FATES = ("read", "kept", "exact_duplicate", "near_duplicate", "quarantined")
+
+
+def fates_by_file(ledger: Ledger, pieces: list[ScannedPiece]) -> dict[str, Counter[str]]:
+    """Fates of the lines of each file, which add up to the lines read, or it is a defect."""
+    by_file: dict[str, Counter[str]] = {}
+    for part, piece in zip(ledger.parts, pieces, strict=True):
+        fates = np.bincount(ledger.fates_of(part), minlength=len(FATES)).tolist()
+        counts = by_file.setdefault(piece.label, Counter())
+        counts.update(
+            read=piece.scanned.read, kept=fates[KEPT], exact_duplicate=fates[EXACT],
+            near_duplicate=sum(fates[EXACT + 1 :]), quarantined=piece.scanned.quarantined,
+        )  # fmt: skip
+    for label, c in by_file.items():
+        if c["read"] != c["kept"] + c["exact_duplicate"] + c["near_duplicate"] + c["quarantined"]:
+            raise AssertionError(f"{label}: {dict(c)} does not add up")
+    return by_file
+
+
+@task(name="deduplicate", cache_policy=NO_CACHE, persist_result=False)
+def deduplicate(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
+    """Find exact and near duplicates among the validated rows, tonight's and all earlier ones."""
+    config = night.recipe.deduplicate
+    rules = side_rules(night.recipe)
+
+    def work(run: StageRun, base: StageRecord | None) -> Outcome:
+        pieces = read_pieces(rows.path)
+        linked = take_over(base, run.folder, lambda name: name if name.startswith("g") else None)
+        validated = StageRecord.read(rows.path)
+        linked |= take_over(validated, run.folder, lambda name: name if name.startswith(f"{PARTS}/") else None)
+        ledger = Ledger((), ())
+        if base:
+            (run.folder / "rows.json").write_bytes((base.path / "rows.json").read_bytes())
+            ledger = open_ledger(run.folder)
+        fresh, number = [], ledger.next_row
+        for piece in pieces[len(ledger.parts) :]:
+            fresh.append(part_rows(piece, run.folder, number))
+            number += piece.scanned.valid
+        settings = Settings(threshold=config.near_threshold, drop=config.near == "drop")
+        ledger = add_generation(ledger, fresh, run.folder, settings, rules.is_val)
+        by_file = fates_by_file(ledger, pieces)
+        (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
+        run.tracker.artifact(run.folder / FILES, "duplicates")
+        show_in_prefect(by_file)
+        total: Counter[str] = sum(by_file.values(), Counter())
+        straddling = sum(int((ledger.fates_of(p) > EXACT + 1).sum()) for p in ledger.parts)
+        if not total["kept"]:
+            raise NightStopped(f"none of {total['read']:,} lines was kept: {dict(total)}")
+        return Outcome(
+            counts={
+                **{fate: total[fate] for fate in LINE_FATES},
+                "straddling": straddling,
+                "generations": len(ledger.generations),
+            },
+            headline=f"{total['read']:,} lines = {total['kept']:,} kept + {total['exact_duplicate']:,} exact + "
+            f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined",
+            figures={"data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"])},
+            taken_over=linked,
+        )
+
+    return grow_stage(
+        night, "deduplicate", rows=rows, grown_from=grown_from,
+        config={"deduplicate": config, "salt": rules.salt, "val_share": rules.val_share},
+        code=(
+            "tasks.stages.deduplicate",
+            "data.duplicates.decide",
+            "data.duplicates.ledger",
+            "data.duplicates.leaders",
+            "data.duplicates.shingles",
+            "data.duplicates.names",
+            "data.duplicates.near",
+            "data.rows.sketch",
+            "data.hashing",
+            "data.rows.keys",
+        ),
+        work=work,
+    )  # fmt: skip
+
+
+def show_in_prefect(by_file: dict[str, Counter[str]]) -> None:
+    table = [{"file": label, **counts} for label, counts in by_file.items()]
+    create_table_artifact(table, key="lines-by-file", description="Fates of the raw lines")

@@ -1,0 +1,154 @@
+"""Tonight's data in numbers and as a page, beside the champion's; too different, and the night stops untrained."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from data.duplicates.ledger import EXACT, FATES, KEPT
+from data.rows.drift import drift
+from data.rows.statistics import STATISTICS, Fates, NightStatistics, Overlap, Statistics, TokenCount
+from data.tokens.contamination import CONTAMINATED_FROM
+from data.tokens.overlap import contamination
+from tasks.errors import NightStopped
+from tasks.home.contents.deduplicated import open_ledger
+from tasks.home.contents.packed import FIGURES
+from tasks.home.contents.registered import TRAINING_DATA
+from tasks.home.contents.validated import REPORT, read_pieces
+from tasks.home.records import DatasetRef, StageRecord, TokensRef
+from tasks.pages.data_report import DataReport
+from tasks.stage import Night, Outcome, StageRun, champion, run_stage
+
+PAGE = "data-report.html"
+
+
+def champions_data(night: Night) -> NightStatistics | None:
+    """Statistics of the data that the champion was trained on, if it carries some that compare."""
+    incumbent = champion(night)
+    try:
+        stored = (incumbent.folder / TRAINING_DATA).read_text(encoding="utf-8") if incumbent else ""
+        return NightStatistics.from_dict(json.loads(stored))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def count_everything(
+    validated: StageRecord, distinct: StageRecord, rows: DatasetRef, tokens: TokensRef
+) -> NightStatistics:
+    """What the stages counted, put together by source."""
+    pieces, ledger = read_pieces(validated.path), open_ledger(distinct.path)
+    sources: dict[str, Statistics] = {}
+    fates: dict[str, Fates] = {}
+    for part, piece in zip(ledger.parts, pieces, strict=True):
+        found = np.bincount(ledger.fates_of(part), minlength=len(FATES)).tolist()
+        scanned = piece.scanned
+        of_piece = Fates(
+            read=scanned.read, kept=found[KEPT], exact_duplicates=found[EXACT], near_duplicates=sum(found[EXACT + 1 :]),
+            quarantined=scanned.quarantined, rules={rule: int(r["count"]) for rule, r in scanned.rules.items()},
+        )  # fmt: skip
+        fates[piece.source] = fates.get(piece.source, Fates()).merge(of_piece)
+        before = sources.get(piece.source, Statistics())
+        sources[piece.source] = before.merge(Statistics.from_dict(scanned.statistics))
+    return with_tokens(sources, fates, rows, tokens)
+
+
+def with_tokens(
+    sources: dict[str, Statistics], fates: dict[str, Fates], rows: DatasetRef, tokens: TokensRef
+) -> NightStatistics:
+    """The rest of the statistics, from what the tokens stage noted."""
+    figures: dict[str, Any] = json.loads((tokens.path / FIGURES).read_text())
+    used = {d: np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8)) for d, bits in figures["used"].items()}
+    vocabulary = figures["vocabulary"]
+    coverage = {domain: float(bits.sum() / vocabulary) for domain, bits in used.items()}
+    if used:
+        coverage["all"] = float(np.bitwise_or.reduce(list(used.values())).sum() / vocabulary)
+    documents = contamination(rows.path, tokens.path)
+    overlaps: dict[str, Overlap] = {}
+    for (kind, domain), part in sorted(documents.group_by("kind", "domain")):
+        over = int((part["share"] >= CONTAMINATED_FROM).sum())
+        overlaps[f"{kind}/{domain}"] = Overlap(documents=len(part), overlapping=over)
+    return NightStatistics(
+        sources=sources, fates=fates,
+        tokens={
+            source: {domain: TokenCount(tokens=t, bytes=b) for domain, (t, b) in by.items()}
+            for source, by in figures["sizes"].items()
+        },
+        vocabulary_coverage=coverage,
+        slots_filled=figures["slots_filled"],
+        dispersion={domain: found / chance for domain, (found, chance) in figures["dispersion"].items() if chance},
+        contamination=overlaps,
+    )  # fmt: skip
+
+
+@task(name="inspect", cache_policy=NO_CACHE, persist_result=False)
+def inspect(
+    night: Night, validated: StageRecord, distinct: StageRecord, rows: DatasetRef, tokens: StageRecord
+) -> StageRecord:
+    """Write the data report; raise NightStopped if the data drifted further than the recipe allows.
+
+    Drift is from whoever is champion when this data is looked at first: the same data again is found done, as the
+    decision on it is.
+    """
+    reference, limit = champions_data(night), night.recipe.inspect.max_drift_psi
+    packed = TokensRef(tokens.path, tokens.digest)
+
+    def work(run: StageRun) -> Outcome:
+        statistics = count_everything(validated, distinct, rows, packed)
+        apart = drift(statistics, reference) if reference else None
+        report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
+        title = f"Data of {night.recipe.name}"
+        (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
+        page = DataReport(statistics, apart, night.raw.set_aside, title, report["rules"])
+        (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
+        for name in (STATISTICS, PAGE):
+            run.tracker.artifact(run.folder / name, "data")
+        create_markdown_artifact(page.as_markdown(), key="data-report", description="Tonight's data")
+        if apart and limit is not None and (messages := apart.over(limit)):
+            raise NightStopped(
+                "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
+                + f"\nNothing was trained; look at {run.folder / PAGE}"
+            )  # fmt: skip
+        return outcome(statistics, apart.worst.psi if apart and apart.worst else None)
+
+    return run_stage(
+        night,
+        "inspect",
+        inputs={"validated": validated.digest, "distinct": distinct.digest, "rows": rows, "tokens": packed},
+        config=night.recipe.inspect,
+        code=(
+            "tasks.stages.inspect",
+            "tasks.pages.data_report",
+            "tasks.pages.html",
+            "data.rows.drift",
+            "data.rows.statistics",
+        ),
+        work=work,
+    )  # fmt: skip
+
+
+def outcome(statistics: NightStatistics, worst_psi: float | None) -> Outcome:
+    """The stage's headline numbers."""
+    domains: Counter[str] = Counter()
+    for name, profile in statistics.by_domain.domains.items():
+        domains[name] += profile.bytes
+    whole = max(1, sum(domains.values()))
+    shares = ", ".join(f"{name} {size / whole:.0%}" for name, size in domains.most_common(4))
+    overlaps = (statistics.contamination or {}).values()
+    contaminated = sum(o.overlapping for o in overlaps) / max(1, sum(o.documents for o in overlaps))
+    figures = {"data/contaminated_share": contaminated}
+    if statistics.dispersion:
+        figures["data/dispersion_max"] = max(statistics.dispersion.values())
+    if worst_psi is not None:
+        figures["data/drift_psi_max"] = worst_psi
+    told = f", drift {worst_psi:.2f}" if worst_psi is not None else ""
+    return Outcome(
+        counts={"sources": len(statistics.names), "domains": len(domains)},
+        headline=f"{shares}; {contaminated:.1%} of validation documents in train{told}",
+        figures=figures,
+    )

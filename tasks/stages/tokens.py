@@ -1,0 +1,229 @@
+"""Rows → a tokenizer and packed rows of ids, bucket by bucket."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from tokenizers import Tokenizer
+
+from data.rows.parts import KINDS, texts_of
+from data.sides.read import Bucket, read_val, train_buckets
+from data.tokens.encode import Encoder
+from data.tokens.overlap import FINGERPRINTS, mark_contaminated, write_fingerprints
+from data.tokens.shards import open_segments as segments_in
+from data.tokens.shards import shard_paths, write_shard
+from data.tokens.tokenise import PackedRows, Tokenised, TokenJob, pack_table, tokenise
+from data.workers import run_jobs
+from model.files import sha256_of
+from model.tokens.packing import IGNORED
+from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from tasks.errors import NightStopped
+from tasks.home.contents.packed import FIGURES
+from tasks.home.contents.sides import SIDES, train_rows
+from tasks.home.records import DatasetRef, StageRecord, take_over
+from tasks.pages.figures import log2_counts, token_histogram
+from tasks.recipes.stage_configs import DataConfig
+from tasks.stage import Night, Outcome, StageRun, grow_stage
+
+TOKENIZER_TRAINING_BYTES = 16 << 20
+"""Text is plentiful and merges settle early: more than this changes a vocabulary of 6,400 little and costs minutes."""
+HUB = "hub:"
+
+
+def training_texts(rows: DatasetRef) -> Iterator[str]:
+    """Text of the train side for the tokenizer: every kind in turn, up to a bound."""
+    for kind in KINDS:
+        used, limit = 0, TOKENIZER_TRAINING_BYTES // len(KINDS)
+        for table in train_rows(rows.path, kind):
+            for text in texts_of(table[table.columns[-1]]):
+                used += len(text)
+                if used > limit:
+                    break
+                yield text
+            if used > limit:
+                break
+
+
+def load_given(given: str) -> Tokenizer:
+    """The tokenizer a recipe names: a folder with tokenizer.json, or `hub:OWNER/NAME`."""
+    try:
+        if given.startswith(HUB):
+            tokenizer = Tokenizer.from_pretrained(given.removeprefix(HUB))
+        else:
+            tokenizer = load_tokenizer(Path(given).expanduser().absolute())
+    except Exception as error:  # the library raises a bare Exception for a missing or broken file
+        raise NightStopped(f"data.tokenizer {given!r} cannot be loaded: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # Were one of these not marked as special, text could spell it.
+    tokenizer.add_special_tokens([token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is not None])
+    return tokenizer
+
+
+def make_tokenizer(rows: DatasetRef, given: str, vocab_size: int, out: Path) -> Tokenizer:
+    """Train a tokenizer on the train side, or take the given one; either way it lies in `out` afterwards."""
+    if given:
+        tokenizer = load_given(given)
+        entries, largest = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values(), default=-1)
+        if entries > vocab_size:
+            raise NightStopped(f"data.tokenizer has {entries} entries, model.vocab_size is {vocab_size}; raise it")
+        if largest >= entries:
+            raise NightStopped(
+                f"data.tokenizer has {entries} entries and ids up to {largest}; number them without gaps"
+            )
+    else:
+        tokenizer = train_tokenizer(training_texts(rows), vocab_size)
+    tokenizer.save(str(out / "tokenizer.json"))
+    try:
+        return load_tokenizer(out)
+    except ValueError as error:
+        raise NightStopped(f"data.tokenizer {given!r}: {error}") from error
+
+
+def tokenizer_digest(given: str) -> str:
+    """Digest of the tokenizer file a recipe names, or its name, or nothing."""
+    try:
+        return sha256_of(Path(given).expanduser() / "tokenizer.json") if given else given
+    except (OSError, RuntimeError):  # no such file, or no such user
+        return given
+
+
+def shard_name(bucket: Bucket) -> str:
+    return f"{bucket.kind}.train.g{bucket.generation:04d}.b{bucket.number:04d}"
+
+
+def write_val(rows: DatasetRef, encoder: Encoder, max_tokens: int, folder: Path) -> dict[str, PackedRows]:
+    """Pack the validation slices."""
+    packed = {kind: pack_table(read_val(rows.path, kind), encoder, max_tokens) for kind in KINDS}
+    for kind, table in packed.items():
+        write_shard(folder / f"{kind}.val.all", table.tokens, table.segments.drop("row_id"))
+    return packed
+
+
+def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised]) -> dict[str, Any]:
+    """Figures of all shards, those of earlier nights in `folder` included."""
+    path = folder / FIGURES
+    figures: dict[str, Any] = (
+        json.loads(path.read_text()) if path.exists() else {"sizes": {}, "used": {}, "dispersion": {}}
+    )
+    counts = Counter(figures.get("counts", {}))
+    for kind, shard in zip(kinds, shards, strict=True):
+        counts.update({
+            f"{kind}_train_tokens": shard.tokens, f"{kind}_train_targets": shard.targets,
+            f"{kind}_train_rows": shard.rows, f"{kind}_train_given_up": len(shard.given_up),
+        })  # fmt: skip
+        for source, domain, tokens, size in shard.sizes:
+            before = figures["sizes"].setdefault(source, {}).get(domain, [0, 0])
+            figures["sizes"][source][domain] = [before[0] + tokens, before[1] + size]
+        for domain, bits in shard.used_ids.items():
+            before_bits = bytes.fromhex(figures["used"].get(domain, "00" * len(bits)))
+            figures["used"][domain] = bytes(a | b for a, b in zip(before_bits, bits, strict=True)).hex()
+        for domain, (found, expected) in shard.dispersion.items():
+            sums = figures["dispersion"].get(domain, [0.0, 0.0])
+            figures["dispersion"][domain] = [sums[0] + found, sums[1] + expected]
+        figures.setdefault("given_up", []).extend(shard.given_up)
+    return figures | {"counts": dict(counts)}
+
+
+def pack_sides(
+    rows: DatasetRef, data: DataConfig, vocab_size: int, folder: Path, base: StageRecord | None = None
+) -> tuple[Encoder, dict[str, Any], dict[str, PackedRows]]:
+    """Write tokenizer and shards into `folder`, or what `base` lacks of them; also figures and the validation side."""
+    if base:
+        for name in ("tokenizer.json", FIGURES):
+            (folder / name).write_bytes((base.path / name).read_bytes())
+    else:
+        make_tokenizer(rows, data.tokenizer, vocab_size, folder)
+    encoder = Encoder.open(folder)
+    val = write_val(rows, encoder, data.sequence_length_tokens, folder)
+    write_fingerprints(rows.path, encoder, folder)
+    packed = {path.name for kind in KINDS for path in shard_paths(base.path, kind, "train")} if base else set()
+    buckets: list[Bucket] = []
+    earlier: list[Bucket] = []
+    for bucket in (b for kind in KINDS for b in train_buckets(rows.path, kind)):
+        (earlier if shard_name(bucket) in packed else buckets).append(bucket)
+    jobs = [
+        TokenJob(b, folder, data.sequence_length_tokens, folder / shard_name(b), folder / FINGERPRINTS) for b in buckets
+    ]
+    shards = list(run_jobs(tokenise, jobs, 2 * sum(bucket.num_bytes for bucket in buckets)))
+    figures = merge_figures(folder, [b.kind for b in buckets], shards)
+    mark_contaminated(folder, base.path if base else None, earlier, shards)
+    return encoder, figures | {"vocabulary": encoder.tokenizer.get_vocab_size()}, val
+
+
+@task(name="tokens", cache_policy=NO_CACHE, persist_result=False)
+def tokens(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
+    """Train or load the tokenizer, encode both sides, pack them."""
+    data, vocab_size = night.recipe.data, night.recipe.model.vocab_size
+
+    def work(run: StageRun, base: StageRecord | None) -> Outcome:
+        kept = (".arrow", ".segments.parquet")
+        linked = take_over(base, run.folder, lambda n: n if ".train." in n and n.endswith(kept) else None)
+        encoder, figures, val = pack_sides(rows, data, vocab_size, run.folder, base)
+        done = outcome(run, encoder, figures, val, data.sequence_length_tokens, linked)
+        figures["slots_filled"] = {name.removeprefix("data/fill."): fill for name, fill in done.figures.items()}
+        (run.folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+        return done
+
+    return grow_stage(
+        night, "tokens", rows=rows, grown_from=grown_from,
+        config={"data": data, "vocab_size": vocab_size, "tokenizer": tokenizer_digest(data.tokenizer)},
+        code=(
+            "tasks.stages.tokens",
+            "data.tokens.overlap",
+            "data.tokens.tokenise",
+            "data.tokens.encode",
+            "data.tokens.windows",
+            "data.tokens.shards",
+            "data.tokens.contamination",
+            "data.hashing",
+            "model.tokens.tokenizer",
+            "model.tokens.chat",
+            "model.tokens.packing",
+        ),
+        work=work,
+    )  # fmt: skip
+
+
+def outcome(
+    run: StageRun, encoder: Encoder, figures: dict[str, Any], val: dict[str, PackedRows], max_tokens: int,
+    linked: dict[str, str],
+) -> Outcome:  # fmt: skip
+    """Counts, fills and the pictures."""
+    counts = {"vocabulary": encoder.tokenizer.get_vocab_size()} | {
+        f"{kind}_train_{name}": int(figures["counts"].get(f"{kind}_train_{name}", 0))
+        for kind in KINDS
+        for name in ("tokens", "targets", "rows", "given_up")
+    }
+    for kind, packed in val.items():
+        counts |= {
+            f"{kind}_val_tokens": int(packed.packing.segments.lengths.sum()),
+            f"{kind}_val_targets": int((packed.tokens.labels != IGNORED).sum()),
+            f"{kind}_val_rows": packed.tokens.num_rows,
+            f"{kind}_val_given_up": packed.given_up,
+        }
+    fills = {
+        f"data/fill.{kind}_{side}": counts[f"{kind}_{side}_tokens"] / max(1, counts[f"{kind}_{side}_rows"] * max_tokens)
+        for kind in KINDS
+        for side in SIDES
+    }
+    lengths = {
+        f"{kind} {side}": log2_counts(segments_in(run.folder, kind, side)["length"].to_numpy())
+        for kind in KINDS
+        for side in SIDES
+    }
+    run.tracker.artifact(token_histogram(lengths, run.logs / "segment-tokens.png"), "figures")
+    run.tracker.artifact(run.folder / "tokenizer.json", "tokenizer")
+    text, chat = counts["pretrain_train_tokens"], counts["chat_train_tokens"]
+    return Outcome(
+        counts=counts,
+        headline=f"{text:,} + {chat:,} tokens, slots {fills['data/fill.pretrain_train']:.1%} full",
+        figures=fills,
+        taken_over=linked,
+    )

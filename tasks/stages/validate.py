@@ -1,0 +1,218 @@
+"""Raw jsonl → rows that are good. Every line ends as valid or quarantined, file by file, and the two add up."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from data.rows.parts import Part
+from data.rows.scan import ScanJob, ScanRules, scan
+from data.rows.statistics import Statistics
+from data.workers import run_jobs
+from schemas.report import EXAMPLES_PER_RULE
+from tasks.errors import NightStopped
+from tasks.home.contents.validated import PARTS, REPORT, ScannedPiece, read_pieces, write_pieces
+from tasks.home.digests import code_version, digest_of
+from tasks.home.records import StageRecord, take_over
+from tasks.pages.figures import row_length_histogram
+from tasks.recipes.recipe import Recipe
+from tasks.recipes.stage_configs import ValidateConfig
+from tasks.sources.resolve import Piece
+from tasks.stage import Night, Outcome, StageRun, run_stage
+
+QUARANTINE_SHOWN_BYTES = 8 << 20
+"""How much of tonight's quarantine goes to MLflow; all of it lies beside the parts."""
+SCAN_CODE = (
+    "schemas",
+    "data.rows.scan",
+    "data.rows.parts",
+    "data.rows.keys",
+    "data.rows.sketch",
+    "data.hashing",
+    "data.rows.statistics",
+)
+
+
+def rules_of(recipe: Recipe) -> ScanRules:
+    return ScanRules(
+        max_line_bytes=recipe.validate.max_line_bytes,
+        filters=recipe.validate.filters,
+        near_duplicates=recipe.deduplicate.near_threshold is not None,
+    )
+
+
+def scan_key(piece: Piece, rules: ScanRules) -> str:
+    source = piece.source
+    return digest_of(
+        {
+            "piece": [source.name, piece.label, piece.start, piece.end, piece.first_line, piece.digest],
+            "shape": [source.kind, source.format, source.domain],
+            "rules": rules,
+            "code": code_version(*SCAN_CODE),
+        }
+    )
+
+
+def take_over_parts(newest: StageRecord | None, numbers: Mapping[int, int], folder: Path) -> dict[str, str]:
+    """Link earlier parts, given as old and new numbers; returns the files' digests."""
+
+    def named(name: str) -> str | None:
+        old, _, suffix = name.removeprefix(f"{PARTS}/").partition(".")
+        new = numbers.get(int(old)) if name.startswith(f"{PARTS}/") else None
+        return None if new is None else f"{PARTS}/{new:05d}.{suffix}"
+
+    return take_over(newest, folder, named)
+
+
+def shown_quarantine(run: StageRun, pieces: Sequence[ScannedPiece]) -> Path:
+    """The first of tonight's quarantined lines in one file, for people."""
+    shown = run.logs / "quarantine.jsonl"
+    with shown.open("wb") as stream:
+        for piece in pieces:
+            left = QUARANTINE_SHOWN_BYTES - stream.tell()
+            lines = Part(run.folder / PARTS, piece.number).path("quarantine.jsonl").read_bytes()[: max(0, left)]
+            stream.write(lines[: lines.rfind(b"\n") + 1])
+    return shown
+
+
+def lengths_of(pieces: Sequence[ScannedPiece]) -> dict[str, tuple[int, ...]]:
+    """Valid rows of each source by the power of two of their bytes."""
+    by_source: dict[str, Statistics] = {}
+    for piece in pieces:
+        found = Statistics.from_dict(piece.scanned.statistics)
+        by_source[piece.source] = by_source.get(piece.source, Statistics()).merge(found)
+    return {source: statistics.total.histograms["bytes"] for source, statistics in by_source.items()}
+
+
+def scan_pieces(
+    pieces: Sequence[tuple[Piece, str]], rules: ScanRules, folder: Path, first_number: int
+) -> list[ScannedPiece]:
+    """Scan pieces, given with their keys, into parts numbered from `first_number`."""
+    (folder / PARTS).mkdir(exist_ok=True)
+    jobs = [
+        ScanJob(
+            path=piece.path, start=piece.start, end=piece.end, first_line=piece.first_line, label=piece.label,
+            kind=piece.source.kind, format=piece.source.format, domain=piece.source.domain, rules=rules,
+            part=Part(folder / PARTS, first_number + index),
+        )
+        for index, (piece, _) in enumerate(pieces)
+    ]  # fmt: skip
+    size = sum((p.path.stat().st_size if p.end is None else p.end) - p.start for p, _ in pieces)
+    return [
+        ScannedPiece(
+            number=job.part.number, source=piece.source.name, kind=piece.source.kind, label=piece.label,
+            start=piece.start, end=piece.end, first_line=piece.first_line, digest=piece.digest, scan_key=key,
+            scanned=scanned,
+        )
+        for job, (piece, key), scanned in zip(jobs, pieces, run_jobs(scan, jobs, size), strict=True)
+    ]  # fmt: skip
+
+
+def lines_by_file(pieces: Sequence[ScannedPiece]) -> dict[str, Counter[str]]:
+    """Read, valid and quarantined lines of each file."""
+    counts: dict[str, Counter[str]] = {}
+    for piece in pieces:
+        lines = {"read": piece.scanned.read, "valid": piece.scanned.valid, "quarantined": piece.scanned.quarantined}
+        counts.setdefault(piece.label, Counter()).update(lines)
+    return counts
+
+
+def rules_broken(pieces: Sequence[ScannedPiece]) -> dict[str, dict[str, Any]]:
+    """Quarantined lines by rule, most frequent first, with a few examples."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for piece in pieces:
+        for rule, found in piece.scanned.rules.items():
+            counts[rule] += found["count"]
+            shown = examples.setdefault(rule, [])
+            shown += found["examples"][: EXAMPLES_PER_RULE - len(shown)]
+    return {rule: {"count": count, "examples": examples[rule]} for rule, count in counts.most_common()}
+
+
+def stop_if_too_bad(
+    by_file: Mapping[str, Counter[str]], broken: Mapping[str, Mapping[str, Any]], config: ValidateConfig, where: Path
+) -> None:
+    """Raise NightStopped if the bad share of a file or of all is over its limit, or nothing is left."""
+    total: Counter[str] = sum(by_file.values(), Counter())
+    worst = [
+        f"{rule['count']:>8,}  {name}  e.g. {rule['examples'][0]}" for name, rule in itertools.islice(broken.items(), 6)
+    ]
+    ending = "\n".join([*worst, f"All of them, with file, line and reason: {where}"])
+
+    def share(lines: Counter[str]) -> float:
+        return lines["quarantined"] / max(1, lines["read"])
+
+    if share(total) > config.max_bad_share:
+        raise NightStopped(
+            f"{total['quarantined']:,} of {total['read']:,} lines are bad: {share(total):.1%}, the limit is "
+            f"{config.max_bad_share:.1%} (validate.max_bad_share). Nothing was trained, the champion is untouched.\n"
+            f"{ending}"
+        )
+    for label, lines in by_file.items():
+        if lines["read"] >= config.min_lines_to_judge and share(lines) > config.max_bad_share_per_file:
+            raise NightStopped(
+                f"{label}: {lines['quarantined']:,} of {lines['read']:,} lines are bad: {share(lines):.1%}, the limit "
+                f"for one file is {config.max_bad_share_per_file:.1%} (validate.max_bad_share_per_file). Repair it or "
+                f"leave it out; nothing was trained.\n{ending}"
+            )
+    if not total["valid"]:
+        raise NightStopped(f"none of {total['read']:,} lines is valid; see {where}\n{ending}")
+
+
+@task(name="validate", cache_policy=NO_CACHE, persist_result=False)
+def validate(night: Night) -> StageRecord:
+    """Validate tonight's raw files; pieces that an earlier night validated by the same rules are taken over."""
+    rules, config = rules_of(night.recipe), night.recipe.validate
+    newest = night.journal.newest("validate", night.recipe.name)
+    tonight = {scan_key(piece, rules): piece for piece in night.raw.pieces}
+    earlier = {p.scan_key: p for p in read_pieces(newest.path)} if newest else {}
+    taken = [piece for key, piece in earlier.items() if key in tonight]
+    grows = newest is not None and len(taken) == len(earlier)
+    fresh = [(piece, key) for key, piece in tonight.items() if key not in earlier]
+
+    def work(run: StageRun) -> Outcome:
+        old = taken if grows else [replace(piece, number=number) for number, piece in enumerate(taken)]
+        numbers = {before.number: after.number for before, after in zip(taken, old, strict=True)}
+        linked = take_over_parts(newest, numbers, run.folder)
+        new = scan_pieces(fresh, rules, run.folder, len(old))
+        pieces = [*old, *new]
+        write_pieces(run.folder, pieces)
+        by_file, broken = lines_by_file(pieces), rules_broken(pieces)
+        total: Counter[str] = sum(by_file.values(), Counter())
+        report = {"files": by_file, "total": total, "rules": broken, "set_aside": list(night.raw.set_aside)}
+        (run.folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+        run.tracker.artifact(run.folder / REPORT, "quarantine")
+        run.tracker.artifact(shown_quarantine(run, new), "quarantine")
+        run.tracker.artifact(row_length_histogram(lengths_of(pieces), run.logs / "row-lengths.png"), "figures")
+        stop_if_too_bad(by_file, broken, config, run.folder / PARTS)
+        grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
+        return Outcome(
+            counts={name: total[name] for name in ("read", "valid", "quarantined")} | {"fresh_pieces": len(new)},
+            headline=f"{total['read']:,} lines = {total['valid']:,} valid + "
+            f"{total['quarantined']:,} quarantined{grown}",
+            figures={"data/bad_share": total["quarantined"] / max(1, total["read"])},
+            taken_over=linked,
+        )
+
+    inputs = {f"{piece.label}#{number}": key for number, (key, piece) in enumerate(tonight.items())}
+    inputs["base"] = newest.digest if newest and grows else ""
+    if newest and grows and not fresh:
+        inputs = dict(newest.inputs)
+    record = run_stage(
+        night,
+        "validate",
+        inputs=inputs,
+        config={"validate": config},
+        code=("tasks.stages.validate", *SCAN_CODE),
+        work=work,
+    )
+    night.journal.remember(record, night.recipe.name)
+    return record

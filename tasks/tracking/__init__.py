@@ -1,0 +1,1 @@
+"""What is reported to MLflow, and the model registry."""

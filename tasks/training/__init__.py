@@ -1,0 +1,1 @@
+"""What every training stage does: start, rank processes, validation, curve, progress."""

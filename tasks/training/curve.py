@@ -1,0 +1,51 @@
+"""The curve of a training stage: every step's metrics, a line each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tasks.home.records import LOGS
+
+CURVE = "curve.jsonl"
+Point = dict[str, float]
+"""`step` and what was measured there."""
+
+
+def read_points(path: Path) -> list[Point]:
+    """Points of a curve's file, none if there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def stage_points(folder: Path) -> list[Point]:
+    """The curve of a finished training stage."""
+    return read_points(folder / LOGS / CURVE)
+
+
+def training_seconds(points: Sequence[Mapping[str, float]]) -> float:
+    """Time of all optimizer steps, without validation, checkpoints and interruptions."""
+    seconds, seen = 0.0, 0.0
+    for point in points:
+        if "train/tokens_per_s" in point:
+            seconds += (point["train/tokens_seen"] - seen) / point["train/tokens_per_s"]
+            seen = point["train/tokens_seen"]
+    return seconds
+
+
+class Curve:
+    """Every step's metrics as a line of a file; what lies beyond the resumed step is forgotten."""
+
+    def __init__(self, path: Path, until: int) -> None:
+        self.path = path
+        self.points: list[Point] = [point for point in read_points(path) if point["step"] <= until]
+        path.write_text("".join(json.dumps(point) + "\n" for point in self.points))
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.points.append({"step": step, **metrics})
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(self.points[-1]) + "\n")
+
+    def values(self, key: str, last: int = 0) -> list[float]:
+        """A metric over all points, or over the `last` ones."""
+        return [point[key] for point in self.points[-last:] if key in point]

@@ -1,0 +1,1 @@
+"""Settings tried on a recipe's own data: learning-rate range test and sweep."""

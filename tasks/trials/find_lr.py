@@ -1,0 +1,155 @@
+"""A range test for the peak learning rate of pretraining, on a recipe's own tokens and model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.errors import Diverged, NightStopped
+from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.records import LOGS, StageRecord, TokensRef
+from tasks.recipes.recipe import Recipe
+from tasks.stage import Night, Outcome, StageRun, run_stage
+from tasks.tracking.tracker import Tracker
+from tasks.trials.plan import RangeTest
+from tasks.trials.trial import LR_SEARCH, conclude_trial
+
+if TYPE_CHECKING:
+    from model.tokens.packing import PackedTokens, ShardedTokens
+    from model.training.batches import Batch
+    from model.training.lr_finder import LrSweep
+
+
+CURVE, PICTURE = "range.json", "lr-range.png"
+PEAK_LR = "pretrain.optim.peak_lr"
+
+
+def batches(tokens: PackedTokens | ShardedTokens, recipe: Recipe, num_steps: int) -> Iterator[Batch]:
+    """The batches that pretraining would begin with."""
+    from model.training.batches import batch_of_step
+    from tasks.planning.machine import best_device
+
+    for step in range(num_steps):
+        yield batch_of_step(tokens, recipe.pretrain.batch_rows, recipe.pretrain.seed, step).to(best_device())
+
+
+def range_test(recipe: Recipe, tokens: PackedTokens | ShardedTokens, test: RangeTest) -> LrSweep:
+    """Raise the rate over the first batches of a recipe's pretraining. Raises Diverged if there is no loss at all."""
+    from model.training.lr_finder import find_learning_rate
+    from model.training.state import NonFiniteLoss, TrainState
+    from tasks.planning.machine import best_device, keep_freed_memory
+
+    keep_freed_memory()
+    config, slots = recipe.pretrain, recipe.pretrain.batch_rows * tokens.sequence_length_tokens
+    try:
+        return find_learning_rate(
+            lambda: TrainState.create(recipe.model, config, best_device(), slots),
+            batches(tokens, recipe, test.num_steps), config, test.lr_min, test.lr_max, test.num_steps,
+        )  # fmt: skip
+    except NonFiniteLoss as error:
+        raise Diverged(f"find-lr: {error}") from error
+
+
+@task(name="find-lr", cache_policy=NO_CACHE, persist_result=False)
+def find_lr(night: Night, tokens: TokensRef, test: RangeTest) -> StageRecord:
+    """Suggest a peak learning rate for pretraining."""
+    recipe = night.recipe
+
+    def work(run: StageRun) -> Outcome:
+        from tasks.home.contents.packed import open_packed
+        from tasks.pages.figures import lr_range
+
+        run.tracker.dataset(tokens, "pretrain", "training")
+        seen = range_test(recipe, open_packed(tokens, "pretrain", "train"), test)
+        try:
+            figures = {"lr/suggestion": seen.suggestion, "lr/steepest": seen.steepest, "lr/limit": seen.limit}
+        except ValueError as error:
+            raise NightStopped(f"find-lr: {error}") from error
+        content = {"lr": seen.lrs.tolist(), "loss": seen.losses.tolist(), "smoothed": seen.smoothed.tolist()}
+        (run.folder / CURVE).write_text(json.dumps(content), encoding="utf-8")
+        run.tracker.artifact(lr_range(content, figures, run.logs / PICTURE), "figures")
+        return Outcome(
+            counts={"steps": len(seen.lrs)},
+            headline=f"peak_lr {seen.suggestion:.2g}: the loss falls fastest at {seen.steepest:.2g}, "
+            f"{'turns' if seen.limit < seen.lrs[-1] else 'has not turned'} at {seen.limit:.2g}",
+            figures=figures,
+        )
+
+    return run_stage(
+        night,
+        "find-lr",
+        inputs={"tokens": tokens},
+        config={"model": recipe.model, "train": recipe.pretrain, "test": test},
+        code=("model", __name__),
+        work=work,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrReport:
+    """What a range test found."""
+
+    recipe: str
+    key: str
+    record: StageRecord
+    tracking_uri: str
+    run_id: str
+    exit_code = 0
+
+    @property
+    def suggestion(self) -> str:
+        """As it is written into a recipe: more than two digits would claim too much."""
+        return f"{self.record.figures['lr/suggestion']:.2g}"
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        around = ",".join(f"{float(self.suggestion) * factor:.2g}" for factor in (0.5, 1, 2))
+        return [
+            ("suggestion", self.record.headline),
+            ("use it", f"--set {PEAK_LR}={self.suggestion}"),
+            ("look nearer", f"python -m flows sweep {self.recipe} --over {PEAK_LR}={around}"),
+            ("tracking", f"{self.tracking_uri}  (run {self.run_id}, figures/{PICTURE})"),
+        ]
+
+    def as_text(self) -> str:
+        """For a terminal."""
+        return "\n".join(
+            [f"Learning rate of {self.recipe} {self.key}", *(f"  {name:<11}  {said}" for name, said in self.lines)]
+        )
+
+    def as_markdown(self) -> str:
+        """For Prefect and MLflow."""
+        rows = (f"| {name} | {said} |" for name, said in self.lines)
+        return "\n".join([f"# Learning rate of {self.recipe} {self.key}", "", "| | |", "|---|---|", *rows, ""])
+
+
+def conclude_search(night: Night, record: StageRecord) -> LrReport:
+    """Suggestion, curve and picture go onto the parent run."""
+    report = LrReport(
+        recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], record=record, tracking_uri=night.tracking_uri,
+        run_id=night.run_id,
+    )  # fmt: skip
+
+    def tell(tracker: Tracker) -> None:
+        tracker.params({"suggestion.peak_lr": report.suggestion})
+        tracker.metrics(record.figures)
+        for step, point in enumerate(read_curve(record), start=1):
+            tracker.metrics({f"lr/{name}": value for name, value in point.items()}, step=step)
+        tracker.artifact(record.path / LOGS / PICTURE, "figures")
+
+    conclude_trial(night, LR_SEARCH, report.as_markdown(), tell)
+    return report
+
+
+def read_curve(record: StageRecord) -> Iterator[dict[str, float]]:
+    """Rate, loss and smoothed loss of each step; the step that blew up may have no number to show and is left out."""
+    content: dict[str, Any] = json.loads((record.path / CURVE).read_text(encoding="utf-8"))
+    for values in zip(*content.values(), strict=True):
+        point = dict(zip(content, values, strict=True))
+        if all(abs(value) < float("inf") for value in values):
+            yield {"rate": point["lr"], "loss": point["loss"], "smoothed": point["smoothed"]}

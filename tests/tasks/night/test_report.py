@@ -1,0 +1,127 @@
+"""The summary leaves nothing out, and no text of a model breaks its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.night.report import NightReport
+from tests.tasks.rows import stage_record
+
+STAGES = ("validate", "split", "tokens", "pretrain", "sft", "evaluate", "register")
+REASON = "better: -0.0123 bits per byte against the champion on 412 documents"
+
+
+def night(chats: list[dict[str, str]] | None = None, **changes: Any) -> NightReport:
+    records = [
+        stage_record(
+            Path(f"{stage}@1"), run_id=f"{number}run-of-{stage}", headline=f"{stage} did well", seconds=number + 0.26
+        )
+        for number, stage in enumerate(STAGES)
+    ]
+    values: dict[str, Any] = {
+        "recipe": "demo", "key": "0123456789ab", "records": records, "home": Path("/srv/nights"),
+        "decision": {"promoted": True, "reason": REASON, "version": 7},
+        "chats": chats if chats is not None else [{"prompt": "Hello!", "reply": "Hi there."}],
+        "export": Path("/srv/nights/data/register@1/model"), "tracking_uri": "sqlite:////srv/nights/mlflow.db",
+        "tracking_ui": "http://127.0.0.1:5000",
+        "run_id": "parent-run-id", "experiment_id": "3",
+    }  # fmt: skip
+    return NightReport(**values | changes)
+
+
+def line_with(text: str, part: str) -> str:
+    [line] = [line for line in text.splitlines() if part in line]
+    return line
+
+
+def test_the_text_holds_stages_decision_chats_and_places() -> None:
+    text = night([{"prompt": f"question {n}", "reply": f"answer {n}"} for n in range(3)]).as_text()
+    for number, stage in enumerate(STAGES):
+        line = line_with(text, f"{stage} did well")
+        assert line.startswith(stage)
+        assert f"{number + 0.3:.1f} s" in line
+    assert line_with(text, "PROMOTED") == "PROMOTED  version 7"
+    for n in range(3):
+        assert line_with(text, f"question {n}").split()[0] == "user"
+        assert line_with(text, f"answer {n}").split()[0] == "assistant"
+    for part in (
+        "demo",
+        "0123456789ab",
+        REASON,
+        "/srv/nights/data/register@1/model",
+        "sqlite:////srv/nights/mlflow.db",
+        "parent-run-id",
+    ):
+        assert part in text
+
+
+def test_stages_come_in_the_order_they_ran() -> None:
+    text, markdown = night().as_text(), night().as_markdown()
+    for told in (text, markdown):
+        places = [told.index(f"{stage} did well") for stage in STAGES]
+        assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("promoted", "words"), [(True, ("PROMOTED", "Promoted")), (False, ("NOT PROMOTED", "Not promoted"))]
+)
+def test_the_decision_is_said_either_way(promoted: bool, words: tuple[str, str]) -> None:
+    report = night(decision={"promoted": promoted, "reason": REASON, "version": 12})
+    assert f"{words[0]}  version 12" in report.as_text().splitlines()
+    assert line_with(report.as_markdown(), "version 12") == f"**{words[1]}**, version 12: {REASON}"
+
+
+def test_a_reused_stage_says_so_instead_of_a_time() -> None:
+    records = [stage_record(Path("split@1"), headline="done before", seconds=99.0, reused=True)]
+    report = night(records=records)
+    assert "reused" in line_with(report.as_text(), "done before")
+    assert "| reused |" in line_with(report.as_markdown(), "done before")
+    assert "99.0" not in report.as_text() + report.as_markdown()
+
+
+def test_silence_is_shown_as_such() -> None:
+    assert "assistant  (silence)" in night([{"prompt": "Hello!", "reply": " \n "}]).as_text()
+
+
+def test_markdown_links_every_run() -> None:
+    ui = "http://10.0.0.5:8080"
+    report = night(tracking_ui=ui)
+    markdown = report.as_markdown()
+    for record in report.records:
+        link = f"[{record.run_id[:8]}]({ui}/#/experiments/3/runs/{record.run_id})"
+        assert line_with(markdown, record.headline).endswith(f"| {link} |")
+    assert f"Night: [parent-r]({ui}/#/experiments/3/runs/parent-run-id)" in markdown.splitlines()
+
+
+def cells(line: str) -> list[str]:
+    """A table row's cells as a markdown reader parts them: at pipes that have no backslash before them."""
+    inner, found = line.strip()[1:-1], [""]
+    for before, character in zip(" " + inner, inner, strict=False):
+        if character == "|" and before != "\\":
+            found.append("")
+        else:
+            found[-1] += character
+    return [cell.strip().replace("\\|", "|") for cell in found]
+
+
+chat_text = st.text(alphabet="ab |\n\r\t*`", max_size=12)
+
+
+@settings(max_examples=60)
+@given(prompt=chat_text, reply=chat_text)
+def test_no_chat_breaks_the_table(prompt: str, reply: str) -> None:
+    lines = night([{"prompt": prompt, "reply": reply}]).as_markdown().rstrip("\n").splitlines()
+    assert lines[-2] == "|---|---|"
+    assert cells(lines[-1]) == [" ".join(prompt.split()), " ".join(reply.split())]
+
+
+@settings(max_examples=60)
+@given(prompt=chat_text, reply=chat_text)
+def test_every_chat_is_two_lines_of_text(prompt: str, reply: str) -> None:
+    with_chat, without = (night(chats).as_text().splitlines() for chats in ([{"prompt": prompt, "reply": reply}], []))
+    assert len(with_chat) == len(without) + 3

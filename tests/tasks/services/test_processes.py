@@ -1,0 +1,137 @@
+"""`make up`, a run on the worker, `make down`: on a copy of the project, with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tasks.services import processes as services
+from tests.tiny_recipe import tiny_content, write_sources
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Copy:
+    """The project in a folder of its own; `prefect.toml` and the home appear there and nowhere else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project, self.home = folder / "project", folder / "home"
+        self.project.mkdir()
+        for name in ("flows", "tasks", "data", "schemas", "model", "prefect.yaml", "pyproject.toml"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, self.project / name)
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "NIGHTSCHOOL_"))}
+        self.environment = clean | {
+            "NIGHTSCHOOL_HOME": str(self.home),
+            "PYTHONPATH": str(self.project),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.project, env=self.environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def services(self, action: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "tasks.services", action)
+
+    def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(str(Path(sys.executable).with_name("prefect")), "--no-prompt", *arguments)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    made = Copy(tmp_path_factory.mktemp("copy"))
+    up = made.services("up")
+    try:
+        assert up.returncode == 0, up.stdout + up.stderr
+        made.said = up.stdout
+        yield made
+    finally:
+        made.services("down")
+
+
+def addresses(said: str) -> dict[str, str]:
+    return {line.split()[0]: line.split()[1] for line in said.splitlines() if "http://" in line}
+
+
+def test_both_user_interfaces_answer_on_loopback(copy: Copy) -> None:
+    found = addresses(copy.said)
+    assert found.keys() == {"Prefect", "MLflow"}
+    for url in found.values():
+        assert url.startswith("http://127.0.0.1:")
+        assert "<html" in httpx.get(url, follow_redirects=True).text.lower()
+
+
+def test_the_prefect_command_finds_the_server_and_the_deployments(copy: Copy) -> None:
+    listed = copy.prefect("deployment", "ls")
+    assert listed.returncode == 0, listed.stderr
+    for name in ("demo", "small", "nightly", "minimind-moe"):
+        assert f"retrain-nightly/{name}" in listed.stdout
+    assert "30 1 * * *" in copy.prefect("deployment", "schedule", "ls", "retrain-nightly/nightly").stdout
+
+
+def test_a_run_on_the_worker_completes_and_is_tracked(copy: Copy, tmp_path: Path) -> None:
+    recipe = json.dumps({"recipe": tiny_content(write_sources(tmp_path))})
+    done = copy.prefect("deployment", "run", "retrain-nightly/demo", "--watch", "--params", recipe)
+    assert done.returncode == 0, done.stdout + done.stderr + (copy.home / "services" / "worker.log").read_text()[-3000:]
+    url = addresses(copy.said)["MLflow"]
+    search = {"experiment_ids": ["1"], "filter": "tags.`nightschool.kind` = 'night'"}
+    [night] = httpx.post(f"{url}/api/2.0/mlflow/runs/search", json=search).json()["runs"]
+    assert night["info"]["status"] == "FINISHED"
+    assert "val/bpb" in {metric["key"] for metric in night["data"]["metrics"]}
+    wanted = {"logs": {"level": {"ge_": 20}}, "limit": 200}
+    logs = httpx.post(f"{addresses(copy.said)['Prefect']}/api/logs/filter", json=wanted).json()
+    assert any(line["name"] == "nightschool" and "bits per byte" in line["message"] for line in logs)
+
+
+def test_up_again_starts_nothing_twice(copy: Copy) -> None:
+    before = services.services_file(copy.home).read_text()
+    assert copy.services("up").returncode == 0
+    assert services.services_file(copy.home).read_text() == before
+
+
+def test_down_stops_what_was_started_and_nothing_else(copy: Copy) -> None:
+    """Last: it ends the services."""
+    pids = [entry["pid"] for entry in json.loads(services.services_file(copy.home).read_text())]
+    assert len(pids) == 3
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    down = copy.services("down")
+    assert down.returncode == 0
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert not (copy.project / "prefect.toml").exists()
+    assert copy.services("down").stdout == "nothing was running\n"
+
+
+def test_a_process_that_took_over_an_old_id_is_not_ours() -> None:
+    mine = psutil.Process()
+    assert services.Service("x", mine.pid, mine.create_time()).process() is not None
+    assert services.Service("x", mine.pid, mine.create_time() - 100).process() is None
+
+
+def test_a_taken_port_is_not_used() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert services.free_port(port) != port
+
+
+def test_a_service_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    from tasks.errors import NightStopped
+
+    command = [sys.executable, "-c", "print('the reason', flush=True); raise SystemExit(1)"]
+    service = services.start("broken", command, dict(os.environ), tmp_path)
+    with pytest.raises(NightStopped, match=r"(?s)broken did not come up.*the reason"):
+        services.wait_until(lambda: False, service, tmp_path)

@@ -1,0 +1,151 @@
+"""Nights that bring more data: each stage adds what is new, and touches nothing of what was there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data.sides.read import read_train, read_val
+from tasks.errors import NightStopped
+from tasks.home.journal import Journal
+from tasks.home.records import StageRecord
+from tasks.night.opening import known_pieces
+from tasks.recipes.recipe import Recipe
+from tasks.sources.resolve import resolve
+from tasks.stage import Night
+from tasks.stages.deduplicate import deduplicate
+from tasks.stages.split import split
+from tasks.stages.tokens import tokens
+from tasks.stages.validate import validate
+from tasks.tracking.mlflow_store import Store
+from tests.lived_home import ref
+from tests.tiny_recipe import tiny_recipe
+
+pytestmark = pytest.mark.usefixtures("without_prefect")
+STAGES = ("validate", "deduplicate", "split", "tokens")
+
+
+def prepare(recipe: Recipe, home: Path, store: Store) -> dict[str, StageRecord]:
+    """The data stages of one night."""
+    journal = Journal(home)
+    raw = resolve(recipe.sources, home, known_pieces(journal, recipe), 0.0)
+    parent = store.start_run("night", {})
+    with journal.lease("test") as token:
+        night = Night(recipe, "key", home, store.tracking_uri, parent, token, raw)
+        validated = validate.fn(night)
+        distinct = deduplicate.fn(night, ref(validated), grown_from=validated.inputs["base"])
+        sides = split.fn(night, ref(distinct), grown_from=distinct.inputs["base"])
+        packed = tokens.fn(night, ref(sides), grown_from=sides.inputs["base"])
+    return dict(zip(STAGES, (validated, distinct, sides, packed), strict=True))
+
+
+def more_text(count: int, start: int = 0) -> Iterator[str]:
+    """Rows that are like nothing else."""
+    for number in range(start, start + count):
+        yield json.dumps({"text": " ".join(f"word{number * 31 + k * k}" for k in range(30))}) + "\n"
+
+
+def inodes(record: StageRecord) -> dict[str, int]:
+    return {name: (record.path / name).stat().st_ino for name in record.files}
+
+
+def names(record: StageRecord, side: str) -> set[str]:
+    """Texts of one side."""
+    read = read_val if side == "val" else read_train
+    return set(read(record.path, "pretrain")["text"])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return tiny_recipe(tmp_path / "raw")
+
+
+def text_of(recipe: Recipe) -> Path:
+    return Path(recipe.sources[0].location)
+
+
+def test_a_grown_file_costs_its_tail_and_touches_nothing_old(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+    first = prepare(recipe, tmp_path, store)
+    with text_of(recipe).open("a") as stream:
+        stream.writelines(more_text(40))
+    second = prepare(recipe, tmp_path, store)
+    assert second["validate"].counts["read"] == first["validate"].counts["read"] + 40
+    assert second["validate"].counts["fresh_pieces"] == 1
+    for stage in STAGES:
+        before, after = inodes(first[stage]), inodes(second[stage])
+        data = {
+            name for name in before if name.endswith((".arrow", ".ids", ".sketches", ".facts", ".fates", ".parquet"))
+        }
+        kept = {name for name in data if ".val.all" not in name}
+        assert kept, stage
+        assert {name: before[name] for name in kept} == {name: after[name] for name in kept}, stage
+        assert set(after) > kept, stage
+    assert second["tokens"].files["tokenizer.json"] == first["tokens"].files["tokenizer.json"]
+
+
+def test_no_row_changes_sides_and_every_new_one_has_one(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+    first = prepare(recipe, tmp_path, store)
+    new = list(more_text(60))
+    with text_of(recipe).open("a") as stream:
+        stream.writelines(new)
+    second = prepare(recipe, tmp_path, store)
+    for side in ("train", "val"):
+        assert names(first["split"], side) <= names(second["split"], side)
+    added = {json.loads(line)["text"] for line in new}
+    assert second["split"].counts["held_out_unused"] > 0, "the slices of the first night are full"
+    assert 40 < len(added & names(second["split"], "train")) < 60
+    assert not added & names(second["split"], "val")
+    assert not names(second["split"], "train") & names(second["split"], "val")
+    slices = [json.loads((night["split"].path / "slices.json").read_text()) for night in (first, second)]
+    assert slices[0].items() <= slices[1].items()
+
+
+def test_the_same_data_again_is_found_done(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+    first = prepare(recipe, tmp_path, store)
+    with text_of(recipe).open("a") as stream:
+        stream.writelines(more_text(10))
+    second, third = (prepare(recipe, tmp_path, store) for _ in range(2))
+    assert not any(record.reused for record in (*first.values(), *second.values()))
+    assert all(record.reused for record in third.values())
+    assert {s: r.digest for s, r in third.items()} == {s: r.digest for s, r in second.items()}
+
+
+def test_a_row_that_comes_again_is_a_duplicate_of_the_first_night(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+    first = prepare(recipe, tmp_path, store)
+    lines = text_of(recipe).read_text().splitlines(keepends=True)[:7]
+    with text_of(recipe).open("a") as stream:
+        stream.writelines(lines)
+    second = prepare(recipe, tmp_path, store)
+    repeated = second["deduplicate"].counts["exact_duplicate"] - first["deduplicate"].counts["exact_duplicate"]
+    assert repeated == len(lines)
+    assert second["split"].counts == first["split"].counts
+
+
+def test_a_changed_file_starts_the_sides_anew(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+    prepare(recipe, tmp_path, store)
+    lines = text_of(recipe).read_text().splitlines(keepends=True)
+    text_of(recipe).write_text("".join(lines[1:]))
+    again = prepare(recipe, tmp_path, store)
+    assert again["validate"].inputs["base"] == ""
+    assert again["validate"].counts["fresh_pieces"] == 1, "the chat file's part is taken over"
+    assert len(list(again["deduplicate"].path.glob("g*.fates"))) == 1
+
+
+def test_an_empty_side_stops_the_night(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+    few = dataclasses.replace(recipe, split=dataclasses.replace(recipe.split, val_share=1e-9))
+    with pytest.raises(NightStopped, match=r"no pretrain row fell on the val side: \d+ rows at split\.val_share 1e-09"):
+        prepare(few, tmp_path, store)
+    assert not list((tmp_path / "data").glob("split@*[0-9a-f]"))
+
+
+def test_another_threshold_starts_at_the_duplicates(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+    first = prepare(recipe, tmp_path, store)
+    keep = dataclasses.replace(recipe, deduplicate=dataclasses.replace(recipe.deduplicate, near="keep"))
+    second = prepare(keep, tmp_path, store)
+    assert second["validate"].reused
+    assert not second["deduplicate"].reused
+    assert second["deduplicate"].counts["near_duplicate"] <= first["deduplicate"].counts["near_duplicate"]

@@ -1,0 +1,168 @@
+"""Every line ends as valid or quarantined, is named, and too many bad ones stop the night."""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.rows.parts import Part
+from data.rows.scan import ScanRules
+from schemas.filters import FilterConfig
+from tasks.errors import NightStopped
+from tasks.home.contents.validated import PARTS, ScannedPiece
+from tasks.recipes.stage_configs import SourceConfig, ValidateConfig
+from tasks.sources.resolve import resolve
+from tasks.stages.validate import lines_by_file, rules_broken, scan_pieces, stop_if_too_bad
+from tests.broken_files import BROKEN_FILES, BrokenFile
+
+LIMIT = ValidateConfig(max_line_bytes=1 << 20)
+RULES = ScanRules(max_line_bytes=LIMIT.max_line_bytes, filters=FilterConfig(), near_duplicates=False)
+PEAK_BYTES = 120 << 20
+
+
+def scanned(location: Path, out: Path, kind: str = "pretrain", rules: ScanRules = RULES) -> list[ScannedPiece]:
+    out.mkdir(exist_ok=True)
+    raw = resolve([SourceConfig(name="s", kind=kind, location=str(location))], out)
+    return scan_pieces([(piece, "key") for piece in raw.pieces], rules, out, 0)
+
+
+def quarantine(pieces: list[ScannedPiece], out: Path) -> list[dict[str, Any]]:
+    parts = [Part(out / PARTS, piece.number) for piece in pieces]
+    text = "".join(part.path("quarantine.jsonl").read_text(encoding="utf-8") for part in parts)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def rows(pieces: list[ScannedPiece], out: Path) -> pl.DataFrame:
+    return pl.concat(chunk for piece in pieces for chunk in Part(out / PARTS, piece.number).rows())
+
+
+def good(number: int) -> bytes:
+    return json.dumps({"text": f"A good line, number {number}."}).encode()
+
+
+DIRTY = {
+    "broken": (b'{"text": "cut off', "not_json"),
+    "wrong keys": (b'{"txt": "hello"}', "text_missing"),
+    "wrong type": (b'{"text": 5}', "text_missing"),
+    "invalid UTF-8": (b'{"text": "\xff\xfe bad"}', "not_utf8"),
+    "5 MB": (b'{"text": "' + b"a" * 5_000_000 + b'"}', "line_too_long"),
+    "blank": (b"   ", "line_blank"),
+    "array": (b"[1, 2]", "not_an_object"),
+    "only spaces": (b'{"text": " \\n "}', "text_blank"),
+    "escaped NUL": (b'{"text": "a\\u0000b"}', "text_control_characters"),
+}
+
+
+def test_each_bad_line_is_quarantined_and_named(tmp_path: Path) -> None:
+    """Among good lines with a byte order mark and carriage returns, which are no fault."""
+    lines = [b"\xef\xbb\xbf" + good(0), good(1) + b"\r"]
+    for number, (data, _) in enumerate(DIRTY.values(), start=2):
+        lines += [data, good(number)]
+    path = tmp_path / "dirty.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    pieces = scanned(path, tmp_path / "out")
+    total = lines_by_file(pieces)["s/dirty.jsonl"]
+    assert total == Counter(read=len(lines), valid=len(DIRTY) + 2, quarantined=len(DIRTY))
+    found = quarantine(pieces, tmp_path / "out")
+    assert [row["rule"] for row in found] == [rule for _, rule in DIRTY.values()]
+    assert rows(pieces, tmp_path / "out")["text"].to_list() == [
+        f"A good line, number {n}." for n in range(len(DIRTY) + 2)
+    ]
+    content = path.read_bytes()
+    for row, (data, _) in zip(found, DIRTY.values(), strict=True):
+        assert set(row) == {"file", "line", "byte_offset", "rule", "detail", "raw"}
+        assert content[row["byte_offset"] :].startswith(data)
+        assert lines[row["line"] - 1] == data
+        assert row["file"] == "s/dirty.jsonl"
+        assert len(row["raw"]) < 10_000
+    facts = Part(tmp_path / "out" / PARTS, 0).facts
+    for line, offset in zip(facts["line"].tolist(), facts["byte_offset"].tolist(), strict=True):
+        assert content[offset:].startswith(lines[line - 1].removesuffix(b"\r")[3 if line == 1 else 0 :]) or line == 1
+
+
+@pytest.mark.parametrize(
+    "broken", [file for file in BROKEN_FILES if file.for_root or os.geteuid()], ids=lambda f: f.name
+)
+def test_a_broken_file_is_accounted_for_line_by_line(broken: BrokenFile, tmp_path: Path) -> None:
+    """Beside a good file, through the whole scan, in bounded memory."""
+    data = tmp_path / "data"
+    data.mkdir()
+    beside = b'{"text": "Something good."}\n'
+    if broken.kind == "chat":
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        beside = json.dumps({"conversations": turns}).encode() + b"\n"
+    (data / "a-good-one.jsonl").write_bytes(beside)
+    broken.make(data)
+    tracemalloc.start()
+    pieces = scanned(data / "*", tmp_path / "out", broken.kind)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < PEAK_BYTES
+    spoilt = [piece for piece in pieces if "a-good-one" not in piece.label]
+    assert sum(piece.scanned.valid for piece in spoilt) == broken.kept
+    assert Counter({rule: found["count"] for rule, found in rules_broken(spoilt).items()}) == broken.faults
+    assert sum(piece.scanned.read for piece in spoilt) == broken.lines
+    assert len(quarantine(spoilt, tmp_path / "out")) == broken.faults.total()
+
+
+def test_there_are_at_least_forty_kinds_of_broken_file() -> None:
+    assert len({file.name for file in BROKEN_FILES}) >= 40
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=30).filter(lambda b: b"\n" not in b), st.integers(0, 5).map(good)), max_size=30
+    )
+)
+def test_the_fates_add_up_whatever_the_bytes(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    path = folder / "any.jsonl"
+    path.write_bytes(good(99) + b"\n" + b"".join(line + b"\n" for line in lines))
+    pieces = scanned(path, folder / "out")
+    total = lines_by_file(pieces)["s/any.jsonl"]
+    assert total["read"] == len(lines) + 1 == total["valid"] + total["quarantined"]
+    assert total["valid"] == 1 + sum(line.startswith(b'{"text"') for line in lines)
+    assert len(quarantine(pieces, folder / "out")) == total["quarantined"]
+
+
+def test_lines_that_show_somebody_are_not_copied(tmp_path: Path) -> None:
+    path = tmp_path / "private.jsonl"
+    path.write_bytes(b'{"text": "Write to jane.doe@company-mail.net today."}\n' + good(1) + b"\n")
+    rules = ScanRules(max_line_bytes=1 << 20, filters=FilterConfig(personal_data=True), near_duplicates=False)
+    [row] = quarantine(scanned(path, tmp_path / "out", rules=rules), tmp_path / "out")
+    assert (row["rule"], row["line"], row["raw"]) == ("filter_personal_data", 1, "")
+    assert "jane" not in json.dumps(row)
+
+
+def test_too_many_bad_lines_stop_the_night_with_numbers_and_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(b"\n".join([good(1)] + [b"no json"] * 6 + [good(n) for n in range(93)]))
+    broken = rules_broken(scanned(path, tmp_path / "out"))
+    with pytest.raises(NightStopped) as stop:
+        stop_if_too_bad({"s/bad.jsonl": Counter(read=100, valid=94, quarantined=6)}, broken, LIMIT, tmp_path / "q")
+    for part in ("6 of 100", "6.0%", "5.0%", "max_bad_share", "not_json", "s/bad.jsonl:2"):
+        assert part in str(stop.value)
+    stop_if_too_bad({"s/bad.jsonl": Counter(read=100, valid=95, quarantined=5)}, broken, LIMIT, tmp_path / "q")
+
+
+def test_one_spoilt_file_cannot_hide_among_good_ones(tmp_path: Path) -> None:
+    files = {"s/good": Counter(read=10_000, valid=10_000), "s/bad": Counter(read=200, valid=80, quarantined=120)}
+    with pytest.raises(NightStopped, match=r"s/bad: 120 of 200 lines are bad: 60\.0%.*50\.0%.*max_bad_share_per_file"):
+        stop_if_too_bad(files, {}, LIMIT, tmp_path)
+    few = {"s/good": Counter(read=10_000, valid=10_000), "s/bad": Counter(read=20, valid=8, quarantined=12)}
+    stop_if_too_bad(few, {}, LIMIT, tmp_path)
+
+
+def test_nothing_kept_stops_the_night(tmp_path: Path) -> None:
+    with pytest.raises(NightStopped, match="none of 0 lines"):
+        stop_if_too_bad({}, {}, LIMIT, tmp_path)
