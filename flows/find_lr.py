@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.prepare_data import packed_data
-from tasks.home.records import TokensRef
 from tasks.night.opening import open_night
 from tasks.recipes.recipe import Recipe
 from tasks.trials.find_lr import LrReport, conclude_search, find_lr
@@ -18,5 +17,5 @@ def search_lr(recipe: Recipe, test: RangeTest) -> LrReport:
     """The data stages as far as the tokens, and a range test on these."""
     with open_night(recipe, LR_SEARCH, test) as night:
         *_, packed = packed_data(night)
-        found = find_lr(night, TokensRef(packed.path, packed.digest), test)
+        found = find_lr(night, packed, test)
         return conclude_search(night, found)

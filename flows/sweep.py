@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.prepare_data import packed_data
-from tasks.home.records import TokensRef
 from tasks.night.opening import open_night
 from tasks.recipes.recipe import Recipe
 from tasks.trials.plan import Sweep
@@ -19,5 +18,5 @@ def sweep_settings(recipe: Recipe, sweep: Sweep) -> SweepReport:
     """The data stages as far as the tokens, and a short pretraining for every combination."""
     with open_night(recipe, SWEEP, sweep) as night:
         *_, packed = packed_data(night)
-        tried = list(try_variants(night, sweep, TokensRef(packed.path, packed.digest)))
+        tried = list(try_variants(night, sweep, packed))
         return conclude_sweep(night, sweep, tried)

@@ -14,7 +14,7 @@ from tasks.stages.evaluate import evaluate
 
 @flow(name="train-twin", validate_parameters=False)
 def train_twin(night: Night, prepared: Prepared) -> TrainedTwin:
-    """pretrain → sft → evaluate with one dense block in place of the experts. It is never registered.
+    """The training stages and evaluate with one dense block in place of the experts. It is never registered.
 
     A twin that diverges is an answer, and the night goes on.
     """
@@ -23,5 +23,4 @@ def train_twin(night: Night, prepared: Prepared) -> TrainedTwin:
         trained = train_model(branch, prepared.tokens)
     except Diverged as error:
         return TrainedTwin([], diverged=str(error))
-    scored = evaluate(branch, trained.model, prepared.rows, prepared.tokens, label=TWIN)
-    return TrainedTwin([*trained.records, scored])
+    return TrainedTwin([*trained, evaluate(branch, trained[-1], prepared.rows, prepared.tokens, label=TWIN)])

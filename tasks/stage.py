@@ -1,38 +1,44 @@
-"""The frame every stage runs in: reuse what is done, go on with what is not, track, publish."""
+"""A stage is declared once, with `@stage(...)` around a plain function, and every stage runs in the same frame: reuse
+what is done, resume what is not, track, publish.
+
+    @stage(config=lambda recipe: recipe.split, grows=True)
+    def split(run: StageRun, rows: StageRecord) -> Outcome: ...
+
+    record = split(night, rows)        # a Prefect task; `split.fn(night, rows)` is the same without Prefect
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
 from tasks.errors import NightStopped
-from tasks.home.digests import code_version, digest_of, plain
+from tasks.home.code import code_version
+from tasks.home.contents.packed import digest_of_kind
+from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
-from tasks.home.records import LOGS, Ref, StageRecord, file_digests
+from tasks.home.records import LOGS, Content, StageRecord, file_digests, stage_name
+from tasks.home.stage_table import StageEntry, entry_of
 from tasks.recipes.recipe import Recipe
 from tasks.sources.resolve import Resolved
 from tasks.tracking.mlflow_store import CHAMPION, ModelVersion, Store
 from tasks.tracking.tracker import Tracker
 
-
-def champion(night: Night) -> ModelVersion | None:
-    """The version in use, if there is one."""
-    return night.store.holder_of(CHAMPION)
-
-
 log = logging.getLogger("nightschool")
-TRAINING_CODE = (
-    "model",
-    "tasks.training.run",
-    "tasks.training.start",
-    "tasks.training.processes",
-    "tasks.training.validator",
-)
+ASKED_TO_STOP = 100
+"""Exit codes from here on mean that somebody asked the night to stop."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,9 @@ class Night:
     raw: Resolved
     """Tonight's raw data, piece by piece."""
     branch: str = ""
-    """Whose stages these are if not the night's own: it stands before their names, so that none passes for another."""
+    """Whose stages these are if not the night's own: `twin`, `sweep`."""
     changes: Mapping[str, str] = field(default_factory=dict)
     """What the branch changes of the recipe, as parameters of its stages' tracking runs."""
-
-    def stage_name(self, stage: str) -> str:
-        """What a stage is called in records, folders, tags and messages."""
-        return f"{self.branch}-{stage}" if self.branch else stage
 
     @property
     def journal(self) -> Journal:
@@ -66,16 +68,27 @@ class Night:
     def store(self) -> Store:
         return Store(self.tracking_uri, self.home)
 
+    def champion(self) -> ModelVersion | None:
+        """The version in use, as the registry has it now; None if there is none."""
+        return self.store.holder_of(CHAMPION)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class StageRun:
-    """What a stage's work gets."""
+    """What a stage's function gets beside the records it reads."""
 
+    night: Night
     folder: Path
     """Where to write; `folder / "logs"` does not count for the digest."""
     tracker: Tracker
     stage: str
     """Its name, that of the night's branch included."""
+    base: StageRecord | None = None
+    """Of a stage that grows: what it made of fewer rows, whose files this one takes over."""
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.night.recipe
 
     @property
     def logs(self) -> Path:
@@ -84,93 +97,173 @@ class StageRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a stage's work says of itself."""
+    """What a stage's function reports."""
 
     counts: Mapping[str, int]
     headline: str
     figures: Mapping[str, float] = field(default_factory=dict)
-    taken_over: Mapping[str, str] = field(default_factory=dict)
-    """Digests of files that were linked from an earlier record."""
+    linked: Mapping[str, str] = field(default_factory=dict)
+    """Digests of files that were linked from an earlier record, by path: they are not read again."""
 
 
-def run_stage(
-    night: Night,
-    stage: str,
+def by_content(_night: Night, **arguments: Any) -> dict[str, str]:
+    """The digests of all records and models among a stage's arguments.
+
+    Any other argument, a label say, counts for nothing: one that decides what the stage makes needs an `inputs` of the
+    stage's own.
+    """
+    return {name: value.digest for name, value in arguments.items() if isinstance(value, Content)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFrame:
+    """What surrounds a stage's function."""
+
+    entry: StageEntry
+    work: Callable[..., Outcome]
+    config: Callable[[Recipe], object]
+    inputs: Callable[..., Mapping[str, str]]
+    grows: bool
+    resumable: bool
+    system_metrics: bool
+
+    def run(self, night: Night, *records: Any, **named: Any) -> StageRecord:
+        """Do the stage, or find it done.
+
+        The key is the digest of the inputs' content, the configuration and the code. The function writes into a folder
+        that becomes visible only when it is complete.
+        """
+        arguments = inspect.signature(self.work).bind(None, *records, **named).arguments
+        arguments.pop("run")
+        name, config = stage_name(self.entry.name, night.branch), plain(self.config(night.recipe))
+        version = code_version(self.work.__module__)
+        digests, base = dict(self.inputs(night, **arguments)), None
+        if self.grows and "rows" in arguments:
+            base, digests["base"] = self._base(night, arguments["rows"], config, version)
+        identity = {"stage": self.entry.name, "branch": night.branch, "inputs": digests}
+        key = digest_of({**identity, "config": config, "code": version})
+        record = night.journal.finished(name, key)
+        if record:
+            log.info("%-11s reused     %s", name, record.headline)
+        else:
+            tags = {f"nightschool.input.{n}": digests[n] for n in digests if isinstance(arguments.get(n), Content)}
+            with self._tracked(night, name, key, tags, base) as run:
+                started = time.monotonic()
+                outcome = self.work(run, **arguments)
+                files = file_digests(run.folder, outcome.linked)
+                record = StageRecord(
+                    stage=self.entry.name, branch=night.branch, key=key, path=night.journal.stage_folder(name, key),
+                    digest=digest_of(files), files=files, config=config, inputs=digests, code_version=version,
+                    counts=dict(outcome.counts), figures=dict(outcome.figures), headline=outcome.headline,
+                    seconds=elapsed(run.folder, started), run_id=run.tracker.run_id,
+                )  # fmt: skip
+                run.tracker.params({f"stage.{count}": str(value) for count, value in record.counts.items()})
+                run.tracker.metrics(record.figures)
+                night.journal.publish(run.folder, record, night.token)
+            log.info("%-11s %6.1f s   %s", name, record.seconds, record.headline)
+        if self.grows:
+            night.journal.remember(record, night.recipe.name)
+        return record
+
+    @contextmanager
+    def _tracked(
+        self, night: Night, name: str, key: str, tags: Mapping[str, str], base: StageRecord | None
+    ) -> Iterator[StageRun]:
+        """A folder and a tracking run for the stage, which ends as the stage ended."""
+        working = night.journal.working_folder(name, key, self.resumable)
+        tracker = night.store.tracker(open_run(night, name, key, working, tags), self.system_metrics)
+        log.info("%-11s started", name)
+        started, status = time.monotonic(), "FAILED"
+        try:
+            yield StageRun(night=night, folder=working, tracker=tracker, stage=name, base=base)
+            status = "FINISHED"
+        except (KeyboardInterrupt, NightStopped) as stop:
+            asked = not isinstance(stop, NightStopped) or stop.exit_code >= ASKED_TO_STOP
+            status = "KILLED" if asked else "FAILED"
+            elapsed(working, started)
+            raise
+        finally:
+            tracker.close(status)
+
+    def _base(self, night: Night, rows: StageRecord, config: object, version: str) -> tuple[StageRecord | None, str]:
+        """What a stage that grows starts from, and that record's digest for the key.
+
+        If tonight's `rows` are earlier rows and more, and this stage made something of those with the same
+        configuration and code, it adds to that. If it has made something of these very rows, it is found done,
+        whatever it grew from.
+        """
+        newest = night.journal.newest(self.entry.name, night.recipe.name)
+        if newest is None or newest.config != config or newest.code_version != version:
+            return None, ""
+        if newest.inputs["rows"] == rows.digest:
+            return None, newest.inputs["base"]
+        grown_from = rows.inputs["base"]
+        if grown_from and newest.inputs["rows"] == grown_from:
+            return newest, newest.digest
+        return None, ""
+
+
+def stage(
     *,
-    inputs: Mapping[str, Ref | str],
-    config: object,
-    code: tuple[str, ...],
-    work: Callable[[StageRun], Outcome],
+    config: Callable[[Recipe], object],
+    inputs: Callable[..., Mapping[str, str]] = by_content,
+    grows: bool = False,
     resumable: bool = False,
     system_metrics: bool = False,
-) -> StageRecord:
-    """Do a stage, or find it done.
+    retries: int = 0,
+    retry_delay_seconds: float = 0.0,
+    timeout_seconds: float | None = None,
+) -> Callable[[Callable[..., Outcome]], Task[..., StageRecord]]:
+    """Make a function `(run: StageRun, *records) -> Outcome` the stage of its name in the table of stages.
 
-    The key is the digest of the inputs' content, the configuration and the code; a finished stage with the same
-    key is returned as it is. `work` writes into a folder that becomes visible only when it is complete.
+    config: the part of the recipe that decides what the stage makes; it is in the key.
+    inputs: `(night, **arguments)` to digests by name, which are in the key; by default those of all records.
+    grows: the stage's output for the recipe is remembered, and `run.base` is what it made of earlier `rows`.
+    resumable: unfinished work is kept, and the function goes on with it; without it each try begins anew.
+    system_metrics: the tracking run also gets processor, memory and accelerator load.
+    retries, retry_delay_seconds, timeout_seconds: of the Prefect task. A NightStopped is never retried.
     """
-    stage = night.stage_name(stage)
-    digests = {name: ref.digest if isinstance(ref, Ref) else ref for name, ref in inputs.items()}
-    version = code_version(*code)
-    key = digest_of({"stage": stage, "inputs": digests, "config": plain(config), "code": version})
-    if done := night.journal.finished(stage, key):
-        log.info("%-11s reused     %s", stage, done.headline)
-        return done
-    working = night.journal.working_folder(stage, key, resumable)
-    run_id = open_run(night, stage, key, working, {name: ref for name, ref in inputs.items() if isinstance(ref, Ref)})
-    tracker = night.store.tracker(run_id, system_metrics)
-    log.info("%-11s started", stage)
-    started = time.monotonic()
-    status = "FAILED"
-    try:
-        outcome = work(StageRun(working, tracker, stage))
-        files = file_digests(working, outcome.taken_over)
-        record = StageRecord(
-            stage=stage, key=key, path=night.journal.stage_folder(stage, key), digest=digest_of(files), files=files,
-            config=plain(config), inputs=digests, code_version=version, counts=dict(outcome.counts),
-            figures=dict(outcome.figures), headline=outcome.headline, seconds=elapsed(working, started), run_id=run_id,
+
+    def declare(work: Callable[..., Outcome]) -> Task[..., StageRecord]:
+        frame = StageFrame(
+            entry=entry_of(work.__name__.replace("_", "-")), work=work, config=config, inputs=inputs, grows=grows,
+            resumable=resumable, system_metrics=system_metrics,
         )  # fmt: skip
-        tracker.params({f"stage.{name}": str(value) for name, value in record.counts.items()})
-        tracker.metrics(record.figures)
-        night.journal.publish(working, record, night.token)
-        status = "FINISHED"
-    except (KeyboardInterrupt, NightStopped) as stop:
-        status = "FAILED" if isinstance(stop, NightStopped) and stop.exit_code < 100 else "KILLED"
-        elapsed(working, started)
-        raise
-    finally:
-        tracker.close(status)
-    log.info("%-11s %6.1f s   %s", stage, record.seconds, record.headline)
-    return record
+        return Task(
+            frame.run, name=frame.entry.name, description=inspect.getdoc(work), cache_policy=NO_CACHE,
+            persist_result=False, retries=retries, retry_delay_seconds=retry_delay_seconds,
+            timeout_seconds=timeout_seconds, retry_condition_fn=may_help if retries else None,
+        )  # fmt: skip
+
+    return declare
 
 
-def grow_stage(
-    night: Night,
-    stage: str,
-    *,
-    rows: Ref,
-    grown_from: str,
-    config: object,
-    code: tuple[str, ...],
-    work: Callable[[StageRun, StageRecord | None], Outcome],
-) -> StageRecord:
-    """Do a data stage, or only what is new of it.
+def training_stage(work: Callable[..., Outcome]) -> Task[..., StageRecord]:
+    """Make a function `(run: StageRun, tokens, *weights) -> Outcome` the training stage of its name.
 
-    If tonight's `rows` are earlier rows and more (`grown_from` is the digest of the earlier ones), and this stage
-    made something of those with the same configuration and code, `work` gets that record and adds to it.
+    Its settings are the recipe's model and the field of the stage's name. It depends on the packed rows of its own
+    kind alone, and resumes from its checkpoints.
     """
-    newest, version = night.journal.newest(stage, night.recipe.name), code_version(*code)
-    if newest and (newest.config != plain(config) or newest.code_version != version):
-        newest = None
-    if newest and newest.inputs["rows"] == rows.digest:
-        base_digest, base = newest.inputs["base"], None  # found done, whatever it was grown from
-    else:
-        base = newest if newest and grown_from and newest.inputs["rows"] == grown_from else None
-        base_digest = base.digest if base else ""
-    inputs: dict[str, Ref | str] = {"rows": rows, "base": base_digest}
-    record = run_stage(night, stage, inputs=inputs, config=config, code=code, work=lambda run: work(run, base))
-    night.journal.remember(record, night.recipe.name)
-    return record
+    entry = entry_of(work.__name__.replace("_", "-"))
+
+    def config(recipe: Recipe) -> object:
+        return {"model": recipe.model, "train": getattr(recipe, entry.name)}
+
+    def inputs(night: Night, tokens: StageRecord, **weights: StageRecord) -> dict[str, str]:
+        return {"tokens": digest_of_kind(tokens, entry.kind), **by_content(night, **weights)}
+
+    return stage(config=config, inputs=inputs, resumable=True, system_metrics=True)(work)
+
+
+def declared(entry: StageEntry) -> Task[..., StageRecord]:
+    """The stage of an entry of the table."""
+    found: Task[..., StageRecord] = getattr(importlib.import_module(entry.module), entry.function)
+    return found
+
+
+def may_help(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether to try a failed stage again: a NightStopped would end it for the same reason."""
+    return not isinstance(state.result(raise_on_failure=False), NightStopped)
 
 
 def elapsed(working: Path, started: float) -> float:
@@ -182,21 +275,21 @@ def elapsed(working: Path, started: float) -> float:
     return round(total, 3)
 
 
-def open_run(night: Night, stage: str, key: str, working: Path, refs: Mapping[str, Ref]) -> str:
-    """The stage's tracking run: the one it was interrupted in, or a new one."""
+def open_run(night: Night, name: str, key: str, working: Path, tags: Mapping[str, str]) -> str:
+    """The stage's tracking run: the one it was interrupted in, or a new one with these tags and those of the night."""
     note = working / LOGS / "run_id"
     if note.exists() and night.store.reopen(note.read_text()):
         return note.read_text()
-    tags = {
+    known = {
         "nightschool.kind": "stage",
-        "nightschool.stage": stage,
+        "nightschool.stage": name,
         "nightschool.recipe": night.recipe.name,
         "nightschool.home": str(night.home),
         "nightschool.key": key,
-        **{f"nightschool.input.{name}": ref.digest for name, ref in refs.items()},
-        **prefect_tags(),
     }
-    run_id = night.store.start_run(f"{stage}-{key[:KEY_CHARACTERS]}", tags, parent_id=night.run_id)
+    run_id = night.store.start_run(
+        f"{name}-{key[:KEY_CHARACTERS]}", {**known, **tags, **prefect_tags()}, parent_id=night.run_id
+    )
     if night.changes:
         night.store.tracker(run_id).params(night.changes)
     note.write_text(run_id)

@@ -20,10 +20,11 @@ from data.rows.keys import row_ids
 from data.rows.sketch import similarity, sketches_of
 from data.sides.rules import SideRules
 from model.config.training import TrainConfig
+from tasks.home.contents.packed import digest_of_kind
 from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import Journal
-from tasks.home.records import DatasetRef, StageRecord, file_digests
+from tasks.home.records import StageRecord, file_digests
 from tasks.night.conclusion import note_outcome
 from tasks.questions.history import History
 from tasks.questions.lineage import find_model
@@ -165,13 +166,9 @@ def prepare(home: Path, recipe: Recipe) -> list[StageRecord]:
     known = [piece.known for piece in read_pieces(newest.path)] if newest else []
     night = replace(night, raw=resolve(recipe.sources, home, known))
     validated = validate.fn(night)
-    distinct = deduplicate.fn(night, ref(validated), grown_from=validated.inputs["base"])
-    sides = split.fn(night, ref(distinct), grown_from=distinct.inputs["base"])
-    return [validated, distinct, sides, tokens.fn(night, ref(sides), grown_from=sides.inputs["base"])]
-
-
-def ref(record: StageRecord) -> DatasetRef:
-    return DatasetRef(record.path, record.digest)
+    distinct = deduplicate.fn(night, validated)
+    sides = split.fn(night, distinct)
+    return [validated, distinct, sides, tokens.fn(night, sides)]
 
 
 def publish(
@@ -194,8 +191,9 @@ def publish(
 def train(home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1) -> tuple[StageRecord, StageRecord]:
     """The records of pretraining and SFT for so many steps."""
     config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}
-    first = publish(home, "pretrain", {"tokens": packed.digest}, {"steps": steps[0]}, config)
-    inputs = {"tokens": packed.digest, "pretrained": first.digest}
+    inputs = {"tokens": digest_of_kind(packed, "pretrain")}
+    first = publish(home, "pretrain", inputs, {"steps": steps[0]}, config)
+    inputs = {"tokens": digest_of_kind(packed, "chat"), "pretrained": first.digest}
     return first, publish(home, "sft", inputs, {"steps": steps[1]}, config)
 
 

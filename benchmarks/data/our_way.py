@@ -16,7 +16,7 @@ from data.workers import run_jobs
 from tasks.home.contents.deduplicated import part_rows
 from tasks.home.contents.validated import PARTS, read_pieces, write_pieces
 from tasks.home.journal import Journal
-from tasks.home.records import DatasetRef, StageRecord
+from tasks.home.records import StageRecord
 from tasks.night.opening import known_pieces
 from tasks.recipes.recipe import Recipe, recipe_from, side_rules
 from tasks.sources.resolve import resolve
@@ -88,7 +88,7 @@ def encode_and_pack(corpus: Path, work: Path) -> Mapping[str, int]:
     into = work / "tokens"
     into.mkdir()
     recipe = recipe_of(corpus, 0.8)
-    _, figures, _ = pack_sides(DatasetRef(work / "sides", ""), recipe.data, recipe.model.vocab_size, into)
+    _, figures, _ = pack_sides(work / "sides", recipe.data, recipe.model.vocab_size, into)
     return {name: int(count) for name, count in figures["counts"].items()}
 
 
@@ -125,9 +125,9 @@ def data_stages(recipe: Recipe, work: Path) -> tuple[StageRecord, StageRecord, S
         raw = resolve(recipe.sources, work, known_pieces(journal, recipe))
         tonight = UntrackedNight(recipe, "key", work, "", "run", token, raw)
         validated = validate.fn(tonight)
-        distinct = deduplicate.fn(tonight, DatasetRef(validated.path, validated.digest), validated.inputs["base"])
-        sides = split.fn(tonight, DatasetRef(distinct.path, distinct.digest), distinct.inputs["base"])
-        packed = tokens.fn(tonight, DatasetRef(sides.path, sides.digest), sides.inputs["base"])
+        distinct = deduplicate.fn(tonight, validated)
+        sides = split.fn(tonight, distinct)
+        packed = tokens.fn(tonight, sides)
     return validated, distinct, sides, packed
 
 

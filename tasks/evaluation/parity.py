@@ -14,7 +14,7 @@ import numpy as np
 from data.rows.parts import KINDS
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import open_packed
-from tasks.home.records import TokensRef
+from tasks.home.records import StageRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class Parity:
             )
 
 
-def validation_ids(tokens: TokensRef) -> Tensor:
+def validation_ids(tokens: StageRecord) -> Tensor:
     """Ids (B, T) from the beginnings of the first packed validation rows of each kind."""
     import torch
 

@@ -14,7 +14,6 @@ from data.tokens.encode import Encoder
 from data.tokens.tokenise import pack_table
 from model.tokens.packing import IGNORED
 from model.tokens.tokenizer import load_tokenizer, token_byte_lengths
-from tasks.home.records import CheckpointRef, TokensRef
 from tasks.recipes.stage_configs import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -49,15 +48,15 @@ def score_documents(
     return by_segment.group_by("row_id", "source", maintain_order=True).sum()
 
 
-def load_model(ref: CheckpointRef, tokens: TokensRef) -> tuple[Transformer, Tokenizer]:
-    """A training stage's model with tonight's tokenizer, or an exported folder with its own."""
+def load_model(folder: Path, tokens: Path) -> tuple[Transformer, Tokenizer]:
+    """The model of a training stage's folder with the tokenizer of `tokens`, or an exported folder with its own."""
     from model.exchange.hugging_face import import_hugging_face
     from tasks.planning.machine import best_device
     from tasks.training.trained import load_trained
 
-    exported = is_exported(ref.path)
-    model = import_hugging_face(ref.path) if exported else load_trained(ref.path)
-    return model.to(best_device()), load_tokenizer(ref.path if exported else tokens.path)
+    exported = is_exported(folder)
+    model = import_hugging_face(folder) if exported else load_trained(folder)
+    return model.to(best_device()), load_tokenizer(folder if exported else tokens)
 
 
 def sample_chats(model: Transformer, tokenizer: Tokenizer, config: EvaluateConfig) -> list[dict[str, str]]:

@@ -1,13 +1,11 @@
-"""Digests of configuration values, files and source code: what stage keys are made of."""
+"""Digests of configuration values, and files: what stage keys are made of."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 
 from model.files import sha256_of
@@ -35,17 +33,3 @@ def digest_of(value: object) -> str:
 def digest_files(files: Iterable[tuple[str, Path]]) -> str:
     """One digest for named files."""
     return digest_of({name: sha256_of(path) for name, path in files})
-
-
-@cache
-def code_version(*modules: str) -> str:
-    """Digest of the source of the given modules and packages: a stage is done again when its code changed."""
-    files: list[tuple[str, Path]] = []
-    for module in modules:
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            raise TypeError(f"no source for module {module}")
-        origin = Path(spec.origin)
-        sources = sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
-        files += [(f"{module}/{path.name}", path) for path in sources]
-    return digest_files(files)

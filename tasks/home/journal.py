@@ -60,7 +60,10 @@ class Journal:
         shutil.rmtree(record.path, ignore_errors=True)
         working.rename(record.path)
         fsync_tree(record.path.parent, files=False)
-        self.note(event="published", stage=record.stage, key=record.key, digest=record.digest, run_id=record.run_id)
+        self.note(
+            event="published", stage=record.stage, branch=record.branch, key=record.key, digest=record.digest,
+            run_id=record.run_id,
+        )  # fmt: skip
 
     def newest(self, stage: str, recipe: str) -> StageRecord | None:
         """What the stage last gave for a recipe, if it is still there: what tonight's data may only have to grow."""
@@ -77,7 +80,7 @@ class Journal:
             names = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             names = {}
-        write_json(path, names | {record.stage: record.path.name})
+        write_json(path, names | {record.name: record.path.name})
 
     def _newest_path(self, recipe: str) -> Path:
         return self.home / "newest" / f"{recipe}.json"

@@ -1,59 +1,50 @@
-"""What stages hand each other: refs, records, digests, and directories that appear whole or not at all."""
+"""What stages take and give: the record of a stage, in a directory that appears whole or not at all."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from model.files import sha256_of
+from tasks.home.digests import digest_of
 
 LOGS = "logs"
 """Folder of a stage directory whose files carry times and do not count for the digest."""
 RECORD = "record.json"
 
 
-@dataclass(frozen=True)
-class Ref:
-    """A path and the digest of what lies there; the only thing that stages hand each other."""
+@runtime_checkable
+class Content(Protocol):
+    """A folder and the digest of what lies in it: a stage's record, a registered model."""
 
-    path: Path
-    digest: str
-
-
-class DatasetRef(Ref):
-    """Rows: parquet tables of validated or split text."""
-
-
-class TokensRef(Ref):
-    """A tokenizer and packed rows of ids."""
-
-
-class CheckpointRef(Ref):
-    """Weights: a training stage's output, or an exported folder."""
-
-
-class EvaluationRef(Ref):
-    """Scores of one model on the validation rows, document by document."""
+    @property
+    def path(self) -> Path: ...
+    @property
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
-    """What a stage did; written last, as `record.json`. A directory without a valid one does not exist.
+    """What a stage did and where it lies: what stages take and give. Written last, as `record.json`; a directory
+    without a valid one does not exist.
 
     It goes into the folder before the rename that publishes it, so no crash can part a result from its record.
     """
 
     stage: str
+    """Its name in the table of stages."""
+    branch: str = ""
+    """Whose it is if not a night's own: `twin`, `sweep`."""
     key: str
     path: Path
+    """The folder."""
     digest: str
+    """Of all `files`."""
     config: Any
     """As JSON keeps it."""
     inputs: Mapping[str, str]
@@ -69,6 +60,15 @@ class StageRecord:
     """SHA-256 of each file but the record and the logs, by path in the folder."""
     reused: bool = field(default=False, compare=False)
 
+    @property
+    def name(self) -> str:
+        """What it is called in folders, tags and messages."""
+        return stage_name(self.stage, self.branch)
+
+    def digest_of_files(self, *prefixes: str) -> str:
+        """Digest of those files alone whose path in the folder begins with one of the prefixes."""
+        return digest_of({name: digest for name, digest in self.files.items() if name.startswith(prefixes)})
+
     def write(self, folder: Path) -> None:
         content = dataclasses.asdict(self) | {"path": self.path.name}
         content.pop("reused")
@@ -82,6 +82,11 @@ class StageRecord:
             return cls(**(content | {"path": folder, "reused": True}))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def stage_name(stage: str, branch: str) -> str:
+    """A stage's name with that of its branch before it, so that none passes for a night's own."""
+    return f"{branch}-{stage}" if branch else stage
 
 
 def file_digests(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -99,27 +104,3 @@ def file_digests(folder: Path, known: Mapping[str, str] | None = None) -> dict[s
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
         found = dict(zip(unknown, pool.map(lambda name: sha256_of(folder / name), unknown), strict=True))
     return {name: given[name] if name in given else found[name] for name in names}
-
-
-def take_over(
-    base: StageRecord | None, folder: Path, named: Callable[[str], str | None] = lambda name: name
-) -> dict[str, str]:
-    """Link files of a finished stage into another's folder, `named` says under which name; returns their digests.
-
-    A link costs nothing, and the folders do not need each other afterwards. Where the disk knows no links, files
-    are copied.
-    """
-    taken: dict[str, str] = {}
-    if base is None:
-        return taken
-    for name, digest in base.files.items():
-        if (wanted := named(name)) is None:
-            continue
-        source, target = base.path / name, folder / wanted
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copy2(source, target)
-        taken[wanted] = digest
-    return taken

@@ -15,6 +15,7 @@ from tasks.home.contents.registered import read_decision
 from tasks.home.contents.scores import read_samples
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
+from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
 from tasks.services.addresses import MLFLOW_PORT
@@ -24,7 +25,8 @@ from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
 """Of one run at the most: more cannot be read side by side."""
-TRAINED = ("pretrain", "sft", "evaluate")
+EVALUATED = (*(entry.name for entry in TRAINING_STAGES), "evaluate")
+"""Stages that the dense twin has, too."""
 
 
 def conclude(night: Night, records: Sequence[StageRecord], twin: TrainedTwin | None = None) -> NightReport:
@@ -54,7 +56,7 @@ def conclude(night: Night, records: Sequence[StageRecord], twin: TrainedTwin | N
         tracker.metrics(headline_figures(records, report.twin, room))
         for step, point in curves:
             tracker.metrics(point, step=step)
-        tracker.tags({f"nightschool.stage.{r.stage}": r.run_id for r in everything})
+        tracker.tags({f"nightschool.stage.{r.name}": r.run_id for r in everything})
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
@@ -71,7 +73,7 @@ def beside_twin(night: Night, by_stage: Mapping[str, StageRecord], twin: Trained
     """The comparison with the dense twin, or why there is none."""
     if twin.diverged:
         return twin.diverged
-    mixture = [by_stage[stage] for stage in TRAINED]
+    mixture = [by_stage[stage] for stage in EVALUATED]
     return compare(night.recipe.model, night.recipe.promote, mixture, twin.records)
 
 
@@ -89,13 +91,13 @@ def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str 
 def note_outcome(note: Path, records: Sequence[StageRecord], decision: Mapping[str, object]) -> None:
     """Add to a night's note where its stages lie and which version it made: questions need no tracking server then."""
     content = json.loads(note.read_text())
-    stages = {record.stage: record.path.name for record in records}
+    stages = {record.name: record.path.name for record in records}
     write_json(note, content | {"stages": stages, "version": decision["version"]})
 
 
 def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:
     """A training stage's curves under names of the night, so that nights overlay without opening their stages."""
-    names = {"train/loss_ema": f"{record.stage}/loss_ema", "val/bpb": f"{record.stage}/bpb"}
+    names = {"train/loss_ema": f"{record.name}/loss_ema", "val/bpb": f"{record.name}/bpb"}
     for point in stage_points(record.path):
         yield int(point["step"]), {name: point[key] for key, name in names.items() if key in point}
 

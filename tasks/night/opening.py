@@ -13,9 +13,11 @@ from prefect.context import FlowRunContext
 
 from model.files import write_json
 from tasks.errors import Interrupted, PlainMessages
+from tasks.home.code import code_version
 from tasks.home.contents.validated import KnownPiece, read_pieces
-from tasks.home.digests import code_version, digest_of, plain
+from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
+from tasks.home.stage_table import STAGES
 from tasks.recipes.recipe import Recipe, as_params
 from tasks.settings import Settings
 from tasks.sources.resolve import resolve
@@ -47,7 +49,7 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
             {
                 "recipe": plain(recipe),
                 "pieces": [(p.label, p.start, p.digest) for p in raw.pieces],
-                "code": code_version("flows", "tasks", "data", "schemas", "model"),
+                "code": {entry.name: code_version(entry.module) for entry in STAGES},
                 **({"kind": kind, "asked": asked} if asked else {}),
             }
         )

@@ -33,11 +33,11 @@ class NightReport:
     @property
     def rows(self) -> list[tuple[str, str, str]]:
         """(stage, time, key figure) of each stage."""
-        return [(r.stage, "reused" if r.reused else f"{r.seconds:.1f} s", r.headline) for r in self.records]
+        return [(r.name, "reused" if r.reused else f"{r.seconds:.1f} s", r.headline) for r in self.records]
 
     def as_text(self) -> str:
         """For a terminal."""
-        width = max(10, *(len(record.stage) for record in self.records))
+        width = max(10, *(len(record.name) for record in self.records))
         lines = [f"Night {self.recipe} {self.key}", "", f"{'stage':<{width}} {'time':>9}   key figure"]
         lines += [f"{stage:<{width}} {time:>9}   {headline}" for stage, time, headline in self.rows]
         lines += [

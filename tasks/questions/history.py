@@ -18,18 +18,12 @@ from data.rows.parts import KINDS
 from data.sides.rules import SideRules
 from model.tokens.order import Reading
 from tasks.errors import NightStopped
+from tasks.home.contents.packed import digest_of_kind
 from tasks.home.contents.validated import PARTS, PIECES
 from tasks.home.journal import Journal
-from tasks.home.records import StageRecord
+from tasks.home.records import StageRecord, stage_name
+from tasks.home.stage_table import TRAINING_STAGES, entry_of
 
-KIND_OF_STAGE = {
-    "pretrain": "pretrain",
-    "sft": "chat",
-    "twin-pretrain": "pretrain",
-    "twin-sft": "chat",
-    "sweep-pretrain": "pretrain",
-}
-"""Which rows a training stage reads; those of nights' own models first."""
 NAMES_SHOWN = 8
 
 
@@ -138,25 +132,41 @@ class History:
         return [entry for entry in found if isinstance(entry, dict)]
 
     def published(self, *stages: str) -> Iterator[dict[str, Any]]:
-        """Entries of published stages, newest first, each stage and key once."""
+        """Entries of published stages, on all branches, newest first, each once."""
         seen = set()
         for entry in reversed(self.entries):
-            key = entry.get("stage"), entry.get("key")
+            key = entry.get("stage"), entry.get("branch"), entry.get("key")
             if entry.get("event") == "published" and key[0] in stages and key not in seen:
                 seen.add(key)
                 yield entry
 
     def record_of(self, entry: dict[str, Any]) -> StageRecord | None:
-        return self.journal.finished(str(entry["stage"]), str(entry["key"]))
+        return self.journal.finished(stage_name(str(entry["stage"]), str(entry.get("branch", ""))), str(entry["key"]))
+
+    def records(self, *stages: str, digest: str = "") -> Iterator[StageRecord]:
+        """Records of stages, on all branches, whose folders are still there; newest first. With a digest, its alone."""
+        known = set()
+        for entry in self.published(*stages):
+            if digest in ("", entry.get("digest")) and (record := self.record_of(entry)):
+                known.add(record.path)
+                yield record
+        for folder in sorted((self.home / "data").glob("*@*")):  # published, but a crash kept it from the journal
+            if folder not in known and not folder.name.endswith(".partial"):
+                record = StageRecord.read(folder)
+                if record and record.stage in stages and digest in ("", record.digest):
+                    yield record
 
     def made(self, stage: str, digest: str) -> StageRecord | None:
         """The record of the stage with this digest, if its folder is still there."""
-        for entry in self.published(stage):
-            if entry.get("digest") == digest and (record := self.record_of(entry)):
-                return record
-        folders = sorted((self.home / "data").glob(f"{stage}@*"))  # published, but a crash kept it from the journal
-        records = (StageRecord.read(folder) for folder in folders if not folder.name.endswith(".partial"))
-        return next((record for record in records if record and record.digest == digest), None)
+        return next(self.records(stage, digest=digest), None)
+
+    def packed_for(self, *trained: StageRecord) -> StageRecord | None:
+        """The packed rows that training stages read: each names the digest of its own kind's rows."""
+        wanted = [(entry_of(record.stage).kind, record.inputs["tokens"]) for record in trained]
+        for packed in self.records("tokens"):
+            if all(digest_of_kind(packed, kind) == digest for kind, digest in wanted):
+                return packed
+        return None
 
     def recipes(self) -> list[str]:
         """Recipes that have validated something, the last one last."""
@@ -202,7 +212,7 @@ class History:
 
     def training(self, record: StageRecord, packed: StageRecord) -> Training:
         """What a training stage read of packed rows."""
-        kind, config = KIND_OF_STAGE[record.stage], record.config["train"]
+        kind, config = entry_of(record.stage).kind, record.config["train"]
         reading = Reading(
             num_rows=packed.counts[f"{kind}_train_rows"], batch_rows=config["batch_rows"], seed=config["seed"],
             num_steps=record.counts["steps"],
@@ -216,11 +226,10 @@ class History:
         """
         grown: dict[str, StageRecord] = {}
         step: StageRecord | None = packed
-        while step and step.digest not in grown:
-            grown[step.digest] = step
+        while step and digest_of_kind(step, kind) not in grown:
+            grown[digest_of_kind(step, kind)] = step
             step = self.made("tokens", step.inputs["base"]) if step.inputs.get("base") else None
-        for stage in (stage for stage, of in KIND_OF_STAGE.items() if of == kind):
-            for entry in self.published(stage):
-                record = self.record_of(entry)
-                if record and (shards := grown.get(record.inputs["tokens"])):
-                    yield self.training(record, shards)
+        stages = [entry.name for entry in TRAINING_STAGES if entry.kind == kind]
+        for record in sorted(self.records(*stages), key=lambda record: bool(record.branch)):
+            if shards := grown.get(record.inputs["tokens"]):
+                yield self.training(record, shards)

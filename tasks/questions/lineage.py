@@ -9,7 +9,8 @@ from typing import Any
 from tasks.errors import NightStopped
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
-from tasks.questions.history import KIND_OF_STAGE, Data, History, Training, told
+from tasks.home.stage_table import TRAINING_STAGES, entry_of
+from tasks.questions.history import Data, History, Training, told
 
 CHAMPION = "champion"
 MIN_PREFIX = 8
@@ -33,8 +34,8 @@ def find_model(history: History, run: str) -> Model:
         if len(found) > 1:
             raise NightStopped(f"{run} is the beginning of {len(found)} runs: {told(sorted(found))}")
         [(run_id, record)] = found.items()
-        if record.stage not in KIND_OF_STAGE:
-            raise NightStopped(f"run {run_id} is of the stage {record.stage}, which trains nothing")
+        if record.stage not in {entry.name for entry in TRAINING_STAGES}:
+            raise NightStopped(f"run {run_id} is of the stage {record.name}, which trains nothing")
         return model_of(history, f"run {run_id}", record)
     if re.fullmatch("[0-9]{1,8}", run):
         return model_of(history, f"version {int(run)}", made_version(history, int(run)))
@@ -63,7 +64,8 @@ def runs(history: History, prefix: str) -> dict[str, StageRecord]:
 
 def trained_in(history: History, note: dict[str, Any], night: str) -> StageRecord:
     """The last training stage of a night."""
-    folder = note.get("stages", {}).get("sft")
+    stages = note.get("stages", {})
+    folder = next((stages[entry.name] for entry in reversed(TRAINING_STAGES) if entry.name in stages), None)
     if folder is None:
         raise NightStopped(f"the night {night} (run {note['run_id']}) was not finished; run it again")
     record = StageRecord.read(history.home / "data" / folder)
@@ -88,8 +90,10 @@ def made_version(history: History, version: int) -> StageRecord:
     for entry in history.published("register"):
         register = history.record_of(entry)
         is_it = register is not None and register.counts["version"] == version
-        if register and is_it and (trained := history.made("sft", register.inputs["trained"])):
-            return trained
+        digest = register.inputs["trained"] if register and is_it else ""
+        trained = history.records(*(entry.name for entry in TRAINING_STAGES), digest=digest) if digest else iter(())
+        if found := next(trained, None):
+            return found
     known = sorted({int(entry["version"]) for entry in history.entries if entry.get("event") == "decided"})
     raise NightStopped(
         f"no night in {history.home} made version {version} of the model, or its folder is gone; the journal has "
@@ -100,13 +104,15 @@ def made_version(history: History, version: int) -> StageRecord:
 def model_of(history: History, name: str, record: StageRecord) -> Model:
     """The model that a training stage ended with: the stage, and those whose weights it started from."""
     records = [record]
-    while digest := records[0].inputs.get("pretrained"):
-        before = history.made(f"{record.stage.removesuffix('sft')}pretrain", digest)
+    while start := entry_of(records[0].stage).starts_from:
+        digests = {digest for name, digest in records[0].inputs.items() if name != "tokens"}
+        starts = (r for r in history.records(start) if r.digest in digests and r.branch == record.branch)
+        before = next(starts, None)
         if before is None:
             raise NightStopped(f"what {records[0].path.name} started from is not in {history.home / 'data'} any more")
         records.insert(0, before)
-    packed = history.made("tokens", record.inputs["tokens"])
-    if packed is None or any(r.inputs["tokens"] != packed.digest for r in records):
+    packed = history.packed_for(*records)
+    if packed is None:
         raise NightStopped(
             f"the tokens that {record.path.name} was trained on are not in {history.home / 'data'} any more; "
             f"their digest was {record.inputs['tokens'][:KEY_CHARACTERS]}"

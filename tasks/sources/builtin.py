@@ -19,7 +19,8 @@ from typing import Any
 import orjson
 import yaml
 
-from tasks.home.digests import code_version, digest_of
+from tasks.home.code import code_version
+from tasks.home.digests import digest_of
 
 MIN_DOCSTRING_CHARACTERS = 200
 CODE_PACKAGES = (

@@ -6,18 +6,17 @@ import json
 from collections import Counter
 
 import numpy as np
-from prefect import task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from data.duplicates.decide import Settings, add_generation
 from data.duplicates.ledger import EXACT, FATES, KEPT, Ledger
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger, part_rows
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
-from tasks.home.records import DatasetRef, StageRecord, take_over
-from tasks.recipes.recipe import side_rules
-from tasks.stage import Night, Outcome, StageRun, grow_stage
+from tasks.home.links import link_files
+from tasks.home.records import StageRecord
+from tasks.recipes.recipe import Recipe, side_rules
+from tasks.stage import Outcome, StageRun, stage
 
 FILES = "files.json"
 LINE_FATES = ("read", "kept", "exact_duplicate", "near_duplicate", "quarantined")
@@ -39,64 +38,47 @@ def fates_by_file(ledger: Ledger, pieces: list[ScannedPiece]) -> dict[str, Count
     return by_file
 
 
-@task(name="deduplicate", cache_policy=NO_CACHE, persist_result=False)
-def deduplicate(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
+def deciding(recipe: Recipe) -> dict[str, object]:
+    """The settings that decide which rows stay, and on which side their clusters fall."""
+    rules = side_rules(recipe)
+    return {"deduplicate": recipe.deduplicate, "salt": rules.salt, "val_share": rules.val_share}
+
+
+@stage(config=deciding, grows=True)
+def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
     """Find exact and near duplicates among the validated rows, tonight's and all earlier ones."""
-    config = night.recipe.deduplicate
-    rules = side_rules(night.recipe)
-
-    def work(run: StageRun, base: StageRecord | None) -> Outcome:
-        pieces = read_pieces(rows.path)
-        linked = take_over(base, run.folder, lambda name: name if name.startswith("g") else None)
-        validated = StageRecord.read(rows.path)
-        linked |= take_over(validated, run.folder, lambda name: name if name.startswith(f"{PARTS}/") else None)
-        ledger = Ledger((), ())
-        if base:
-            (run.folder / "rows.json").write_bytes((base.path / "rows.json").read_bytes())
-            ledger = open_ledger(run.folder)
-        fresh, number = [], ledger.next_row
-        for piece in pieces[len(ledger.parts) :]:
-            fresh.append(part_rows(piece, run.folder, number))
-            number += piece.scanned.valid
-        settings = Settings(threshold=config.near_threshold, drop=config.near == "drop")
-        ledger = add_generation(ledger, fresh, run.folder, settings, rules.is_val)
-        by_file = fates_by_file(ledger, pieces)
-        (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
-        run.tracker.artifact(run.folder / FILES, "duplicates")
-        show_in_prefect(by_file)
-        total: Counter[str] = sum(by_file.values(), Counter())
-        straddling = sum(int((ledger.fates_of(p) > EXACT + 1).sum()) for p in ledger.parts)
-        if not total["kept"]:
-            raise NightStopped(f"none of {total['read']:,} lines was kept: {dict(total)}")
-        return Outcome(
-            counts={
-                **{fate: total[fate] for fate in LINE_FATES},
-                "straddling": straddling,
-                "generations": len(ledger.generations),
-            },
-            headline=f"{total['read']:,} lines = {total['kept']:,} kept + {total['exact_duplicate']:,} exact + "
-            f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined",
-            figures={"data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"])},
-            taken_over=linked,
-        )
-
-    return grow_stage(
-        night, "deduplicate", rows=rows, grown_from=grown_from,
-        config={"deduplicate": config, "salt": rules.salt, "val_share": rules.val_share},
-        code=(
-            "tasks.stages.deduplicate",
-            "data.duplicates.decide",
-            "data.duplicates.ledger",
-            "data.duplicates.leaders",
-            "data.duplicates.shingles",
-            "data.duplicates.names",
-            "data.duplicates.near",
-            "data.rows.sketch",
-            "data.hashing",
-            "data.rows.keys",
-        ),
-        work=work,
-    )  # fmt: skip
+    config, pieces = run.recipe.deduplicate, read_pieces(rows.path)
+    linked = link_files(run.base, run.folder, lambda name: name if name.startswith("g") else None)
+    linked |= link_files(rows, run.folder, lambda name: name if name.startswith(f"{PARTS}/") else None)
+    ledger = Ledger((), ())
+    if run.base:
+        (run.folder / "rows.json").write_bytes((run.base.path / "rows.json").read_bytes())
+        ledger = open_ledger(run.folder)
+    fresh, number = [], ledger.next_row
+    for piece in pieces[len(ledger.parts) :]:
+        fresh.append(part_rows(piece, run.folder, number))
+        number += piece.scanned.valid
+    settings = Settings(threshold=config.near_threshold, drop=config.near == "drop")
+    ledger = add_generation(ledger, fresh, run.folder, settings, side_rules(run.recipe).is_val)
+    by_file = fates_by_file(ledger, pieces)
+    (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
+    run.tracker.artifact(run.folder / FILES, "duplicates")
+    show_in_prefect(by_file)
+    total: Counter[str] = sum(by_file.values(), Counter())
+    straddling = sum(int((ledger.fates_of(p) > EXACT + 1).sum()) for p in ledger.parts)
+    if not total["kept"]:
+        raise NightStopped(f"none of {total['read']:,} lines was kept: {dict(total)}")
+    return Outcome(
+        counts={
+            **{fate: total[fate] for fate in LINE_FATES},
+            "straddling": straddling,
+            "generations": len(ledger.generations),
+        },
+        headline=f"{total['read']:,} lines = {total['kept']:,} kept + {total['exact_duplicate']:,} exact + "
+        f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined",
+        figures={"data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"])},
+        linked=linked,
+    )
 
 
 def show_in_prefect(by_file: dict[str, Counter[str]]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from data.duplicates.ledger import EXACT, FATES, KEPT
 from data.rows.drift import drift
@@ -21,25 +20,25 @@ from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.packed import FIGURES
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
-from tasks.home.records import DatasetRef, StageRecord, TokensRef
+from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
-from tasks.stage import Night, Outcome, StageRun, champion, run_stage
+from tasks.stage import Outcome, StageRun, stage
+from tasks.tracking.mlflow_store import ModelVersion
 
 PAGE = "data-report.html"
 
 
-def champions_data(night: Night) -> NightStatistics | None:
-    """Statistics of the data that the champion was trained on, if it carries some that compare."""
-    incumbent = champion(night)
+def statistics_of(model: ModelVersion | None) -> NightStatistics | None:
+    """Statistics of the data that a registered model was trained on, if it carries some that compare."""
     try:
-        stored = (incumbent.folder / TRAINING_DATA).read_text(encoding="utf-8") if incumbent else ""
+        stored = (model.path / TRAINING_DATA).read_text(encoding="utf-8") if model else ""
         return NightStatistics.from_dict(json.loads(stored))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def count_everything(
-    validated: StageRecord, distinct: StageRecord, rows: DatasetRef, tokens: TokensRef
+    validated: StageRecord, distinct: StageRecord, rows: StageRecord, tokens: StageRecord
 ) -> NightStatistics:
     """What the stages counted, put together by source."""
     pieces, ledger = read_pieces(validated.path), open_ledger(distinct.path)
@@ -55,20 +54,18 @@ def count_everything(
         fates[piece.source] = fates.get(piece.source, Fates()).merge(of_piece)
         before = sources.get(piece.source, Statistics())
         sources[piece.source] = before.merge(Statistics.from_dict(scanned.statistics))
-    return with_tokens(sources, fates, rows, tokens)
+    return with_tokens(sources, fates, rows.path, tokens.path)
 
 
-def with_tokens(
-    sources: dict[str, Statistics], fates: dict[str, Fates], rows: DatasetRef, tokens: TokensRef
-) -> NightStatistics:
+def with_tokens(sources: dict[str, Statistics], fates: dict[str, Fates], rows: Path, tokens: Path) -> NightStatistics:
     """The rest of the statistics, from what the tokens stage noted."""
-    figures: dict[str, Any] = json.loads((tokens.path / FIGURES).read_text())
+    figures: dict[str, Any] = json.loads((tokens / FIGURES).read_text())
     used = {d: np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8)) for d, bits in figures["used"].items()}
     vocabulary = figures["vocabulary"]
     coverage = {domain: float(bits.sum() / vocabulary) for domain, bits in used.items()}
     if used:
         coverage["all"] = float(np.bitwise_or.reduce(list(used.values())).sum() / vocabulary)
-    documents = contamination(rows.path, tokens.path)
+    documents = contamination(rows, tokens)
     overlaps: dict[str, Overlap] = {}
     for (kind, domain), part in sorted(documents.group_by("kind", "domain")):
         over = int((part["share"] >= CONTAMINATED_FROM).sum())
@@ -86,50 +83,32 @@ def with_tokens(
     )  # fmt: skip
 
 
-@task(name="inspect", cache_policy=NO_CACHE, persist_result=False)
+@stage(config=lambda recipe: recipe.inspect)
 def inspect(
-    night: Night, validated: StageRecord, distinct: StageRecord, rows: DatasetRef, tokens: StageRecord
-) -> StageRecord:
+    run: StageRun, validated: StageRecord, distinct: StageRecord, rows: StageRecord, tokens: StageRecord
+) -> Outcome:
     """Write the data report; raise NightStopped if the data drifted further than the recipe allows.
 
     Drift is from whoever is champion when this data is looked at first: the same data again is found done, as the
     decision on it is.
     """
-    reference, limit = champions_data(night), night.recipe.inspect.max_drift_psi
-    packed = TokensRef(tokens.path, tokens.digest)
-
-    def work(run: StageRun) -> Outcome:
-        statistics = count_everything(validated, distinct, rows, packed)
-        apart = drift(statistics, reference) if reference else None
-        report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
-        title = f"Data of {night.recipe.name}"
-        (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
-        page = DataReport(statistics, apart, night.raw.set_aside, title, report["rules"])
-        (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
-        for name in (STATISTICS, PAGE):
-            run.tracker.artifact(run.folder / name, "data")
-        create_markdown_artifact(page.as_markdown(), key="data-report", description="Tonight's data")
-        if apart and limit is not None and (messages := apart.over(limit)):
-            raise NightStopped(
-                "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
-                + f"\nNothing was trained; look at {run.folder / PAGE}"
-            )  # fmt: skip
-        return outcome(statistics, apart.worst.psi if apart and apart.worst else None)
-
-    return run_stage(
-        night,
-        "inspect",
-        inputs={"validated": validated.digest, "distinct": distinct.digest, "rows": rows, "tokens": packed},
-        config=night.recipe.inspect,
-        code=(
-            "tasks.stages.inspect",
-            "tasks.pages.data_report",
-            "tasks.pages.html",
-            "data.rows.drift",
-            "data.rows.statistics",
-        ),
-        work=work,
-    )  # fmt: skip
+    reference, limit = statistics_of(run.night.champion()), run.recipe.inspect.max_drift_psi
+    statistics = count_everything(validated, distinct, rows, tokens)
+    apart = drift(statistics, reference) if reference else None
+    report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
+    title = f"Data of {run.recipe.name}"
+    (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
+    page = DataReport(statistics, apart, run.night.raw.set_aside, title, report["rules"])
+    (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
+    for name in (STATISTICS, PAGE):
+        run.tracker.artifact(run.folder / name, "data")
+    create_markdown_artifact(page.as_markdown(), key="data-report", description="Tonight's data")
+    if apart and limit is not None and (messages := apart.over(limit)):
+        raise NightStopped(
+            "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
+            + f"\nNothing was trained; look at {run.folder / PAGE}"
+        )  # fmt: skip
+    return outcome(statistics, apart.worst.psi if apart and apart.worst else None)
 
 
 def outcome(statistics: NightStatistics, worst_psi: float | None) -> Outcome:

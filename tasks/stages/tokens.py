@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from tokenizers import Tokenizer
 
 from data.rows.parts import KINDS, texts_of
@@ -26,21 +24,23 @@ from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokeniz
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import FIGURES
 from tasks.home.contents.sides import SIDES, train_rows
-from tasks.home.records import DatasetRef, StageRecord, take_over
+from tasks.home.links import link_files
+from tasks.home.records import StageRecord
 from tasks.pages.figures import log2_counts, token_histogram
+from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import DataConfig
-from tasks.stage import Night, Outcome, StageRun, grow_stage
+from tasks.stage import Outcome, StageRun, stage
 
 TOKENIZER_TRAINING_BYTES = 16 << 20
 """Text is plentiful and merges settle early: more than this changes a vocabulary of 6,400 little and costs minutes."""
 HUB = "hub:"
 
 
-def training_texts(rows: DatasetRef) -> Iterator[str]:
+def training_texts(rows: Path) -> Iterator[str]:
     """Text of the train side for the tokenizer: every kind in turn, up to a bound."""
     for kind in KINDS:
         used, limit = 0, TOKENIZER_TRAINING_BYTES // len(KINDS)
-        for table in train_rows(rows.path, kind):
+        for table in train_rows(rows, kind):
             for text in texts_of(table[table.columns[-1]]):
                 used += len(text)
                 if used > limit:
@@ -66,7 +66,7 @@ def load_given(given: str) -> Tokenizer:
     return tokenizer
 
 
-def make_tokenizer(rows: DatasetRef, given: str, vocab_size: int, out: Path) -> Tokenizer:
+def make_tokenizer(rows: Path, given: str, vocab_size: int, out: Path) -> Tokenizer:
     """Train a tokenizer on the train side, or take the given one; either way it lies in `out` afterwards."""
     if given:
         tokenizer = load_given(given)
@@ -98,9 +98,9 @@ def shard_name(bucket: Bucket) -> str:
     return f"{bucket.kind}.train.g{bucket.generation:04d}.b{bucket.number:04d}"
 
 
-def write_val(rows: DatasetRef, encoder: Encoder, max_tokens: int, folder: Path) -> dict[str, PackedRows]:
+def write_val(rows: Path, encoder: Encoder, max_tokens: int, folder: Path) -> dict[str, PackedRows]:
     """Pack the validation slices."""
-    packed = {kind: pack_table(read_val(rows.path, kind), encoder, max_tokens) for kind in KINDS}
+    packed = {kind: pack_table(read_val(rows, kind), encoder, max_tokens) for kind in KINDS}
     for kind, table in packed.items():
         write_shard(folder / f"{kind}.val.all", table.tokens, table.segments.drop("row_id"))
     return packed
@@ -132,7 +132,7 @@ def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised
 
 
 def pack_sides(
-    rows: DatasetRef, data: DataConfig, vocab_size: int, folder: Path, base: StageRecord | None = None
+    rows: Path, data: DataConfig, vocab_size: int, folder: Path, base: StageRecord | None = None
 ) -> tuple[Encoder, dict[str, Any], dict[str, PackedRows]]:
     """Write tokenizer and shards into `folder`, or what `base` lacks of them; also figures and the validation side."""
     if base:
@@ -142,11 +142,11 @@ def pack_sides(
         make_tokenizer(rows, data.tokenizer, vocab_size, folder)
     encoder = Encoder.open(folder)
     val = write_val(rows, encoder, data.sequence_length_tokens, folder)
-    write_fingerprints(rows.path, encoder, folder)
+    write_fingerprints(rows, encoder, folder)
     packed = {path.name for kind in KINDS for path in shard_paths(base.path, kind, "train")} if base else set()
     buckets: list[Bucket] = []
     earlier: list[Bucket] = []
-    for bucket in (b for kind in KINDS for b in train_buckets(rows.path, kind)):
+    for bucket in (b for kind in KINDS for b in train_buckets(rows, kind)):
         (earlier if shard_name(bucket) in packed else buckets).append(bucket)
     jobs = [
         TokenJob(b, folder, data.sequence_length_tokens, folder / shard_name(b), folder / FINGERPRINTS) for b in buckets
@@ -157,38 +157,22 @@ def pack_sides(
     return encoder, figures | {"vocabulary": encoder.tokenizer.get_vocab_size()}, val
 
 
-@task(name="tokens", cache_policy=NO_CACHE, persist_result=False)
-def tokens(night: Night, rows: DatasetRef, grown_from: str) -> StageRecord:
+def encoding(recipe: Recipe) -> dict[str, object]:
+    """The settings that decide the tokenizer and the packed rows."""
+    given = recipe.data.tokenizer
+    return {"data": recipe.data, "vocab_size": recipe.model.vocab_size, "tokenizer": tokenizer_digest(given)}
+
+
+@stage(config=encoding, grows=True)
+def tokens(run: StageRun, rows: StageRecord) -> Outcome:
     """Train or load the tokenizer, encode both sides, pack them."""
-    data, vocab_size = night.recipe.data, night.recipe.model.vocab_size
-
-    def work(run: StageRun, base: StageRecord | None) -> Outcome:
-        kept = (".arrow", ".segments.parquet")
-        linked = take_over(base, run.folder, lambda n: n if ".train." in n and n.endswith(kept) else None)
-        encoder, figures, val = pack_sides(rows, data, vocab_size, run.folder, base)
-        done = outcome(run, encoder, figures, val, data.sequence_length_tokens, linked)
-        figures["slots_filled"] = {name.removeprefix("data/fill."): fill for name, fill in done.figures.items()}
-        (run.folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
-        return done
-
-    return grow_stage(
-        night, "tokens", rows=rows, grown_from=grown_from,
-        config={"data": data, "vocab_size": vocab_size, "tokenizer": tokenizer_digest(data.tokenizer)},
-        code=(
-            "tasks.stages.tokens",
-            "data.tokens.overlap",
-            "data.tokens.tokenise",
-            "data.tokens.encode",
-            "data.tokens.windows",
-            "data.tokens.shards",
-            "data.tokens.contamination",
-            "data.hashing",
-            "model.tokens.tokenizer",
-            "model.tokens.chat",
-            "model.tokens.packing",
-        ),
-        work=work,
-    )  # fmt: skip
+    data, kept = run.recipe.data, (".arrow", ".segments.parquet")
+    linked = link_files(run.base, run.folder, lambda n: n if ".train." in n and n.endswith(kept) else None)
+    encoder, figures, val = pack_sides(rows.path, data, run.recipe.model.vocab_size, run.folder, run.base)
+    done = outcome(run, encoder, figures, val, data.sequence_length_tokens, linked)
+    figures["slots_filled"] = {name.removeprefix("data/fill."): fill for name, fill in done.figures.items()}
+    (run.folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+    return done
 
 
 def outcome(
@@ -225,5 +209,5 @@ def outcome(
         counts=counts,
         headline=f"{text:,} + {chat:,} tokens, slots {fills['data/fill.pretrain_train']:.1%} full",
         figures=fills,
-        taken_over=linked,
+        linked=linked,
     )

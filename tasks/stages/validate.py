@@ -6,12 +6,9 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from data.rows.parts import Part
 from data.rows.scan import ScanJob, ScanRules, scan
@@ -19,26 +16,21 @@ from data.rows.statistics import Statistics
 from data.workers import run_jobs
 from schemas.report import EXAMPLES_PER_RULE
 from tasks.errors import NightStopped
+from tasks.home.code import code_version
 from tasks.home.contents.validated import PARTS, REPORT, ScannedPiece, read_pieces, write_pieces
-from tasks.home.digests import code_version, digest_of
-from tasks.home.records import StageRecord, take_over
+from tasks.home.digests import digest_of
+from tasks.home.links import link_files
+from tasks.home.records import StageRecord
 from tasks.pages.figures import row_length_histogram
 from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import ValidateConfig
 from tasks.sources.resolve import Piece
-from tasks.stage import Night, Outcome, StageRun, run_stage
+from tasks.stage import Night, Outcome, StageRun, stage
 
 QUARANTINE_SHOWN_BYTES = 8 << 20
 """How much of tonight's quarantine goes to MLflow; all of it lies beside the parts."""
-SCAN_CODE = (
-    "schemas",
-    "data.rows.scan",
-    "data.rows.parts",
-    "data.rows.keys",
-    "data.rows.sketch",
-    "data.hashing",
-    "data.rows.statistics",
-)
+SCANNER = "data.rows.scan"
+"""The module whose code decides what becomes of a line."""
 
 
 def rules_of(recipe: Recipe) -> ScanRules:
@@ -56,20 +48,20 @@ def scan_key(piece: Piece, rules: ScanRules) -> str:
             "piece": [source.name, piece.label, piece.start, piece.end, piece.first_line, piece.digest],
             "shape": [source.kind, source.format, source.domain],
             "rules": rules,
-            "code": code_version(*SCAN_CODE),
+            "code": code_version(SCANNER),
         }
     )
 
 
-def take_over_parts(newest: StageRecord | None, numbers: Mapping[int, int], folder: Path) -> dict[str, str]:
+def link_parts(newest: StageRecord | None, numbers: Mapping[int, int], folder: Path) -> dict[str, str]:
     """Link earlier parts, given as old and new numbers; returns the files' digests."""
 
-    def named(name: str) -> str | None:
+    def renamed(name: str) -> str | None:
         old, _, suffix = name.removeprefix(f"{PARTS}/").partition(".")
         new = numbers.get(int(old)) if name.startswith(f"{PARTS}/") else None
         return None if new is None else f"{PARTS}/{new:05d}.{suffix}"
 
-    return take_over(newest, folder, named)
+    return link_files(newest, folder, renamed)
 
 
 def shown_quarantine(run: StageRun, pieces: Sequence[ScannedPiece]) -> Path:
@@ -167,52 +159,67 @@ def stop_if_too_bad(
         raise NightStopped(f"none of {total['read']:,} lines is valid; see {where}\n{ending}")
 
 
-@task(name="validate", cache_policy=NO_CACHE, persist_result=False)
-def validate(night: Night) -> StageRecord:
-    """Validate tonight's raw files; pieces that an earlier night validated by the same rules are taken over."""
-    rules, config = rules_of(night.recipe), night.recipe.validate
-    newest = night.journal.newest("validate", night.recipe.name)
-    tonight = {scan_key(piece, rules): piece for piece in night.raw.pieces}
-    earlier = {p.scan_key: p for p in read_pieces(newest.path)} if newest else {}
-    taken = [piece for key, piece in earlier.items() if key in tonight]
-    grows = newest is not None and len(taken) == len(earlier)
-    fresh = [(piece, key) for key, piece in tonight.items() if key not in earlier]
+@dataclass(frozen=True)
+class Tonight:
+    """Tonight's pieces beside those that the recipe's last validation knew."""
 
-    def work(run: StageRun) -> Outcome:
-        old = taken if grows else [replace(piece, number=number) for number, piece in enumerate(taken)]
-        numbers = {before.number: after.number for before, after in zip(taken, old, strict=True)}
-        linked = take_over_parts(newest, numbers, run.folder)
-        new = scan_pieces(fresh, rules, run.folder, len(old))
-        pieces = [*old, *new]
-        write_pieces(run.folder, pieces)
-        by_file, broken = lines_by_file(pieces), rules_broken(pieces)
-        total: Counter[str] = sum(by_file.values(), Counter())
-        report = {"files": by_file, "total": total, "rules": broken, "set_aside": list(night.raw.set_aside)}
-        (run.folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-        run.tracker.artifact(run.folder / REPORT, "quarantine")
-        run.tracker.artifact(shown_quarantine(run, new), "quarantine")
-        run.tracker.artifact(row_length_histogram(lengths_of(pieces), run.logs / "row-lengths.png"), "figures")
-        stop_if_too_bad(by_file, broken, config, run.folder / PARTS)
-        grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
-        return Outcome(
-            counts={name: total[name] for name in ("read", "valid", "quarantined")} | {"fresh_pieces": len(new)},
-            headline=f"{total['read']:,} lines = {total['valid']:,} valid + "
-            f"{total['quarantined']:,} quarantined{grown}",
-            figures={"data/bad_share": total["quarantined"] / max(1, total["read"])},
-            taken_over=linked,
+    newest: StageRecord | None
+    """The last validation."""
+    known: list[ScannedPiece]
+    """Its pieces that are there tonight, too, and are scanned by the same rules."""
+    grows: bool
+    """Whether all of its pieces are: then tonight's validation has its parts and more."""
+    fresh: dict[str, Piece]
+    """Pieces that must be scanned, by the key of their scan."""
+    keys: dict[str, str]
+    """The keys of all scans by file and number."""
+
+    @classmethod
+    def of(cls, night: Night) -> Tonight:
+        newest = night.journal.newest("validate", night.recipe.name)
+        tonight = {scan_key(piece, rules_of(night.recipe)): piece for piece in night.raw.pieces}
+        earlier = {p.scan_key: p for p in read_pieces(newest.path)} if newest else {}
+        known = [piece for key, piece in earlier.items() if key in tonight]
+        return cls(
+            newest,
+            known,
+            grows=newest is not None and len(known) == len(earlier),
+            fresh={key: piece for key, piece in tonight.items() if key not in earlier},
+            keys={f"{piece.label}#{number}": key for number, (key, piece) in enumerate(tonight.items())},
         )
 
-    inputs = {f"{piece.label}#{number}": key for number, (key, piece) in enumerate(tonight.items())}
-    inputs["base"] = newest.digest if newest and grows else ""
-    if newest and grows and not fresh:
-        inputs = dict(newest.inputs)
-    record = run_stage(
-        night,
-        "validate",
-        inputs=inputs,
-        config={"validate": config},
-        code=("tasks.stages.validate", *SCAN_CODE),
-        work=work,
+
+def pieces_tonight(night: Night) -> dict[str, str]:
+    """The keys of tonight's scans, and the digest of the validation that this one grows from."""
+    tonight = Tonight.of(night)
+    if tonight.newest and tonight.grows:
+        return {**tonight.keys, "base": tonight.newest.digest} if tonight.fresh else dict(tonight.newest.inputs)
+    return {**tonight.keys, "base": ""}
+
+
+@stage(config=lambda recipe: {"validate": recipe.validate}, inputs=pieces_tonight, grows=True)
+def validate(run: StageRun) -> Outcome:
+    """Validate tonight's raw files; pieces that an earlier night validated by the same rules are linked."""
+    tonight, night = Tonight.of(run.night), run.night
+    kept = [replace(piece, number=number) for number, piece in enumerate(tonight.known)]
+    old = tonight.known if tonight.grows else kept
+    numbers = {before.number: after.number for before, after in zip(tonight.known, old, strict=True)}
+    linked = link_parts(tonight.newest, numbers, run.folder)
+    new = scan_pieces([(p, key) for key, p in tonight.fresh.items()], rules_of(run.recipe), run.folder, len(old))
+    pieces = [*old, *new]
+    write_pieces(run.folder, pieces)
+    by_file, broken = lines_by_file(pieces), rules_broken(pieces)
+    total: Counter[str] = sum(by_file.values(), Counter())
+    report = {"files": by_file, "total": total, "rules": broken, "set_aside": list(night.raw.set_aside)}
+    (run.folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    run.tracker.artifact(run.folder / REPORT, "quarantine")
+    run.tracker.artifact(shown_quarantine(run, new), "quarantine")
+    run.tracker.artifact(row_length_histogram(lengths_of(pieces), run.logs / "row-lengths.png"), "figures")
+    stop_if_too_bad(by_file, broken, run.recipe.validate, run.folder / PARTS)
+    grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
+    return Outcome(
+        counts={name: total[name] for name in ("read", "valid", "quarantined")} | {"fresh_pieces": len(new)},
+        headline=f"{total['read']:,} lines = {total['valid']:,} valid + {total['quarantined']:,} quarantined{grown}",
+        figures={"data/bad_share": total["quarantined"] / max(1, total["read"])},
+        linked=linked,
     )
-    night.journal.remember(record, night.recipe.name)
-    return record

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from tasks.errors import NightStopped
-from tasks.home.records import Ref
+from tasks.home.records import Content
 
 EXPERIMENT = "nightschool"
 MODEL = "nightschool"
@@ -76,8 +76,8 @@ class MlflowTracker:
         else:
             self._client.log_artifact(self.run_id, str(path), folder or None)
 
-    def dataset(self, ref: Ref, name: str, context: str) -> None:
-        dataset = Dataset(name, ref.digest[:32], "local", json.dumps({"uri": ref.path.as_uri()}))
+    def dataset(self, content: Content, name: str, context: str) -> None:
+        dataset = Dataset(name, content.digest[:32], "local", json.dumps({"uri": content.path.as_uri()}))
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
     def close(self, status: str) -> None:
@@ -108,7 +108,8 @@ class ModelVersion:
     """A registered model."""
 
     version: int
-    folder: Path
+    path: Path
+    """Its files on this machine."""
     digest: str
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tasks.home.records import Ref
+from tasks.home.records import Content
 
 
 class Tracker(Protocol):
@@ -19,7 +19,7 @@ class Tracker(Protocol):
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
     def artifact(self, path: Path, folder: str = "") -> None: ...
-    def dataset(self, ref: Ref, name: str, context: str) -> None: ...
+    def dataset(self, content: Content, name: str, context: str) -> None: ...
     def close(self, status: str) -> None: ...
 
 
@@ -48,8 +48,8 @@ class DictTracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         self.logged_artifacts.append(f"{folder}/{path.name}".lstrip("/"))
 
-    def dataset(self, ref: Ref, name: str, context: str) -> None:
-        self.logged_datasets[f"{context}:{name}"] = ref.digest
+    def dataset(self, content: Content, name: str, context: str) -> None:
+        self.logged_datasets[f"{context}:{name}"] = content.digest
 
     def close(self, status: str) -> None:
         self.status = status

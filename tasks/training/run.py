@@ -20,7 +20,7 @@ from model.training.trainer import train
 from tasks.errors import Diverged, Interrupted
 from tasks.home.contents.packed import open_packed
 from tasks.home.digests import digest_of
-from tasks.home.records import CheckpointRef, TokensRef
+from tasks.home.records import StageRecord
 from tasks.pages.figures import expert_load, training_curves
 from tasks.planning.compiling import compiles
 from tasks.planning.expert_path import settled
@@ -40,8 +40,8 @@ log = logging.getLogger("nightschool")
 
 
 def run_training(
-    run: StageRun, stage: str, kind: str, ref: TokensRef, model_config: ModelConfig, config: TrainConfig,
-    start_from: CheckpointRef | None = None,
+    run: StageRun, stage: str, kind: str, ref: StageRecord, model_config: ModelConfig, config: TrainConfig,
+    start_from: StageRecord | None = None,
 ) -> Outcome:  # fmt: skip
     """Train to the end of `config` from `start_from`'s weights, or from the newest checkpoint in the folder.
 

@@ -14,7 +14,7 @@ from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.surgery import begin_phase
-from tasks.home.records import TokensRef
+from tasks.home.records import StageRecord
 from tasks.planning.machine import best_device
 from tasks.training.validator import Validator
 
@@ -25,7 +25,7 @@ class Start:
 
     stage: str
     kind: str
-    tokens: TokensRef
+    tokens: StageRecord
     model: ModelConfig
     """The one that is handed out, with its expert path settled."""
     config: TrainConfig

@@ -15,7 +15,7 @@ from model.tokens.tokenizer import load_tokenizer, token_byte_lengths
 from model.training.batches import Batch, take
 from model.training.scoring import score, totals
 from tasks.home.contents.packed import open_packed, open_segments
-from tasks.home.records import TokensRef
+from tasks.home.records import StageRecord
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Validator:
     precision: str
 
     @classmethod
-    def open(cls, ref: TokensRef, kind: str, config: TrainConfig) -> Validator:
+    def open(cls, ref: StageRecord, kind: str, config: TrainConfig) -> Validator:
         """A random but fixed choice of `config.eval_rows` packed rows of the validation side."""
         whole = open_packed(ref, kind, "val")
         rows = np.sort(np.random.default_rng(0).permutation(whole.num_rows)[: config.eval_rows])

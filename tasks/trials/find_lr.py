@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.errors import Diverged, NightStopped
+from tasks.home.contents.packed import digest_of_kind, open_packed
+from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS
-from tasks.home.records import LOGS, StageRecord, TokensRef
+from tasks.home.records import LOGS, StageRecord
 from tasks.recipes.recipe import Recipe
-from tasks.stage import Night, Outcome, StageRun, run_stage
+from tasks.stage import Night, Outcome, StageRun, stage
 from tasks.tracking.tracker import Tracker
 from tasks.trials.plan import RangeTest
 from tasks.trials.trial import LR_SEARCH, conclude_trial
@@ -55,38 +54,34 @@ def range_test(recipe: Recipe, tokens: PackedTokens | ShardedTokens, test: Range
         raise Diverged(f"find-lr: {error}") from error
 
 
-@task(name="find-lr", cache_policy=NO_CACHE, persist_result=False)
-def find_lr(night: Night, tokens: TokensRef, test: RangeTest) -> StageRecord:
+def searching(recipe: Recipe) -> dict[str, object]:
+    """The settings that decide how the loss answers to the rate."""
+    return {"model": recipe.model, "train": recipe.pretrain}
+
+
+def inputs_of_search(_night: Night, tokens: StageRecord, test: RangeTest) -> dict[str, str]:
+    return {"tokens": digest_of_kind(tokens, "pretrain"), "test": digest_of(test)}
+
+
+@stage(config=searching, inputs=inputs_of_search)
+def find_lr(run: StageRun, tokens: StageRecord, test: RangeTest) -> Outcome:
     """Suggest a peak learning rate for pretraining."""
-    recipe = night.recipe
+    from tasks.pages.figures import lr_range
 
-    def work(run: StageRun) -> Outcome:
-        from tasks.home.contents.packed import open_packed
-        from tasks.pages.figures import lr_range
-
-        run.tracker.dataset(tokens, "pretrain", "training")
-        seen = range_test(recipe, open_packed(tokens, "pretrain", "train"), test)
-        try:
-            figures = {"lr/suggestion": seen.suggestion, "lr/steepest": seen.steepest, "lr/limit": seen.limit}
-        except ValueError as error:
-            raise NightStopped(f"find-lr: {error}") from error
-        content = {"lr": seen.lrs.tolist(), "loss": seen.losses.tolist(), "smoothed": seen.smoothed.tolist()}
-        (run.folder / CURVE).write_text(json.dumps(content), encoding="utf-8")
-        run.tracker.artifact(lr_range(content, figures, run.logs / PICTURE), "figures")
-        return Outcome(
-            counts={"steps": len(seen.lrs)},
-            headline=f"peak_lr {seen.suggestion:.2g}: the loss falls fastest at {seen.steepest:.2g}, "
-            f"{'turns' if seen.limit < seen.lrs[-1] else 'has not turned'} at {seen.limit:.2g}",
-            figures=figures,
-        )
-
-    return run_stage(
-        night,
-        "find-lr",
-        inputs={"tokens": tokens},
-        config={"model": recipe.model, "train": recipe.pretrain, "test": test},
-        code=("model", __name__),
-        work=work,
+    run.tracker.dataset(tokens, "pretrain", "training")
+    seen = range_test(run.recipe, open_packed(tokens, "pretrain", "train"), test)
+    try:
+        figures = {"lr/suggestion": seen.suggestion, "lr/steepest": seen.steepest, "lr/limit": seen.limit}
+    except ValueError as error:
+        raise NightStopped(f"find-lr: {error}") from error
+    content = {"lr": seen.lrs.tolist(), "loss": seen.losses.tolist(), "smoothed": seen.smoothed.tolist()}
+    (run.folder / CURVE).write_text(json.dumps(content), encoding="utf-8")
+    run.tracker.artifact(lr_range(content, figures, run.logs / PICTURE), "figures")
+    return Outcome(
+        counts={"steps": len(seen.lrs)},
+        headline=f"peak_lr {seen.suggestion:.2g}: the loss falls fastest at {seen.steepest:.2g}, "
+        f"{'turns' if seen.limit < seen.lrs[-1] else 'has not turned'} at {seen.limit:.2g}",
+        figures=figures,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from model.files import write_json
 from tasks.errors import Diverged
-from tasks.home.records import StageRecord, TokensRef
+from tasks.home.records import StageRecord
 from tasks.recipes.overrides import written
 from tasks.stage import Night
 from tasks.stages.pretrain import pretrain
@@ -37,7 +37,7 @@ def branch_of(night: Night, variant: Variant) -> Night:
     return replace(night, branch=SWEEP, changes=texts, recipe=variant.recipe)
 
 
-def try_variants(night: Night, sweep: Sweep, tokens: TokensRef) -> Iterator[Tried]:
+def try_variants(night: Night, sweep: Sweep, tokens: StageRecord) -> Iterator[Tried]:
     """Train one variant after the other, through the stage that every night has; one that diverges is a result.
 
     Such a one leaves no record, so it is noted beside the sweep, and the same sweep does not try it again.

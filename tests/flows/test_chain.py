@@ -221,7 +221,7 @@ def test_bad_data_stops_the_night_and_leaves_the_champion(lived: Lived, tmp_path
 
 
 def test_a_twin_differs_by_its_experts_alone(lived: Lived) -> None:
-    by_stage = {r.stage: r for r in lived.second.records}
+    by_stage = {r.name: r for r in lived.second.records}
     assert list(by_stage) == STAGES + TWIN
     for stage in ("pretrain", "sft"):
         ours, twins = by_stage[stage], by_stage[f"twin-{stage}"]
@@ -245,7 +245,7 @@ def test_the_night_says_what_the_experts_are_worth(lived: Lived) -> None:
     assert {"pretrain/bpb", "twin-pretrain/bpb", "sft/bpb", "twin-sft/bpb"} <= metrics.keys()
     assert len(metrics) <= 40
     for stage, total in (("", "twin/mixture_seconds"), ("twin-", "twin/seconds")):
-        of_stages = [r.run_id for r in report.records if r.stage in (f"{stage}pretrain", f"{stage}sft")]
+        of_stages = [r.run_id for r in report.records if r.name in (f"{stage}pretrain", f"{stage}sft")]
         outcomes = [lived.client.get_run(run_id).data.metrics["outcome/seconds"] for run_id in of_stages]
         assert metrics[total] == pytest.approx(sum(outcomes))
     for told in (report.as_text(), report.as_markdown()):

@@ -8,16 +8,17 @@ from data.duplicates.decide import Settings, add_generation
 from data.duplicates.ledger import Ledger
 from data.sides.deal import add_sides
 from tasks.home.contents.deduplicated import part_rows
-from tasks.home.records import DatasetRef, TokensRef
+from tasks.home.records import StageRecord, file_digests
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.sources.resolve import resolve
 from tasks.stages.tokens import pack_sides
 from tasks.stages.validate import rules_of, scan_key, scan_pieces
+from tests.tasks.rows import stage_record
 
-Prepared = tuple[Recipe, TokensRef]
+Prepared = tuple[Recipe, StageRecord]
 
 
-def prepared_rows(recipe: Recipe, folder: Path) -> DatasetRef:
+def prepared_rows(recipe: Recipe, folder: Path) -> Path:
     """Both sides of a recipe's text."""
     rules, sides = rules_of(recipe), side_rules(recipe)
     raw = resolve(recipe.sources, folder)
@@ -28,12 +29,12 @@ def prepared_rows(recipe: Recipe, folder: Path) -> DatasetRef:
     settings = Settings(threshold=recipe.deduplicate.near_threshold, drop=recipe.deduplicate.near == "drop")
     ledger = add_generation(Ledger((), ()), parts, folder, settings, sides.is_val)
     add_sides(ledger, 0, parts, sides, folder)
-    return DatasetRef(folder, "rows")
+    return folder
 
 
-def prepared_tokens(recipe: Recipe, folder: Path) -> TokensRef:
+def prepared_tokens(recipe: Recipe, folder: Path) -> StageRecord:
     """Packed rows of a recipe's text."""
     packed = folder / "packed"
     packed.mkdir()
     pack_sides(prepared_rows(recipe, folder), recipe.data, recipe.model.vocab_size, packed)
-    return TokensRef(packed, "digest")
+    return stage_record(packed, stage="tokens", files=file_digests(packed))

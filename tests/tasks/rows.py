@@ -18,7 +18,7 @@ from model.tokens.tokenizer import train_tokenizer
 from schemas.domain import DOMAINS
 from schemas.rows import TURNS
 from tasks.home.contents.sides import SIDES
-from tasks.home.records import DatasetRef, StageRecord
+from tasks.home.records import StageRecord
 
 Exchange = tuple[str, str]
 """(question, answer)"""
@@ -52,7 +52,7 @@ def chat_rows(conversations: Sequence[Sequence[Exchange]], prefix: str = "chat")
     )
 
 
-def split_folder(folder: Path, generation: int = 0, **tables: pl.DataFrame) -> DatasetRef:
+def split_folder(folder: Path, generation: int = 0, **tables: pl.DataFrame) -> StageRecord:
     """The split stage's output, of tables named `pretrain_train`, `chat_val` and so on; what is not given is empty.
 
     A generation adds one bucket a kind to what the folder holds. Train rows come in the order of the table; a table
@@ -66,7 +66,7 @@ def split_folder(folder: Path, generation: int = 0, **tables: pl.DataFrame) -> D
                 continue
             write_side(folder, kind, side, generation, table, first_row)
             first_row += len(table)
-    return DatasetRef(folder, f"split-{generation}")
+    return stage_record(folder, digest=f"split-{generation}", inputs={"rows": "d0", "base": ""})
 
 
 def write_side(folder: Path, kind: str, side: str, generation: int, table: pl.DataFrame, first_row: int) -> None:
@@ -126,3 +126,12 @@ def scored_documents(
             "num_bytes": num_bytes.astype(np.int64),
         }
     )
+
+
+def write_files(folder: Path, files: dict[str, str]) -> Path:
+    """Files by their path in the folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder

@@ -33,7 +33,7 @@ def interrupt() -> None:
 
 def run(folder: Path) -> StageRun:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return StageRun(folder, DictTracker(), "pretrain")
+    return StageRun(night=None, folder=folder, tracker=DictTracker(), stage="pretrain")
 
 
 def train(stage: StageRun, prepared: Prepared, config: TrainConfig | None = None) -> Outcome:

@@ -18,10 +18,9 @@ from model.network.transformer import Transformer
 from model.tokens.packing import PackedTokens
 from tasks.errors import NightStopped
 from tasks.evaluation.parity import Parity, compare, validation_ids
-from tasks.home.records import TokensRef
 from tests.model.tiny import tiny_config
 from tests.reference.parity import agreement, compared_tokens, routes
-from tests.tasks.rows import small_tokenizer
+from tests.tasks.rows import small_tokenizer, stage_record
 
 LAYERS = 2
 GATE = "model.layers.1.mlp.gate.weight"
@@ -115,6 +114,6 @@ def test_ids_are_the_beginnings_of_validation_rows_of_both_kinds(tmp_path: Path)
             ids.astype(np.uint16), ids.astype(np.int32), np.ones_like(ids, dtype=np.uint16), fingerprint=""
         )
         write_shard(tmp_path / f"{kind}.val.all", packed, pl.DataFrame(schema=SEGMENTS))
-    ids = validation_ids(TokensRef(tmp_path, "digest"))
+    ids = validation_ids(stage_record(tmp_path))
     assert ids.dtype == torch.int64
     assert ids.tolist() == [*written["pretrain"][:4, :256].tolist(), *written["chat"][:, :256].tolist()]

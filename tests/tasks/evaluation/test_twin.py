@@ -111,5 +111,5 @@ def test_what_the_twin_changes_of_the_recipe_is_said_in_full(tmp_path: Path) -> 
     recipe = tiny_recipe(tmp_path / "raw").with_overrides({"twin": True, "pretrain.expert_changes": [change]})
     twin = twin_of(Night(recipe, "key", tmp_path, "", "run", 0, Resolved(())))
     assert twin.changes == {"model.dense": "true", "pretrain.expert_changes": "[]"}
-    assert twin.stage_name("sft") == "twin-sft"
+    assert twin.branch == "twin"
     assert twin.recipe == recipe.dense_twin()

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.files import sha256_of
-from tasks.home.digests import code_version, digest_of
+from tasks.home.digests import digest_of
 from tasks.home.records import LOGS, RECORD, StageRecord, file_digests
-from tests.tasks.rows import stage_record
+from tests.tasks.rows import stage_record, write_files
 
 quick = settings(max_examples=80)
 tricky_text = st.text(alphabet='ab",:[]{}\\é', max_size=3)
@@ -69,14 +69,6 @@ def test_a_dataclass_is_the_mapping_of_its_fields() -> None:
 def test_what_has_no_stable_text_is_refused_by_name(value: object, wrap: Callable[[object], object]) -> None:
     with pytest.raises(TypeError, match=f"a {type(value).__name__} has no stable digest"):
         digest_of(wrap(value))
-
-
-def write_files(folder: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return folder
 
 
 FILES = {"a.txt": "one", "b.txt": "two", "deep/c.txt": "three"}
@@ -172,30 +164,3 @@ def test_a_record_with_figures_that_are_no_numbers_reads_back(tmp_path: Path) ->
     assert read is not None
     assert math.isnan(read.figures["val/bpb"])
     assert read.figures["train/loss"] == math.inf
-
-
-def test_the_code_version_is_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    write_files(tmp_path, {"ripe/__init__.py": "", "ripe/one.py": "X = 1\n", "ripe/two.py": "X = 1\n"})
-    package, module = code_version("ripe"), code_version("ripe.one")
-    write_files(tmp_path, {"ripe/two.py": "X = 2\n"})
-    code_version.cache_clear()
-    assert code_version("ripe") != package, "a package is all of its files"
-    assert code_version("ripe.one") == module, "a module is its own file alone"
-    write_files(tmp_path, {"ripe/two.py": "X = 1\n"})
-    code_version.cache_clear()
-    assert code_version("ripe") == package, "and nothing but their content"
-
-
-def test_the_code_version_differs_between_modules() -> None:
-    versions = [
-        code_version(*m)
-        for m in (["tasks.stages.split"], ["tasks.home.journal"], ["tasks"], ["tasks.stages.split", "tasks"])
-    ]
-    assert len(set(versions)) == len(versions)
-    assert code_version("tasks.stages.split") == versions[0]
-
-
-def test_a_module_without_source_has_no_version() -> None:
-    with pytest.raises(TypeError, match="no source for module nowhere_to_be_found"):
-        code_version("nowhere_to_be_found")

@@ -22,7 +22,6 @@ from tasks.stages.split import split
 from tasks.stages.tokens import tokens
 from tasks.stages.validate import validate
 from tasks.tracking.mlflow_store import Store
-from tests.lived_home import ref
 from tests.tiny_recipe import tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("without_prefect")
@@ -37,9 +36,9 @@ def prepare(recipe: Recipe, home: Path, store: Store) -> dict[str, StageRecord]:
     with journal.lease("test") as token:
         night = Night(recipe, "key", home, store.tracking_uri, parent, token, raw)
         validated = validate.fn(night)
-        distinct = deduplicate.fn(night, ref(validated), grown_from=validated.inputs["base"])
-        sides = split.fn(night, ref(distinct), grown_from=distinct.inputs["base"])
-        packed = tokens.fn(night, ref(sides), grown_from=sides.inputs["base"])
+        distinct = deduplicate.fn(night, validated)
+        sides = split.fn(night, distinct)
+        packed = tokens.fn(night, sides)
     return dict(zip(STAGES, (validated, distinct, sides, packed), strict=True))
 
 

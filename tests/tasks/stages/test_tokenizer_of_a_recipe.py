@@ -13,20 +13,19 @@ from data.tokens.encode import Encoder
 from model.files import sha256_of
 from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from tasks.errors import NightStopped
-from tasks.home.records import DatasetRef
 from tasks.stages.tokens import make_tokenizer, tokenizer_digest
 from tests.tasks.rows import chat_rows, small_tokenizer, split_folder, text_rows
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> DatasetRef:
+def rows(tmp_path: Path) -> Path:
     return split_folder(
         tmp_path / "rows",
         pretrain_train=text_rows(["train text one", "train text two"]),
         pretrain_val=text_rows(["secret of validation"] * 9),
         chat_train=chat_rows([[("question", "answer"), ("more", "enough")]]),
         chat_val=chat_rows([[("secret", "validation")]] * 9),
-    )
+    ).path
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def on_the_hub(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer | Exception
     monkeypatch.setattr("tasks.stages.tokens.Tokenizer", SimpleNamespace(from_pretrained=from_pretrained))
 
 
-def test_a_trained_tokenizer_lies_in_the_folder(rows: DatasetRef, tmp_path: Path) -> None:
+def test_a_trained_tokenizer_lies_in_the_folder(rows: Path, tmp_path: Path) -> None:
     tokenizer = make_tokenizer(rows, "", 300, tmp_path)
     assert tokenizer.get_vocab_size() <= 300
     assert load_tokenizer(tmp_path).to_str() == tokenizer.to_str()
@@ -64,17 +63,17 @@ def test_a_trained_tokenizer_lies_in_the_folder(rows: DatasetRef, tmp_path: Path
     assert sha256_of(tmp_path / "tokenizer.json") == digest
 
 
-def test_the_validation_side_does_not_reach_the_tokenizer(rows: DatasetRef, out: Path, tmp_path: Path) -> None:
+def test_the_validation_side_does_not_reach_the_tokenizer(rows: Path, out: Path, tmp_path: Path) -> None:
     without = split_folder(
         tmp_path / "without",
         pretrain_train=text_rows(["train text one", "train text two"]),
         chat_train=chat_rows([[("question", "answer"), ("more", "enough")]]),
-    )
+    ).path
     assert make_tokenizer(rows, "", 300, out).to_str() == make_tokenizer(without, "", 300, out).to_str()
 
 
 def test_a_tokenizer_of_a_folder_is_taken_over(
-    rows: DatasetRef, given: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    rows: Path, given: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = small_tokenizer().get_vocab_size()
     monkeypatch.setenv("HOME", str(given.parent))
@@ -85,7 +84,7 @@ def test_a_tokenizer_of_a_folder_is_taken_over(
         assert tokenizer_digest(name) == sha256_of(given / "tokenizer.json")
 
 
-def test_a_tokenizer_of_the_hub_is_taken_over(rows: DatasetRef, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_of_the_hub_is_taken_over(rows: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = train_tokenizer(["hello world, this is a text"] * 20, 300)
     plain.encode_special_tokens = False
     on_the_hub(monkeypatch, plain)
@@ -97,7 +96,7 @@ def test_a_tokenizer_of_the_hub_is_taken_over(rows: DatasetRef, out: Path, monke
 
 @pytest.mark.parametrize("name", ["folder", "hub:some/name"])
 def test_a_vocabulary_that_is_too_large_is_named_with_both_numbers(
-    rows: DatasetRef, given: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    rows: Path, given: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_the_hub(monkeypatch, small_tokenizer())
     size = small_tokenizer().get_vocab_size()
@@ -105,7 +104,7 @@ def test_a_vocabulary_that_is_too_large_is_named_with_both_numbers(
         make_tokenizer(rows, str(given) if name == "folder" else name, size - 1, out)
 
 
-def test_ids_with_gaps_are_refused(rows: DatasetRef, given: Path, out: Path) -> None:
+def test_ids_with_gaps_are_refused(rows: Path, given: Path, out: Path) -> None:
     content = json.loads((given / "tokenizer.json").read_text())
     vocabulary = content["model"]["vocab"]
     vocabulary[max(vocabulary, key=vocabulary.get)] = 900
@@ -114,7 +113,7 @@ def test_ids_with_gaps_are_refused(rows: DatasetRef, given: Path, out: Path) -> 
         make_tokenizer(rows, str(given), 6_400, out)
 
 
-def test_a_tokenizer_that_cuts_and_pads_does_neither_here(rows: DatasetRef, given: Path, out: Path) -> None:
+def test_a_tokenizer_that_cuts_and_pads_does_neither_here(rows: Path, given: Path, out: Path) -> None:
     cutting = Tokenizer.from_str(small_tokenizer().to_str())
     cutting.enable_truncation(4)
     cutting.enable_padding()
@@ -125,7 +124,7 @@ def test_a_tokenizer_that_cuts_and_pads_does_neither_here(rows: DatasetRef, give
     assert encoder.documents(texts).lengths.tolist() == expected
 
 
-def test_no_text_can_spell_a_marker_that_is_not_marked_as_special(rows: DatasetRef, given: Path, out: Path) -> None:
+def test_no_text_can_spell_a_marker_that_is_not_marked_as_special(rows: Path, given: Path, out: Path) -> None:
     content = json.loads((given / "tokenizer.json").read_text())
     for token in content["added_tokens"]:
         token["special"] = False
@@ -138,7 +137,7 @@ def test_no_text_can_spell_a_marker_that_is_not_marked_as_special(rows: DatasetR
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "no json"])
-def test_a_folder_without_a_tokenizer_is_refused_by_name(rows: DatasetRef, out: Path, content: str | None) -> None:
+def test_a_folder_without_a_tokenizer_is_refused_by_name(rows: Path, out: Path, content: str | None) -> None:
     if content is not None:
         (out / "tokenizer.json").write_text(content)
     with pytest.raises(NightStopped) as stop:
@@ -148,7 +147,7 @@ def test_a_folder_without_a_tokenizer_is_refused_by_name(rows: DatasetRef, out: 
 
 @pytest.mark.parametrize("error", [OSError("no route to the Hub"), Exception("404"), ValueError("gated")])
 def test_a_tokenizer_the_hub_does_not_give_is_refused_by_name(
-    rows: DatasetRef, out: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    rows: Path, out: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     on_the_hub(monkeypatch, error)
     with pytest.raises(NightStopped, match=rf"data\.tokenizer 'hub:some/name' cannot be loaded: {error}"):
@@ -157,7 +156,7 @@ def test_a_tokenizer_the_hub_does_not_give_is_refused_by_name(
 
 @pytest.mark.parametrize("name", ["folder", "hub:some/name"])
 def test_a_tokenizer_without_our_special_tokens_is_refused(
-    rows: DatasetRef, given: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    rows: Path, given: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = small_tokenizer().to_str().replace("<|im_start|>", "<|start|>")
     (given / "tokenizer.json").write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -29,14 +30,14 @@ from tasks.errors import NightStopped
 from tasks.home.contents.packed import FIGURES, open_packed, open_segments
 from tasks.home.contents.sides import SIDES
 from tasks.home.journal import Journal
-from tasks.home.records import DatasetRef, StageRecord, TokensRef
+from tasks.home.records import StageRecord
 from tasks.recipes.recipe import recipe_from
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
 from tasks.stages.tokens import tokens, training_texts
 from tasks.tracking.mlflow_store import Store
 from tests.reference.targets import answer_targets, text_targets
-from tests.tasks.rows import chat_rows, small_tokenizer, split_folder, text_rows
+from tests.tasks.rows import chat_rows, small_tokenizer, split_folder, stage_record, text_rows
 
 SLOTS = 64
 said = st.lists(st.sampled_from(["hello", "world", "a", "漢字", "."]), min_size=1, max_size=40).map(" ".join)
@@ -120,11 +121,11 @@ GENERATIONS = (
 )
 
 
-def rows_of(folder: Path, generations: int) -> DatasetRef:
+def rows_of(folder: Path, generations: int) -> StageRecord:
     """The split stage's output after some nights."""
     for number in range(generations):
         split_folder(folder, number, **GENERATIONS[number])
-    return DatasetRef(folder, f"rows-{generations}")
+    return stage_record(folder, digest=f"rows-{generations}", inputs={"base": ""})
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Room:
     store: Store
     read: list[tuple[str, int]]
 
-    def night(self, rows: DatasetRef, grown_from: str = "", **data: Any) -> StageRecord:
+    def night(self, rows: StageRecord, grown_from: str = "", **data: Any) -> StageRecord:
         sources = [{"name": f"{kind}-rows", "kind": kind, "location": "x"} for kind in KINDS]
         recipe = recipe_from(
             {"name": "test", "sources": sources, "data": {"sequence_length_tokens": SLOTS} | data,
@@ -145,7 +146,7 @@ class Room:
         with Journal(self.home).lease("test") as token:
             parent = self.store.start_run("night", {})
             night = Night(recipe, "key", self.home, self.store.tracking_uri, parent, token, Resolved(()))
-            return tokens.fn(night, rows, grown_from)
+            return tokens.fn(night, dataclasses.replace(rows, inputs={"base": grown_from}))
 
 
 @pytest.fixture
@@ -162,13 +163,13 @@ def room(tmp_path: Path, store: Store, read: list[tuple[str, int]]) -> Room:
     return Room(tmp_path, store, read)
 
 
-def check_record(record: StageRecord, rows: DatasetRef) -> None:
+def check_record(record: StageRecord, rows: StageRecord) -> None:
     """Both sides are learned whole, the train side in the order of its buckets, and the counts say so."""
-    tokenizer, ref = load_tokenizer(record.path), TokensRef(record.path, record.digest)
+    tokenizer = load_tokenizer(record.path)
     figures = json.loads((record.path / FIGURES).read_text())
     for kind in KINDS:
         for side, table in (("train", read_train(rows.path, kind)), ("val", read_val(rows.path, kind))):
-            opened, segments = open_packed(ref, kind, side), open_segments(ref, kind, side)
+            opened, segments = open_packed(record, kind, side), open_segments(record, kind, side)
             packed, expected = opened.rows(np.arange(opened.num_rows)), Counter()
             for content in table[table.columns[-1]]:
                 answers = [] if kind == "pretrain" else [t["content"] for t in content if t["role"] == "assistant"]
@@ -195,7 +196,8 @@ def test_the_stage_learns_both_sides_whole_and_is_found_done(room: Room) -> None
     record = room.night(rows)
     check_record(record, rows)
     assert not [token for token in load_tokenizer(record.path).get_vocab() if "zq" in token]
-    prints = {open_packed(TokensRef(record.path, d), k, s).fingerprint for d in "12" for k in KINDS for s in SIDES}
+    other = dataclasses.replace(record, files={name: f"{digest}!" for name, digest in record.files.items()})
+    prints = {open_packed(r, kind, side).fingerprint for r in (record, other) for kind in KINDS for side in SIDES}
     assert len(prints) == 8
     assert room.night(rows).reused
     assert room.read == []
@@ -212,7 +214,7 @@ def test_a_grown_night_encodes_the_new_bucket_alone(room: Room) -> None:
         assert (second.path / name).stat().st_ino == (first.path / name).stat().st_ino
         assert second.files[name] == first.files[name] == sha256_of(second.path / name)
     assert second.files["tokenizer.json"] == first.files["tokenizer.json"]
-    before, after = (open_packed(TokensRef(r.path, ""), "pretrain", "train") for r in (first, second))
+    before, after = (open_packed(r, "pretrain", "train") for r in (first, second))
     old = np.arange(before.num_rows)
     assert (after.rows(old).input_ids == before.rows(old).input_ids).all()
     assert room.night(rows, grown_from="rows-1").reused
@@ -245,12 +247,12 @@ def test_a_tokenizer_that_cannot_be_had_stops_the_night(room: Room) -> None:
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> DatasetRef:
+def rows(tmp_path: Path) -> StageRecord:
     return rows_of(tmp_path / "rows", 1)
 
 
-def test_the_tokenizer_learns_from_the_train_side_only(rows: DatasetRef) -> None:
-    texts = list(training_texts(rows))
+def test_the_tokenizer_learns_from_the_train_side_only(rows: StageRecord) -> None:
+    texts = list(training_texts(rows.path))
     assert texts == [text for kind in KINDS for text in texts_of(read_train(rows.path, kind)[:, -1])]
     assert texts[-1] == "question\nanswer 29\nmore\nenough"
 
@@ -263,7 +265,7 @@ def test_the_text_for_the_tokenizer_is_bounded(
     for generation in range(9):
         chat = chat_rows([[("01234", "567890123")]])
         ref = split_folder(tmp_path, generation, pretrain_train=text_rows(["0123456789"] * 2), chat_train=chat)
-    texts = list(training_texts(ref))
+    texts = list(training_texts(ref.path))
     assert [texts.count("0123456789"), texts.count("01234\n567890123")] == [5, 3]
     assert len(texts) == 8
     assert read == [*(("pretrain", generation) for generation in range(3)), *(("chat", g) for g in range(4))]

@@ -18,9 +18,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from tasks.errors import NightStopped
-from tasks.home.records import DatasetRef
 from tasks.tracking.mlflow_store import BUFFERED_METRICS, CHALLENGER, CHAMPION, EXPERIMENT, MODEL, PREVIOUS, Store
 from tasks.tracking.tracker import DictTracker, Tracker
+from tests.tasks.rows import stage_record
 
 
 def run_of(store: Store, run_id: str) -> Run:
@@ -44,7 +44,7 @@ def tell_everything(tracker: Tracker, folder: Path) -> None:
     tracker.artifact(folder / "figure.png", "figures")
     tracker.artifact(folder / "figure.png")
     tracker.artifact(folder / "model")
-    tracker.dataset(DatasetRef(folder, "0123456789" * 7), "rows", "training")
+    tracker.dataset(stage_record(folder, digest="0123456789" * 7), "rows", "training")
     tracker.close("FINISHED")
 
 
@@ -258,7 +258,7 @@ def test_the_holder_of_an_alias_has_its_files_here(store: Store, versions: list[
         found = store.holder_of(CHALLENGER)
         assert found is not None
         assert (found.version, found.digest) == (version, f"digest {number}")
-        assert (found.folder / "weights").read_text() == f"weights {number}"
+        assert (found.path / "weights").read_text() == f"weights {number}"
     assert held(store) == (None, None)
 
 

@@ -18,13 +18,13 @@ from model.config.phases import phases
 from model.config.training import ExpertChange
 from model.training import checkpoint
 from tasks.errors import Interrupted, NightStopped
-from tasks.home.records import CheckpointRef
 from tasks.planning import plan
 from tasks.recipes.recipe import recipe_from
 from tasks.training import run as training
 from tasks.training.trained import load_trained
 from tasks.training.validator import Validator
 from tests.tasks.prepared import Prepared
+from tests.tasks.rows import stage_record
 from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights
 from tests.tiny_recipe import tiny_content, write_sources
 
@@ -85,9 +85,7 @@ def test_a_change_is_scored_told_and_handed_on(
     assert ModelConfig(**json.loads((stage.folder / training.MODEL_CONFIG).read_text())) == recipe.model
     assert load_trained(stage.folder).config == recipe.model
     chat = run(tmp_path / "sft")
-    training.run_training(
-        chat, "sft", "chat", tokens, recipe.model, recipe.sft, start_from=CheckpointRef(stage.folder, "digest")
-    )
+    training.run_training(chat, "sft", "chat", tokens, recipe.model, recipe.sft, start_from=stage_record(stage.folder))
     start = chat.tracker.logged_metrics["val/loss"][0]
     assert start[0] == 0
     assert start[1] < np.log(recipe.model.vocab_size)

@@ -16,12 +16,12 @@ from model.tokens.packing import IGNORED
 from model.training import checkpoint
 from tasks.errors import Diverged, Interrupted
 from tasks.home.contents.packed import open_packed
-from tasks.home.records import CheckpointRef
 from tasks.tracking.tracker import DictTracker
 from tasks.training import run as training
 from tasks.training.curve import Curve
 from tasks.training.validator import Validator
 from tests.tasks.prepared import Prepared
+from tests.tasks.rows import stage_record
 from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights
 
 pytestmark = pytest.mark.usefixtures("without_prefect")
@@ -113,7 +113,7 @@ def test_sft_starts_from_the_pretrained_weights(prepared: Prepared, tmp_path: Pa
     still = dataclasses.replace(
         recipe.sft, optim=dataclasses.replace(recipe.sft.optim, peak_lr=1e-12, weight_decay=0.0)
     )
-    start = CheckpointRef(before.folder, "digest")
+    start = stage_record(before.folder)
     training.run_training(after, "sft", "chat", tokens, recipe.model, still, start_from=start)
     for first, second in zip(weights(before.folder).values(), weights(after.folder).values(), strict=True):
         assert torch.allclose(first, second, atol=1e-9)
