@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config.network import ModelConfig
+from model.config.sampling import Sampling
 from model.generation.generate import generate
-from model.generation.sampling import Sampling
 from model.network.transformer import Transformer
 from model.torch_internals import PackedLinear, gloo_group, packing_works
 from tests.model.tiny import tiny_config
