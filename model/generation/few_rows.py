@@ -41,7 +41,7 @@ class FewRowsProduct:
         outputs, inputs = self.weight_OI.shape
         if self.weight_OI.device.type == "cpu" and x_MI.dtype == torch.float32:
             if len(x_MI) == 1 and outputs % 2 == 0:
-                # The strides say that `x` is a column: taken for a row, it would lead to the slow kernel.
+                # Strides that make `x` a column: as a row it would lead to the slow kernel.
                 x_2I1 = x_MI.contiguous().as_strided((2, inputs, 1), (0, 1, inputs))
                 return torch.bmm(self.weight_OI.view(2, outputs // 2, -1), x_2I1).view(1, outputs)
             if 1 < len(x_MI) <= PLAIN_ROWS:

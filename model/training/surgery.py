@@ -1,7 +1,7 @@
 """Changing the experts of a model in training: out of a dense one, fewer of them, more of them.
 
-Each function returns a new state and leaves the given one as it is. The optimizer's moments go the way of the weights
-they belong to. Shapes: L = layers, E = experts, N = tokens.
+Each function returns a new state and leaves its argument as it is. The optimizer's moments are changed as the weights
+that they belong to. Shapes: L = layers, E = experts, N = tokens.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def begin_phase(
     The result depends on the arguments alone: optimizer and seed are those of `config`, `tokens_per_step` is as in
     `build_optimizer`. Raises ValueError if the model of `state` does not allow the change.
     """
-    optim, wanted = config.optim, phase.model.num_experts
+    optim, num_experts = config.optim, phase.model.num_experts
     if phase.change is None:
         return state
     if phase.change.kind == "upcycle":
         return upcycle(state, phase.model, optim, tokens_per_step, seed=config.seed)
     if phase.change.kind == "prune":
-        return prune(state, expert_importance(state.model, batches), wanted, optim, tokens_per_step)
+        return prune(state, expert_importance(state.model, batches), num_experts, optim, tokens_per_step)
     if phase.change.kind == "merge":
-        return merge(state, expert_load(state.model, batches), wanted, optim, tokens_per_step)
-    while (experts := state.model.config.num_experts) < wanted:
+        return merge(state, expert_load(state.model, batches), num_experts, optim, tokens_per_step)
+    while (experts := state.model.config.num_experts) < num_experts:
         load_LE = expert_load(state.model, batches)
         state = grow(state, load_LE, optim, tokens_per_step, seed=config.seed + experts)
     return state
@@ -61,7 +61,7 @@ def rebuilt(
     state: TrainState, config: ModelConfig, origin: Callable[[str], Origin], optim: OptimConfig,
     tokens_per_step: int = 0, seed: int = 0,
 ) -> TrainState:  # fmt: skip
-    """`state` with a model of `config`, whose tensors and their moments are made of the old ones as `origin` says.
+    """`state` with a model of `config`, whose tensors and their moments are made of the old ones by `origin`.
 
     What has no origin is drawn from the seed, and has no moments yet. `optim` and `tokens_per_step` as in
     `build_optimizer`.

@@ -77,7 +77,7 @@ def batch_of(num_rows: int) -> Batch:
 
 
 def silenced(model: Transformer) -> Transformer:
-    """All weights zero: what the model says is what the test then writes into the embedding and the last norm."""
+    """All weights zero: what the model predicts is what the test then writes into the embedding and the last norm."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()

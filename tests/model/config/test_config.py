@@ -90,7 +90,7 @@ def test_values_at_the_limits_are_allowed(config: type, values: dict[str, Any]) 
     assert {name: getattr(built, name) for name in values} == values
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match=re.compile("peak_lr.*; .*clip_norm")):
         OptimConfig(peak_lr=-1, clip_norm=-1)
 

@@ -45,17 +45,17 @@ def test_phases_are_the_chain_from_its_end(chain: tuple[list[int], list[ExpertCh
     experts = [n + top_k - 2 if n else 0 for n in experts]
     changes = [replace(c, num_experts_before=n or None) for c, n in zip(changes, experts, strict=False)]
     final = tiny_config(num_experts=experts[-1], num_experts_per_tok=top_k)
-    found = phases(final, changes, STEPS)
-    assert found[-1].model == final
-    assert [0 if phase.model.dense else phase.model.num_experts for phase in found] == experts
-    assert [phase.change for phase in found] == [None, *changes]
-    assert sum(phase.num_steps for phase in found) == STEPS
-    assert [phase.first_step for phase in found[1:]] == [round(c.at_share * STEPS) for c in changes]
+    stage_phases = phases(final, changes, STEPS)
+    assert stage_phases[-1].model == final
+    assert [0 if phase.model.dense else phase.model.num_experts for phase in stage_phases] == experts
+    assert [phase.change for phase in stage_phases] == [None, *changes]
+    assert sum(phase.num_steps for phase in stage_phases) == STEPS
+    assert [phase.first_step for phase in stage_phases[1:]] == [round(c.at_share * STEPS) for c in changes]
     for number in range(STEPS + 1):
-        begun = [phase for phase in found if phase.first_step <= number]
-        assert phase_after(found, number) == begun[-1]
+        begun = [phase for phase in stage_phases if phase.first_step <= number]
+        assert phase_after(stage_phases, number) == begun[-1]
     if not experts[0]:
-        assert found[0].model.active_intermediate_size == final.moe_intermediate_size
+        assert stage_phases[0].model.active_intermediate_size == final.moe_intermediate_size
 
 
 def test_a_stage_without_changes_is_one_phase() -> None:
@@ -65,13 +65,13 @@ def test_a_stage_without_changes_is_one_phase() -> None:
 
 def test_a_change_is_never_before_the_first_step_nor_after_the_last() -> None:
     first, last = change("prune", 0.001, 8), change("grow", 1.0, 3)
-    found = phases(tiny_config(num_experts=6), (first, last), 10)
-    assert [(phase.first_step, phase.num_steps) for phase in found] == [(0, 1), (1, 9), (10, 0)]
+    stage_phases = phases(tiny_config(num_experts=6), (first, last), 10)
+    assert [(phase.first_step, phase.num_steps) for phase in stage_phases] == [(0, 1), (1, 9), (10, 0)]
 
 
 def test_a_phase_says_what_it_begins_with() -> None:
-    found = phases(tiny_config(), (change("upcycle", 0.2), change("prune", 0.5, 6)), 2_000)
-    assert [str(phase) for phase in found[1:]] == [
+    stage_phases = phases(tiny_config(), (change("upcycle", 0.2), change("prune", 0.5, 6)), 2_000)
+    assert [str(phase) for phase in stage_phases[1:]] == [
         "upcycle from a dense model to 6 experts at step 400",
         "prune from 6 to 4 experts at step 1,000",
     ]
@@ -120,14 +120,14 @@ def test_a_phase_says_what_it_begins_with() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told_with_its_numbers(
+def test_what_cannot_be_is_reported_with_its_numbers(
     model: dict[str, Any], changes: list[ExpertChange], problems: list[str]
 ) -> None:
     final = tiny_config(**model)
-    found = phase_problems(final, changes, STEPS)
-    assert len(found) == len(problems)
-    for problem, pattern in zip(found, problems, strict=True):
+    reported = phase_problems(final, changes, STEPS)
+    assert len(reported) == len(problems)
+    for problem, pattern in zip(reported, problems, strict=True):
         assert re.search(pattern, problem), problem
     with pytest.raises(ValueError, match=r"^expert_changes: ") as refused:
         phases(final, changes, STEPS)
-    assert all(problem in str(refused.value) for problem in found)
+    assert all(problem in str(refused.value) for problem in reported)

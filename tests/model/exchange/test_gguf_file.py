@@ -72,17 +72,17 @@ def test_settings_tokens_and_template_lie_in_the_file(tmp_path: Path) -> None:
     exported(tmp_path, {})
     write_gguf(tmp_path, tmp_path / "model.gguf")
     fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
-    found = {name: field.contents() for name, field in fields.items()}
-    assert found["general.architecture"] == "qwen3moe"
-    assert (found["qwen3moe.expert_count"], found["qwen3moe.expert_used_count"]) == (4, 2)
-    tokens, tokenizer = found["tokenizer.ggml.tokens"], Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    values = {name: field.contents() for name, field in fields.items()}
+    assert values["general.architecture"] == "qwen3moe"
+    assert (values["qwen3moe.expert_count"], values["qwen3moe.expert_used_count"]) == (4, 2)
+    tokens, tokenizer = values["tokenizer.ggml.tokens"], Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     size = tokenizer.get_vocab_size()
     assert len(tokens) == 350 > size
     assert tokens[:size] == [tokenizer.id_to_token(index) for index in range(size)]
-    kinds = [gguf.TokenType(kind).name for kind in found["tokenizer.ggml.token_type"]]
+    kinds = [gguf.TokenType(kind).name for kind in values["tokenizer.ggml.token_type"]]
     assert kinds == ["CONTROL"] * 3 + ["NORMAL"] * (size - 3) + ["UNUSED"] * (350 - size)
-    assert "<|im_start|>" in found["tokenizer.chat_template"]
-    assert "generation -" not in found["tokenizer.chat_template"]
+    assert "<|im_start|>" in values["tokenizer.chat_template"]
+    assert "generation -" not in values["tokenizer.chat_template"]
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,10 @@ def test_logits_are_those_of_transformers(changes: dict[str, Any], tmp_path: Pat
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 1, "several shards"
     ours = import_hugging_face(tmp_path)
     with torch.no_grad():
-        expected, found = published(ids()).logits, ours(ids())
+        expected, actual = published(ids()).logits, ours(ids())
     assert expected.std() > 0.5, "logits near zero would agree by chance"
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_an_output_head_of_its_own_is_refused(tmp_path: Path) -> None:

@@ -38,12 +38,12 @@ def test_the_scope_of_a_micro_batch_is_that_micro_batch_weighed_by_its_tokens() 
     parts = batch.split(1)
     tokens = [int(part.real_N.sum()) for part in parts]
     expected = sum(n * balance_of(model, part) for n, part in zip(tokens, parts, strict=True)) / sum(tokens)
-    found = {
+    actual = {
         scope: accumulate_gradients(model, batch, tiny_training(micro_batch_rows=1, balance_scope=scope))[1]
         for scope in ("step", "micro_batch")
     }
-    assert found["micro_batch"] == pytest.approx(expected, rel=1e-5)
-    assert found["step"] < found["micro_batch"]
+    assert actual["micro_batch"] == pytest.approx(expected, rel=1e-5)
+    assert actual["step"] < actual["micro_batch"]
 
 
 def worst_excess(coefficient: float) -> float:

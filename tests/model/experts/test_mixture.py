@@ -66,7 +66,7 @@ def test_many_tokens_equal_the_loop(path: ExpertPath, gate: Gate) -> None:
 
 @pytest.mark.parametrize("path", PRODUCTS)
 def test_choices_without_weight_are_not_computed(path: ExpertPath) -> None:
-    """What the experts would say to them is not even a number."""
+    """The outputs of the experts for them would not even be finite."""
     generator = torch.Generator().manual_seed(4)
     experts = random_experts(3, generator, gate="sparsemax", expert_path=path)
     x = torch.randn(4, 16, generator=generator)

@@ -47,8 +47,8 @@ def test_groups_limit_the_choice(data: st.DataObject, shape: tuple[int, int], se
     scores = torch.rand(5, experts, generator=torch.Generator().manual_seed(seed))
     top_k = data.draw(st.integers(1, kept * experts // groups))
     best = limit_groups(scores, groups, kept).topk(top_k, dim=-1).indices
-    for row, found in zip(scores.tolist(), best.tolist(), strict=True):
-        assert found == reference.chosen(row, top_k, groups, kept)
+    for row, actual in zip(scores.tolist(), best.tolist(), strict=True):
+        assert actual == reference.chosen(row, top_k, groups, kept)
 
 
 @pytest.mark.parametrize("gate", GATES)

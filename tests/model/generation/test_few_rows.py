@@ -32,8 +32,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+def assert_near(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
@@ -43,10 +43,10 @@ def test_product_of_few_rows_is_the_linear_one(rows: int, outputs: int, dtype: t
     x, weight = random(rows, 24).to(dtype), random(outputs, 24, seed=1).to(dtype)
     product = FewRowsProduct(weight)
     for _ in range(2):  # the first may lay out the weights
-        found = product(x)
-        assert found.shape == (rows, outputs)
+        actual = product(x)
+        assert actual.shape == (rows, outputs)
         rounding = 0.02 if dtype == torch.bfloat16 else 1e-5
-        torch.testing.assert_close(found, F.linear(x, weight), atol=5 * rounding, rtol=rounding)
+        torch.testing.assert_close(actual, F.linear(x, weight), atol=5 * rounding, rtol=rounding)
 
 
 @given(st.integers(1, 33), st.floats(1e-6, 0.5), st.floats(1e-4, 1e3))

@@ -35,7 +35,7 @@ ways_to_sample = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> Transformer:
-    """Weights large enough that it does not say the same token again and again."""
+    """Weights large enough that it does not repeat the same token."""
     return Transformer(tiny_config(vocab_size=tokenizer.get_vocab_size(), initializer_range=0.6), seed=1)
 
 
@@ -195,15 +195,15 @@ def test_a_model_can_be_trained_after_it_has_generated() -> None:
 def test_prompt_and_new_tokens_share_the_window(model: Transformer, new: int, length: int) -> None:
     prompt = prompt_of(length, seed=length)
     way = Sampling(max_new_tokens=new, temperature=0)
-    (found,) = generate(model, [prompt], way)
-    assert len(found) == new
-    assert found == slow_generate(model, prompt, max_new_tokens=new)
-    assert generate(model, [[4, 5, 6], prompt], way)[1] == found
+    (actual,) = generate(model, [prompt], way)
+    assert len(actual) == new
+    assert actual == slow_generate(model, prompt, max_new_tokens=new)
+    assert generate(model, [[4, 5, 6], prompt], way)[1] == actual
     if length > 64 - new:
-        assert found == generate(model, [prompt[new - 64 :]], way)[0]
+        assert actual == generate(model, [prompt[new - 64 :]], way)[0]
 
 
-def test_what_cannot_be_done_is_told_at_once(model: Transformer) -> None:
+def test_what_cannot_be_done_raises_at_once(model: Transformer) -> None:
     with pytest.raises(ValueError, match=r"max_new_tokens \(64\) must be below max_position_embeddings \(64\)"):
         stream(model, [[3]], Sampling(max_new_tokens=64))
     with pytest.raises(ValueError, match="prompt 1 of 2 has no tokens"):
@@ -244,13 +244,13 @@ def test_transformers_gives_the_same_greedy_tokens(tokenizer: Tokenizer, model: 
     prompts = [prompt_of(length, seed=length) for length in (4, 17, 1, 30)]
     for penalty in (1.0, 1.7):
         way = Sampling(max_new_tokens=24, temperature=0, repetition_penalty=penalty, stop_ids=(2, 0))
-        for prompt, found in zip(prompts, generate(model, prompts, way), strict=True):
+        for prompt, actual in zip(prompts, generate(model, prompts, way), strict=True):
             ids = torch.tensor([prompt])
             theirs = published.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, temperature=None,
                 top_p=None, repetition_penalty=penalty,
             )  # fmt: skip
-            assert found == theirs[0, len(prompt) :].tolist()
+            assert actual == theirs[0, len(prompt) :].tolist()
 
 
 @given(
@@ -279,9 +279,9 @@ def test_narrow_and_wide_nuclei_are_drawn_from_alike(seed: int, top_p: float, te
     logits_BV = torch.randn(6, 5 * CANDIDATES, generator=generator) * torch.tensor([0.1, 1, 3, 9, 30, 0])[:, None]
     logits_BV += 1e-3 * torch.arange(5 * CANDIDATES)  # no two alike
     numbers = torch.rand(6, generator=generator, dtype=torch.float64)
-    found = sample(logits_BV, temperature, top_p, numbers).tolist()
+    actual = sample(logits_BV, temperature, top_p, numbers).tolist()
     rows = zip(logits_BV.tolist(), numbers.tolist(), strict=True)
-    assert found == [chosen(scores, temperature, top_p, number) for scores, number in rows]
+    assert actual == [chosen(scores, temperature, top_p, number) for scores, number in rows]
 
 
 def test_sampling_follows_the_probabilities() -> None:
@@ -301,6 +301,6 @@ def test_sampling_follows_the_probabilities() -> None:
 @given(st.tuples(*[st.floats(-9, 9, width=32)] * 6), st.lists(st.integers(0, 5), max_size=9), st.floats(0.3, 3))
 def test_a_seen_id_is_penalised_once(scores: tuple[float, ...], ids: list[int], penalty: float) -> None:
     seen_BV = torch.tensor([[token in ids for token in range(6)], [False] * 6])
-    found = penalise(torch.tensor([scores, scores]), seen_BV, penalty)
-    torch.testing.assert_close(found[0], torch.tensor(penalised(scores, ids, penalty)))
-    assert tuple(found[1].tolist()) == scores
+    actual = penalise(torch.tensor([scores, scores]), seen_BV, penalty)
+    torch.testing.assert_close(actual[0], torch.tensor(penalised(scores, ids, penalty)))
+    assert tuple(actual[1].tolist()) == scores

@@ -22,8 +22,8 @@ def ids_of(rows: int, tokens: int) -> Tensor:
     return torch.randint(3, 300, (rows, tokens), generator=torch.Generator().manual_seed(rows * tokens))
 
 
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+def assert_near(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_filling_a_cache_changes_no_bit(model: Transformer) -> None:

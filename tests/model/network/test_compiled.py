@@ -33,10 +33,10 @@ def test_compiled_blocks_compute_the_same_and_keep_their_names() -> None:
     compile_blocks(compiled.model)
     before = num_graphs()
     for _ in range(2):
-        expected, found = (train_step(s, batch(), CONFIG, num_steps=10) for s in (plain, compiled))
-        assert found.loss == pytest.approx(expected.loss, rel=1e-3), "bf16 rounds elsewhere where kernels are fused"
-        assert found.grad_norm == pytest.approx(expected.grad_norm, rel=2e-2)
-        assert found.counts_LE.sum() == expected.counts_LE.sum()
+        expected, actual = (train_step(s, batch(), CONFIG, num_steps=10) for s in (plain, compiled))
+        assert actual.loss == pytest.approx(expected.loss, rel=1e-3), "bf16 rounds elsewhere where kernels are fused"
+        assert actual.grad_norm == pytest.approx(expected.grad_norm, rel=2e-2)
+        assert actual.counts_LE.sum() == expected.counts_LE.sum()
     assert num_graphs() > before
     assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
 

@@ -96,8 +96,8 @@ def test_singular_values_are_near_one(count: int, rows: int, more: int, scale: f
     result = orthogonalise(matrices).float()
     values = torch.linalg.svdvals(result)
     assert 0.6 < values.min() <= values.max() < 1.3
-    for matrix, found in zip(matrices, result, strict=True):
-        assert relative_error(found, newton_schulz(matrix)) < BF16
+    for matrix, actual in zip(matrices, result, strict=True):
+        assert relative_error(actual, newton_schulz(matrix)) < BF16
 
 
 def test_small_singular_values_are_lifted_and_none_is_driven_far_above_one() -> None:

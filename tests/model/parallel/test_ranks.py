@@ -79,9 +79,9 @@ def test_loss_is_the_sum_over_ranks_divided_once() -> None:
         state.model.load_state_dict(repeater({5: 2.0, 6: 10.0}).state_dict())
         return train_step(state, whole.split(1)[ranks.rank], config, 1, ranks)
 
-    for found in results(2, step):
-        assert found.loss == pytest.approx(9.2, rel=1e-5)
-        assert (found.supervised_tokens, found.tokens, found.tokens_seen) == (10, 18, 18)
+    for actual in results(2, step):
+        assert actual.loss == pytest.approx(9.2, rel=1e-5)
+        assert (actual.supervised_tokens, actual.tokens, actual.tokens_seen) == (10, 18, 18)
 
 
 @pytest.mark.parametrize(("scope", "micro_batch_rows_alone"), [("step", 4), ("micro_batch", 2)])
@@ -122,11 +122,11 @@ def test_steps_of_ranks_are_those_of_one_process(optimizer: str, scope: str, cou
 
     larger = micro_batch_rows * (count if scope == "step" else 1)
     alone, expected, moved_alone = work(ALONE, replace(config, micro_batch_rows=larger, num_ranks=1))
-    found = results(count, work)
+    actual = results(count, work)
     assert [step.number for step in expected] == [1, 2, 3, 4]
     assert moved_alone[1].any() and not moved_alone[-1].any()
-    for state, steps, moved in found:
-        first = found[0][0].model.state_dict()
+    for state, steps, moved in actual:
+        first = actual[0][0].model.state_dict()
         assert all(torch.equal(weight, first[name]) for name, weight in state.model.state_dict().items())
         for (name, ours), theirs in zip(state.model.named_parameters(), alone.model.parameters(), strict=True):
             assert (ours - theirs).norm().item() <= 2e-3 * theirs.norm().item(), name
@@ -156,9 +156,9 @@ def test_a_rank_may_have_nothing_to_learn_from(empty: str) -> None:
 
     alone = Transformer(replace(MODEL, router_aux_loss_coef=0.0))
     accumulate_gradients(alone, Batch(batch.ids_BT, labels, segments), config)
-    for found in results(2, work):
+    for actual in results(2, work):
         for name, gradient in gradients(alone).items():
-            torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+            torch.testing.assert_close(actual[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_no_target_on_any_rank_is_refused_by_all() -> None:

@@ -82,7 +82,7 @@ def test_a_prompt_with_tools_equals_the_published_generation_prompt(
 
 def test_the_published_template_writes_the_public_format(published: Any) -> None:
     look = {"name": "look", "arguments": {"at": 1}}
-    told = published.apply_chat_template(
+    rendered = published.apply_chat_template(
         [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "q"},
@@ -96,7 +96,7 @@ def test_the_published_template_writes_the_public_format(published: Any) -> None
         add_generation_prompt=True,
     )
     call = '<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>'
-    assert told == (
+    assert rendered == (
         "<|im_start|>system\nBe brief.\n\n# Tools\n\nYou may call one or more functions to assist with the user query."
         "\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
         '{"name": "look"}\n</tools>\n\nFor each function call, return a json object with function name and arguments '

@@ -96,12 +96,12 @@ def test_where_a_row_of_sixteen_with_a_slack_of_three_is_cut(text: list[int], fi
 def test_every_token_of_every_document_is_a_target_once(texts: list[list[int]], max_tokens: int) -> None:
     packing = pack_documents(documents(texts), max_tokens, PLAIN)
     packed = packing.fill_rows(max_tokens, PADDING, np.uint16)
-    found: dict[int, list[tuple[list[int], list[int]]]] = {owner: [] for owner in range(len(texts))}
+    pieces_of: dict[int, list[tuple[list[int], list[int]]]] = {owner: [] for owner in range(len(texts))}
     placed = zip(packing.segments.owners, packing.rows, packing.starts, packing.segments.lengths, strict=True)
     for owner, row, start, length in placed:
         where = row, slice(start, start + length)
-        found[owner].append((packed.input_ids[where].tolist(), packed.labels[where].tolist()))
-    for owner, pieces in found.items():
+        pieces_of[owner].append((packed.input_ids[where].tolist(), packed.labels[where].tolist()))
+    for owner, pieces in pieces_of.items():
         assert [label for _, labels in pieces for label in labels] == [*texts[owner], END_OF_TEXT]
         assert pieces[0][0][0] == END_OF_TEXT
         for (_, before), (inputs, _) in pairwise(pieces):
@@ -172,8 +172,8 @@ def test_rows_give_back_every_segment_and_nothing_else(lengths: list[int], seed:
         assert packed.labels[where].tolist() == labels
         (number,) = set(packed.segment_ids[where].tolist())
         numbers.setdefault(row, []).append((start, number))
-    for found in numbers.values():
-        assert [number for _, number in sorted(found)] == list(range(1, len(found) + 1)), "in order of start"
+    for placed in numbers.values():
+        assert [number for _, number in sorted(placed)] == list(range(1, len(placed) + 1)), "in order of start"
     empty = np.ones(packed.input_ids.shape, dtype=bool)
     for row, slot in occupied_slots(packing.rows.tolist(), packing.starts.tolist(), lengths):
         empty[row, slot] = False

@@ -107,22 +107,22 @@ def truncate(path: Path) -> None:
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     two_checkpoints: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    assert [found.step for found in discover(two_checkpoints)] == [1, 2]
+    assert [checkpoint.step for checkpoint in discover(two_checkpoints)] == [1, 2]
     damage(two_checkpoints / "step-00000002" / name)
-    assert [found.step for found in discover(two_checkpoints)] == [1]
+    assert [checkpoint.step for checkpoint in discover(two_checkpoints)] == [1]
 
 
 def test_a_half_written_checkpoint_is_ignored_and_then_replaced(two_checkpoints: Path) -> None:
     half_written = two_checkpoints / ".step-00000003.tmp"
     shutil.copytree(two_checkpoints / "step-00000002", half_written)
     (half_written / "left over").touch()
-    assert [found.step for found in discover(two_checkpoints)] == [1, 2]
+    assert [checkpoint.step for checkpoint in discover(two_checkpoints)] == [1, 2]
 
     config = tiny_training()
     saved = save(train_until(fresh(config), config, 3), two_checkpoints, IDENTITY, keep=3)
     assert {path.name for path in saved.path.iterdir()} == FILES
     assert not half_written.exists()
-    assert [found.step for found in discover(two_checkpoints)] == [1, 2, 3]
+    assert [checkpoint.step for checkpoint in discover(two_checkpoints)] == [1, 2, 3]
 
 
 def test_no_checkpoint_is_found_where_there_is_no_folder(tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, keep: int) -> None
         save(train_until(state, config, number), tmp_path, IDENTITY, keep=keep)
     kept = [f"step-{number:08d}" for number in range(5 - keep, 5)]
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
-    assert [found.path.name for found in discover(tmp_path)] == kept
+    assert [checkpoint.path.name for checkpoint in discover(tmp_path)] == kept
 
 
 def test_a_damaged_checkpoint_does_not_count_as_kept(two_checkpoints: Path) -> None:
     flip_byte(two_checkpoints / "step-00000002" / "model.safetensors")
     config = tiny_training()
     save(train_until(fresh(config), config, 3), two_checkpoints, IDENTITY, keep=2)
-    assert [found.step for found in discover(two_checkpoints)] == [1, 3]
+    assert [checkpoint.step for checkpoint in discover(two_checkpoints)] == [1, 3]
 
 
 def test_a_step_saved_again_takes_the_place_of_the_first(two_checkpoints: Path) -> None:

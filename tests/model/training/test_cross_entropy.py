@@ -29,10 +29,10 @@ def test_it_is_the_sum_over_the_labels(tokens: int, seed: int) -> None:
 @pytest.mark.parametrize("tokens", [1, CHUNK_TOKENS, CHUNK_TOKENS + 1, 2 * CHUNK_TOKENS + 7])
 def test_gradients_are_those_of_autograd(tokens: int) -> None:
     hidden, weight, labels = material(tokens, 1)
-    found = torch.autograd.grad(3 * cross_entropy_sum(hidden, weight, labels), [hidden, weight])
+    actual = torch.autograd.grad(3 * cross_entropy_sum(hidden, weight, labels), [hidden, weight])
     loss = torch.nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum")
     expected = torch.autograd.grad(3 * loss, [hidden, weight])
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
 
 
@@ -45,10 +45,10 @@ def test_under_autocast_products_are_bf16_and_sums_are_not() -> None:
     assert loss.dtype == torch.float32
     expected = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
-    found = torch.autograd.grad(loss, [hidden, weight])
-    assert [gradient.dtype for gradient in found] == [torch.float32, torch.float32]
+    actual = torch.autograd.grad(loss, [hidden, weight])
+    assert [gradient.dtype for gradient in actual] == [torch.float32, torch.float32]
     exact = torch.autograd.grad(expected, [hidden, weight])
-    for ours, theirs in zip(found, exact, strict=True):
+    for ours, theirs in zip(actual, exact, strict=True):
         assert (ours - theirs).norm() < 0.01 * theirs.norm()
 
 

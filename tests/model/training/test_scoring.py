@@ -41,7 +41,7 @@ def test_score_in_bf16_is_close_and_comes_in_fp32(model: Transformer, expected: 
     assert nats.sum() == pytest.approx(expected.sum(), rel=0.05)
 
 
-def test_the_score_of_a_side_hangs_neither_on_batches_nor_on_bf16(model: Transformer) -> None:
+def test_the_score_of_a_side_depends_neither_on_batches_nor_on_bf16(model: Transformer) -> None:
     tokens = packed_rows(40)
 
     def bits_per_byte(batch_rows: int, precision: str = "fp32") -> float:

@@ -80,13 +80,13 @@ def test_no_learning_rate_around_the_default_diverges(factor: float) -> None:
 
 
 def test_training_in_bf16_ends_where_training_in_fp32_does() -> None:
-    rows, byte_lengths, found = packed_rows(32), np.full(300, 3), {}
+    rows, byte_lengths, actual = packed_rows(32), np.full(300, 3), {}
     for precision in ("fp32", "bf16"):
         config = tiny_training(num_tokens=20 * 4 * SLOTS, precision=precision, optim=OptimConfig())
         state = TrainState.create(tiny_config(), config)
         steps = list(islice(train(state, rows, config), 20))
         assert steps[-1].loss < steps[0].loss
         scored = score(state.model, rows, precision=precision)
-        found[precision] = totals(scored, rows.labels, byte_lengths).bits_per_byte
-    assert found["bf16"] != found["fp32"]
-    assert found["bf16"] == pytest.approx(found["fp32"], rel=2e-3)
+        actual[precision] = totals(scored, rows.labels, byte_lengths).bits_per_byte
+    assert actual["bf16"] != actual["fp32"]
+    assert actual["bf16"] == pytest.approx(actual["fp32"], rel=2e-3)

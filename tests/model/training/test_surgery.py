@@ -65,7 +65,7 @@ def test_upcycling_computes_what_the_dense_model_did(changes: dict) -> None:
         assert (dense(IDS) - mixture(IDS)).abs().max() < 1e-5 * dense(IDS).abs().max()
     assert apart(dense, Transformer(tiny_config(**changes), seed=1)) > 0.1
     gates = [block.mlp.gate.weight for block in mixture.layers]
-    assert all(gate.std() > 0.1 for gate in gates), "equal routers would never tell experts apart"
+    assert all(gate.std() > 0.1 for gate in gates), "equal routers would never make experts differ"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_upcycling_that_would_change_the_function_is_refused(dense: Transformer,
 
 def test_importance_is_gate_weight_times_norm_of_output_over_real_tokens() -> None:
     model, batch = Transformer(tiny_config(num_hidden_layers=1), seed=2), batch_of(3)
-    found = expert_importance(model, [batch, batch])
+    actual = expert_importance(model, [batch, batch])
     block = model.layers[0]
     seen = []
     handle = block.mlp.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output[1])))
@@ -98,7 +98,7 @@ def test_importance_is_gate_weight_times_norm_of_output_over_real_tokens() -> No
         for weight, expert in zip(routing.weights_NK[token], routing.experts_NK[token].tolist(), strict=True):
             out = swiglu(x_ND[token], block.mlp.experts.gate_up_proj[expert], block.mlp.experts.down_proj[expert])
             expected[expert] += 2 * is_real * float((weight * out.norm()).detach())
-    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(actual[0].numpy(), expected, rtol=1e-4)
     assert not batch.real_N.all()
 
 
@@ -136,8 +136,8 @@ def test_merging_twins_leaves_one_of_each_pair() -> None:
     merged = merge(untrained(model), load_LE, 2, OPTIM).model
     for before, after in zip(model.layers, merged.layers, strict=True):
         for one, other in zip(before.mlp.parameters(), after.mlp.parameters(), strict=True):
-            found, expected = (sorted(t.flatten(1).sum(dim=1).tolist()) for t in (other, one[:2]))
-            assert found == pytest.approx(expected, rel=1e-5)
+            actual, expected = (sorted(t.flatten(1).sum(dim=1).tolist()) for t in (other, one[:2]))
+            assert actual == pytest.approx(expected, rel=1e-5)
 
 
 def test_merged_experts_are_means_by_load() -> None:
@@ -252,9 +252,9 @@ def test_the_load_counts_real_tokens_of_all_batches() -> None:
     with torch.no_grad():
         routed = [(model.hidden(batch.ids_BT, batch.segment_BT)[1], batch.real_N) for batch in batches]
     expected = sum(expert_counts(routing, real_N, 4) for routing, real_N in routed)
-    found = expert_load(model, batches)
-    assert torch.equal(found, expected)
-    assert found.sum() == 2 * 2 * sum(int(batch.real_N.sum()) for batch in batches)
+    actual = expert_load(model, batches)
+    assert torch.equal(actual, expected)
+    assert actual.sum() == 2 * 2 * sum(int(batch.real_N.sum()) for batch in batches)
 
 
 @pytest.mark.parametrize("kind", ["upcycle", "grow", "prune", "merge"])
