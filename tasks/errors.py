@@ -28,6 +28,10 @@ class NightBusy(NightStopped):
     exit_code = 4
 
 
+class StoreAway(NightStopped):
+    """The tracking store did not answer. A night goes on without it; what needs the model registry waits."""
+
+
 class Interrupted(NightStopped):
     """Ctrl-C or a request to terminate; everything finished is kept."""
 

@@ -24,37 +24,33 @@ pytestmark = pytest.mark.usefixtures("without_prefect")
 FIRST, SECOND = 0, 1
 
 
-class ComparedNight(UntrackedNight):
-    """A night with a champion of our choice."""
-
-    def champion(self) -> ModelVersion | None:
-        return ModelVersion(1, CHAMPION[0], "champion") if CHAMPION else None
-
-
-CHAMPION: list[Path] = []
-
-
 @pytest.fixture
-def night(lived: LivedHome, tmp_path: Path) -> ComparedNight:
-    CHAMPION.clear()
+def night(lived: LivedHome, tmp_path: Path) -> UntrackedNight:
     with Journal(tmp_path / "home").lease("test") as token:
         pass
-    return ComparedNight(lived.recipe, "key", tmp_path / "home", "", "night", token, Resolved(()))
+    return UntrackedNight(lived.recipe, "key", tmp_path / "home", "", "night", token, Resolved(()))
 
 
-def inspected(night: ComparedNight, lived: LivedHome, number: int, limit: float | None = None) -> StageRecord:
+def inspected(
+    night: UntrackedNight,
+    lived: LivedHome,
+    number: int,
+    champion: ModelVersion | None = None,
+    limit: float | None = None,
+    unknown: str = "",
+) -> StageRecord:
     recipe = night.recipe.with_overrides({"inspect.max_drift_psi": limit})
-    return inspect.fn(replace(night, recipe=recipe), *lived.nights[number])
+    return inspect.fn(replace(night, recipe=recipe), *lived.nights[number], champion, unknown)
 
 
-def make_champion(record: StageRecord, folder: Path) -> None:
-    """The model that was trained on the data of a report."""
+def champion_of(record: StageRecord, folder: Path) -> ModelVersion:
+    """A model that was trained on the data of a report."""
     folder.mkdir()
     (folder / TRAINING_DATA).write_bytes((record.path / STATISTICS).read_bytes())
-    CHAMPION.append(folder)
+    return ModelVersion(1, folder, "champion")
 
 
-def test_every_line_and_document_is_counted(night: ComparedNight, lived: LivedHome) -> None:
+def test_every_line_and_document_is_counted(night: UntrackedNight, lived: LivedHome) -> None:
     record = inspected(night, lived, SECOND)
     statistics = NightStatistics.from_dict(json.loads((record.path / STATISTICS).read_text()))
     validated, distinct, sides, packed = lived.nights[SECOND]
@@ -72,29 +68,39 @@ def test_every_line_and_document_is_counted(night: ComparedNight, lived: LivedHo
     assert all(source.name in page for source in lived.recipe.sources)
 
 
-def test_without_a_champion_nothing_is_compared(night: ComparedNight, lived: LivedHome) -> None:
+def test_without_a_champion_nothing_is_compared(night: UntrackedNight, lived: LivedHome) -> None:
     assert "data/drift_psi_max" not in inspected(night, lived, SECOND, limit=1e-9).figures
 
 
-def test_the_same_data_has_not_drifted(night: ComparedNight, lived: LivedHome, tmp_path: Path) -> None:
-    make_champion(inspected(night, lived, FIRST), tmp_path / "champion")
-    assert inspected(night, lived, FIRST, limit=1e-6).figures["data/drift_psi_max"] == pytest.approx(0.0)
+def test_the_same_data_has_not_drifted(night: UntrackedNight, lived: LivedHome, tmp_path: Path) -> None:
+    champion = champion_of(inspected(night, lived, FIRST), tmp_path / "champion")
+    assert inspected(night, lived, FIRST, champion, limit=1e-6).figures["data/drift_psi_max"] == pytest.approx(0.0)
 
 
 def test_data_too_far_from_the_champions_stops_the_night(
-    night: ComparedNight, lived: LivedHome, tmp_path: Path
+    night: UntrackedNight, lived: LivedHome, tmp_path: Path
 ) -> None:
-    make_champion(inspected(night, lived, FIRST), tmp_path / "champion")
-    drifted = inspected(night, lived, SECOND).figures["data/drift_psi_max"]
+    champion = champion_of(inspected(night, lived, FIRST), tmp_path / "champion")
+    drifted = inspected(night, lived, SECOND, champion).figures["data/drift_psi_max"]
     assert drifted > 0
     with pytest.raises(NightStopped, match=r"too far from the champion's \(inspect\.max_drift_psi\)") as stop:
-        inspected(night, lived, SECOND, limit=drifted * 0.99)
+        inspected(night, lived, SECOND, champion, limit=drifted * 0.99)
     assert f"population stability index {drifted:.3f}, the limit is {drifted * 0.99:g}" in str(stop.value)
     page = next(line for line in str(stop.value).splitlines() if line.startswith("Nothing was trained")).split()[-1]
     assert Path(page).exists(), "the page that the message names is there"
-    assert inspected(night, lived, SECOND, limit=drifted * 1.01).figures["data/drift_psi_max"] == drifted
+    assert inspected(night, lived, SECOND, champion, limit=drifted * 1.01).figures["data/drift_psi_max"] == drifted
 
 
-def test_a_champion_without_statistics_is_not_compared(night: ComparedNight, lived: LivedHome, tmp_path: Path) -> None:
-    CHAMPION.append(tmp_path / "nothing there")
-    assert "data/drift_psi_max" not in inspected(night, lived, SECOND, limit=1e-9).figures
+def test_a_champion_without_statistics_is_not_compared(night: UntrackedNight, lived: LivedHome, tmp_path: Path) -> None:
+    champion = ModelVersion(1, tmp_path / "nothing there", "champion")
+    assert "data/drift_psi_max" not in inspected(night, lived, SECOND, champion, limit=1e-9).figures
+
+
+def test_data_that_was_not_compared_is_looked_at_again(night: UntrackedNight, lived: LivedHome, tmp_path: Path) -> None:
+    champion = champion_of(inspected(night, lived, FIRST), tmp_path / "champion")
+    blind = inspected(night, lived, SECOND, unknown="no answer")
+    assert "drift unknown: the model registry did not answer" in blind.headline
+    seen = inspected(night, lived, SECOND, champion)
+    assert not seen.reused
+    assert "data/drift_psi_max" in seen.figures
+    assert inspected(night, lived, SECOND, None).path == seen.path, "whoever is champion then"
