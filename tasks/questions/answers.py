@@ -269,11 +269,11 @@ def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | Non
     return listing(validation, rule, file, LINES_SHOWN if show is None else show)
 
 
-def say(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Print lines as they come; a reader that has seen enough, like `head`, is no error."""
     try:
         for line in lines:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe at exit
