@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from model.files import write_json
+from model.files import write_json, write_text
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.registered import read_decision
 from tasks.home.contents.scores import read_samples
@@ -60,7 +60,7 @@ def conclude(night: Night, records: Sequence[StageRecord], twin: TrainedTwin | N
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
-        summary.write_text(report.as_markdown(), encoding="utf-8")
+        write_text(summary, report.as_markdown())
         tracker.artifact(summary)
         tracker.close("RUNNING")
     note_outcome(note, everything, report.decision)
