@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from model.files import write_json
+from model.files import write_json, write_text
 from tasks.errors import StoreAway
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.registered import EXPORT, read_decision
@@ -67,7 +67,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
-        summary.write_text(report.as_markdown(), encoding="utf-8")
+        write_text(summary, report.as_markdown())
         tracker.artifact(summary)
         tracker.close("RUNNING")
     later = {"recipe": plain_recipe(night.recipe), "twin_diverged": twin.diverged if twin else ""} if waiting else None

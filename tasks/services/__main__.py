@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from model.files import write_json
+from model.files import write_json, write_text
 from tasks.errors import NightStopped
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
 from tasks.services.processes import PROJECT, answers, free_port, read_services, services_file, start, stop, wait_until
@@ -49,7 +49,7 @@ def up() -> None:
         wait_until(answers(f"{mlflow_url}/health"), running["mlflow"], home)
     finally:
         write_json(services_file(home), [asdict(service) for service in running.values()])
-    CLIENT_SETTINGS.write_text(f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
+    write_text(CLIENT_SETTINGS, f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
     print(
         f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\n"
         "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from model.files import atomic_write
 from schemas.jsonl import BLOCK_BYTES, BYTE_ORDER_MARK, what_else
 from tasks.home.contents.validated import KnownPiece
 
@@ -109,10 +109,9 @@ class Looker:
 
     def save(self) -> None:
         """Write the memory, whole or not at all; files that are gone are forgotten."""
-        self.memory.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.memory.with_name(f"{self.memory.name}.{os.getpid()}")
-        beside.write_bytes(FOUND_BY_PATH.dump_json({p: found for p, found in self._found.items() if Path(p).exists()}))
-        beside.replace(self.memory)
+        kept = {path: found for path, found in self._found.items() if Path(path).exists()}
+        with atomic_write(self.memory) as temporary:
+            temporary.write_bytes(FOUND_BY_PATH.dump_json(kept))
 
 
 @dataclass(frozen=True)
