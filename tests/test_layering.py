@@ -41,7 +41,7 @@ FLOORS = {
     ),
     "data": ("hashing files workers", "rows", "duplicates", "sides", "tokens", "lookup"),
     "model": (
-        "files precision",
+        "files precision torch_internals",
         "config tokens dynamics",
         "experts optim parallel",
         "network",

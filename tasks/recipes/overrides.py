@@ -28,7 +28,8 @@ def key_of(step: str, here: Any, dotted: str) -> str | int:
     choices = list(keys)
     if step not in choices:
         raise NightStopped(
-            f"no setting {dotted!r:.200}: {step!r:.200} is none of {', '.join(choices) or 'nothing'}{did_you_mean(step, choices)}"
+            f"no setting {dotted!r:.200}: {step!r:.200} is none of {', '.join(choices) or 'nothing'}"
+            f"{did_you_mean(step, choices)}"
         )
     return step if isinstance(here, dict) else int(step)
 
