@@ -100,7 +100,7 @@ class Recipe:
         return recipe_from(content)
 
     def dense_twin(self) -> Recipe:
-        """The same recipe for a dense model: one block as wide as the experts that a token passes together, no router."""
+        """The same recipe for a dense model: one block as wide as the experts a token passes, and no router."""
         dense, unchanged = replace(self.model, dense=True), replace(self.pretrain, expert_changes=())
         return replace(self, model=dense, pretrain=unchanged, twin=False)
 
