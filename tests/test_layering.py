@@ -29,7 +29,8 @@ FOREIGN = {
 """What else a package may import, beside the standard library; `tasks` may import anything installed."""
 FLOORS = {
     "tasks": (
-        "errors settings",
+        "errors",
+        "settings",
         "recipes home pages services",
         "home.contents planning tracking",
         "sources",
