@@ -14,7 +14,7 @@ import pytest
 
 import data.sides.deal
 import tasks.stages.deduplicate
-from benchmarks.data.our_way import UntrackedNight, run_id_of
+from benchmarks.data.ours import UntrackedNight, run_id_of
 from data.duplicates.near import accepted_from
 from data.lookup.exposure import Trained, note_reading
 from data.rows.keys import row_ids

@@ -20,18 +20,9 @@ from flows.__main__ import main
 from schemas.jsonl import excerpt
 from tasks.errors import NightStopped
 from tasks.home.journal import Journal
+from tasks.questions import quarantine
 from tasks.questions.history import PIECES, History, PieceFacts, read_piece_facts
-from tasks.questions.quarantine import (
-    Line,
-    Validation,
-    letters_of,
-    line_at,
-    listing,
-    newest_validation,
-    search_name,
-    search_text,
-    summary,
-)
+from tasks.questions.quarantine import Line, Validation, letters_of, newest_validation, search_name, search_text
 from tasks.questions.recheck import Rechecked, recheck
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.sources.resolve import resolve
@@ -82,7 +73,7 @@ def all_lines(validation: Validation) -> list[Line]:
 
 def test_lines_are_counted_by_rule_and_file(validation: Validation) -> None:
     counts = Counter((line.rule, line.file) for line in all_lines(validation))
-    head, *rest = summary(validation)
+    head, *rest = quarantine.summary(validation)
     assert head.startswith(f"{counts.total()} of {sum(p.read for p in validation.pieces)} lines were quarantined")
     assert {tuple(line.split()[1:3]): int(line.split()[0]) for line in rest} == dict(counts)
     numbers = [int(line.split()[0]) for line in rest]
@@ -94,7 +85,7 @@ def test_the_first_lines_of_a_rule_and_file_are_listed(validation: Validation, l
     lines = all_lines(validation)
     for rule, file in [*{(line.rule, line.file) for line in lines}, (lines[0].rule, None), (None, lines[0].file)]:
         chosen = [line for line in lines if rule in (None, line.rule) and file in (None, line.file)]
-        shown = listing(validation, rule, file, limit)
+        shown = quarantine.listing(validation, rule, file, limit)
         assert shown == [
             *(line.as_text() for line in chosen[:limit]),
             f"{min(limit, len(chosen))} of {len(chosen)} lines shown",
@@ -106,7 +97,7 @@ def test_a_line_is_found_by_its_number(validation: Validation) -> None:
     lines = {(line.file, line.line): line for line in all_lines(validation)}
     for piece in validation.pieces:
         for number in range(piece.read + 2):
-            assert line_at(validation.path(piece), number) == lines.get((piece.label, number))
+            assert quarantine.line_at(validation.path(piece), number) == lines.get((piece.label, number))
 
 
 spelt = st.sampled_from([lambda t: json.dumps({"text": t}), lambda t: json.dumps({"text": t}, ensure_ascii=False)])
