@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.training.training_ways import minimind_config, minimind_module
+from model.config.sampling import Sampling
 from model.exchange.hugging_face import import_hugging_face
 from model.generation.generate import generate
-from model.generation.sampling import Sampling
 
 Prompts = list[list[int]]
 Generate = Callable[[Prompts, int], list[list[int]]]

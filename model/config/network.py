@@ -106,16 +106,12 @@ class ModelConfig:
         """Width of all feed-forward units that one token passes."""
         return (self.num_experts_per_tok + self.num_shared_experts) * self.moe_intermediate_size
 
-    @property
-    def expert_parameters(self) -> int:
-        """Parameters of one expert (gate, up and down projection)."""
-        return 3 * self.hidden_size * self.moe_intermediate_size
-
     def _parameters(self, experts: int) -> int:
         attention = self.hidden_size * self.head_dim * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
         norms = 2 * self.hidden_size + 2 * self.head_dim
         router = 0 if self.dense else self.num_experts * self.hidden_size
-        layer = attention + norms + router + (experts + self.num_shared_experts) * self.expert_parameters
+        expert = 3 * self.hidden_size * self.moe_intermediate_size
+        layer = attention + norms + router + (experts + self.num_shared_experts) * expert
         return self.num_hidden_layers * layer + self.hidden_size + self.vocab_size * self.hidden_size
 
     @property

@@ -16,50 +16,37 @@ from torch import Tensor, nn
 
 from model.experts.mixture import RoutedExperts
 from model.network.layers import Attention, LayerCache, rotate
+from model.torch_internals import PackedLinear
 
 FEW_ROWS = 32
 """Up to this many rows a product takes about as long as reading its weights."""
 
 PLAIN_ROWS = 8
-"""Up to this many rows of fp32, plain weights as the left factor are as fast as those laid out for the library."""
-
-
-def packs(weight: Tensor) -> bool:
-    """Whether PyTorch's library for CPUs (oneDNN) can lay these weights out for itself."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+"""Up to this many rows of fp32, plain weights as the left factor are as fast as packed ones."""
 
 
 class FewRowsProduct:
     """Rows times fixed weights: (M, I) → (M, O), as `linear` gives it up to rounding.
 
-    On a CPU the library's kernels for few rows read plain weights several times slower than memory could give them.
-    They read weights that were laid out for them at full speed, so the first product makes such a copy, in the way
-    PyTorch's compiler does for frozen weights. One row of fp32 needs no copy: the product of a batch of two halves
-    takes a better kernel than that of one whole.
+    On a CPU PyTorch's kernels for few rows read plain weights several times slower than memory could give them. Packed
+    ones they read at full speed, for a copy of the weights. Up to `PLAIN_ROWS` rows of fp32 need no copy: one row is
+    multiplied as a batch of two halves, several from the right, and both ways take a better kernel.
     """
 
     def __init__(self, weight_OI: Tensor) -> None:
         self.weight_OI = weight_OI.detach()
-        self.packs = packs(weight_OI)
-        self.packed: Tensor | None = None
+        self.packed = PackedLinear(self.weight_OI)
 
     def __call__(self, x_MI: Tensor) -> Tensor:
         outputs, inputs = self.weight_OI.shape
-        if not self.packs:
-            return F.linear(x_MI, self.weight_OI)
-        if len(x_MI) == 1 and outputs % 2 == 0 and x_MI.dtype == torch.float32:
-            # The strides say that `x` is a column: taken for a row, it would lead to the slow kernel.
-            x_2I1 = x_MI.contiguous().as_strided((2, inputs, 1), (0, 1, inputs))
-            return torch.bmm(self.weight_OI.view(2, outputs // 2, -1), x_2I1).view(1, outputs)
-        if 1 < len(x_MI) <= PLAIN_ROWS and x_MI.dtype == torch.float32:
-            return (self.weight_OI @ x_MI.T).T
-        if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), len(x_MI))
-        return torch.ops.mkldnn._linear_pointwise(x_MI, self.packed, None, "none", [], "")
+        if self.weight_OI.device.type == "cpu" and x_MI.dtype == torch.float32:
+            if len(x_MI) == 1 and outputs % 2 == 0:
+                # The strides say that `x` is a column: taken for a row, it would lead to the slow kernel.
+                x_2I1 = x_MI.contiguous().as_strided((2, inputs, 1), (0, 1, inputs))
+                return torch.bmm(self.weight_OI.view(2, outputs // 2, -1), x_2I1).view(1, outputs)
+            if 1 < len(x_MI) <= PLAIN_ROWS:
+                return (self.weight_OI @ x_MI.T).T
+        return self.packed(x_MI)
 
 
 class FewRowsLinear(nn.Module):

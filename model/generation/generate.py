@@ -6,37 +6,28 @@ Shapes: B = unfinished rows, T = slots of the longest prompt, V = vocabulary, K 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from tokenizers import Tokenizer
 
+from model.config.sampling import Sampling
 from model.generation.decoder import Decoder
-from model.generation.sampling import Chooser, Sampling
+from model.generation.sampling import Chooser
 from model.network.transformer import Transformer
 from model.tokens.chat import Turn, render_prompt
 from model.tokens.tokenizer import END_OF_TEXT, TURN_END, special_id
 from model.training.scoring import evaluating
 
 
-def reply(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    turns: list[Turn],
-    *,
-    max_new_tokens: int = 48,
-    temperature: float = 0.6,
-    top_p: float = 0.9,
-    seed: int = 0,
-) -> str:
-    """The assistant's next turn, sampled as `generate` does.
+def reply(model: Transformer, tokenizer: Tokenizer, turns: list[Turn], sampling: Sampling) -> str:
+    """The assistant's next turn after `turns`, (role, content) each, without special tokens and outer white space.
 
-    Stops at the end of the turn, of the text, or at `max_new_tokens`. The same seed gives the same reply.
+    `sampling` is that of `generate`, but for its stop ids: a reply ends with the turn, with the text, or at
+    `max_new_tokens`. The same seed gives the same reply. Raises ValueError as `generate` does.
     """
     stops = (special_id(tokenizer, TURN_END), special_id(tokenizer, END_OF_TEXT))
-    settings = Sampling(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, stop_ids=stops, seed=seed,
-    )  # fmt: skip
-    (ids,) = generate(model, [render_prompt(tokenizer, turns)], settings)
+    (ids,) = generate(model, [render_prompt(tokenizer, turns)], replace(sampling, stop_ids=stops))
     return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 

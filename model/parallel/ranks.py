@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from model.torch_internals import gloo_group
+
 
 class RankLost(RuntimeError):
     """Another rank ended, or did not answer in time; the weights are those of the last whole step."""
@@ -137,15 +139,10 @@ def join(store: Store, rank: int, count: int, device: torch.device, patience: ti
     meeting and in every sum; after that, or when one has ended: RankLost.
     """
     store.set_timeout(patience)
-    groups: Any = dist  # torch's stubs do not know the options of its groups
+    groups: Any = dist  # torch's stubs have NCCL in builds with it alone
     try:
         if device.type == "cuda":
-            options = groups.ProcessGroupNCCL.Options()
-            options._timeout = patience
-            return Ranks(rank, count, groups.ProcessGroupNCCL(store, rank, count, options))
-        options = groups.ProcessGroupGloo._Options()
-        options._devices = [groups.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        options._timeout = patience
-        return Ranks(rank, count, groups.ProcessGroupGloo(store, rank, count, options))
+            return Ranks(rank, count, groups.ProcessGroupNCCL(store, rank, count, patience))
+        return Ranks(rank, count, gloo_group(store, rank, count, patience))
     except RuntimeError as error:
         raise RankLost(f"rank {rank} of {count} did not meet the others: {error}") from error

@@ -85,14 +85,13 @@ def remade(
 
 
 def upcycle(
-    state: TrainState, config: ModelConfig, optim: OptimConfig, tokens_per_step: int = 0, noise_std: float = 0.0,
-    seed: int = 0,
-) -> TrainState:  # fmt: skip
+    state: TrainState, config: ModelConfig, optim: OptimConfig, tokens_per_step: int = 0, seed: int = 0
+) -> TrainState:
     """A mixture in which every expert begins as a copy of the dense model's block, moments too (arXiv 2212.05055).
 
-    Renormalised weights of equal experts give the block back, so the new model computes what the dense one did;
-    `noise_std`, relative to the spread of each weight, breaks the symmetry at the price of that. Routers are drawn
-    from the seed. Raises ValueError if the shapes or the gate do not allow it.
+    Renormalised weights of equal experts give the block back, so the new model computes what the dense one did.
+    Routers are drawn from the seed; their choices are what makes experts differ. Raises ValueError if the shapes or the
+    gate do not allow it.
     """
     require(upcycling_obstacles(state.model.config, config), "upcycle")
 
@@ -106,14 +105,7 @@ def upcycle(
             return tuple(f"{block}.{of_block}.weight" for of_block in parts), copies
         return () if ".mlp.gate." in name else (name,), torch.clone
 
-    mixture = remade(state, config, origin, optim, tokens_per_step, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in mixture.model.named_parameters():
-            if noise_std and ".experts." in name:
-                noise = torch.randn(weight.shape, generator=generator).to(weight.device)
-                weight.add_(noise_std * weight.std() * noise)
-    return mixture
+    return remade(state, config, origin, optim, tokens_per_step, seed)
 
 
 def expert_load(model: Transformer, batches: Iterable[Batch]) -> Tensor:

@@ -18,7 +18,7 @@ from data.rows.keys import row_ids
 from data.rows.parts import Part
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import PARTS, PIECES, ScannedPiece, read_pieces
-from tasks.questions.history import History, told
+from tasks.questions.history import History, listed
 
 SEARCHED_LINES = 100_000
 """A text that is in no index is looked for in so many quarantined lines."""
@@ -201,10 +201,10 @@ def chosen_pieces(validation: Validation, rule: str | None, file: str | None) ->
     """Pieces with quarantined lines of a rule and file. Raises NightStopped if there is no such file or rule."""
     labels = sorted({piece.label for piece in validation.pieces})
     if file is not None and file not in labels:
-        raise NightStopped(f"no file {file!r:.200} was validated, there are {told(labels)}")
+        raise NightStopped(f"no file {file!r:.200} was validated, there are {listed(labels)}")
     rules = sorted({name for piece in validation.pieces for name in piece.scanned.rules})
     if rule is not None and rule not in rules:
-        raise NightStopped(f"no line was quarantined by the rule {rule!r:.80}, there are {told(rules) or 'none'}")
+        raise NightStopped(f"no line was quarantined by the rule {rule!r:.80}, there are {listed(rules) or 'none'}")
     of_file = [piece for piece in validation.pieces if file in (None, piece.label)]
     return [piece for piece in of_file if piece.scanned.quarantined and (rule is None or rule in piece.scanned.rules)]
 
@@ -228,12 +228,12 @@ def summary(validation: Validation) -> list[str]:
             examples.setdefault((rule, piece.label), found["examples"][0])
     read = sum(piece.scanned.read for piece in validation.pieces)
     whose = f"recipe {validation.recipe}" if validation.recipe else "the night that stopped there"
-    told_lines = [f"{counts.total():,} of {read:,} lines were quarantined by {validation.folder.name}, {whose}"]
+    lines = [f"{counts.total():,} of {read:,} lines were quarantined by {validation.folder.name}, {whose}"]
     for (rule, label), count in counts.most_common(GROUPS_SHOWN):
-        told_lines.append(f"{count:>9,}  {rule}  {label}  e.g. {shortened(examples[rule, label])}")
+        lines.append(f"{count:>9,}  {rule}  {label}  e.g. {shortened(examples[rule, label])}")
     if len(counts) > GROUPS_SHOWN:
-        told_lines.append(f"and {len(counts) - GROUPS_SHOWN:,} more pairs of rule and file")
-    return told_lines
+        lines.append(f"and {len(counts) - GROUPS_SHOWN:,} more pairs of rule and file")
+    return lines
 
 
 def listing(validation: Validation, rule: str | None, file: str | None, limit: int) -> list[str]:

@@ -11,7 +11,7 @@ from data.lookup.exposure import Trained, note_reading
 from model.config.network import ModelConfig
 from model.config.phases import Phase, phase_after
 from model.config.training import TrainConfig
-from model.dynamics.smoothing import smoothed
+from model.dynamics.smoothing import EMA_WEIGHT, smoothed
 from model.files import write_json
 from model.tokens.order import Reading
 from model.training import checkpoint
@@ -34,8 +34,8 @@ from tasks.training.start import Start
 from tasks.training.trained import CHECKPOINTS, MODEL_CONFIG, final_weights
 from tasks.training.validator import Validator
 
-EMA_WEIGHT, EMA_STEPS = 0.95, 100
-"""Weight of the past, and how many steps back it still counts: 0.95^100 is half a percent."""
+EMA_STEPS = 100
+"""How many steps back an average still counts: EMA_WEIGHT ** 100 is half a percent."""
 log = logging.getLogger("nightschool")
 
 
