@@ -94,8 +94,11 @@ def write_pieces(folder: Path, parts: list[PartRows]) -> None:
     found = {"filter_symbols": {"count": BAD_PER_PART, "examples": [""]}}
     pieces = [
         {
-            "number": p.part.number, "source": SOURCE, "kind": "pretrain", "label": label(p.part), "start": 0,
-            "end": None, "first_line": 1, "digest": "", "scan_key": "",
+            "piece": {
+                "source": SOURCE, "label": label(p.part), "start": 0, "end": None, "first_line": 1, "num_lines": 0,
+                "digest": "",
+            },
+            "number": p.part.number, "kind": "pretrain", "scan_key": "",
             "scanned": {
                 "read": p.count + BAD_PER_PART, "valid": p.count, "quarantined": BAD_PER_PART,
                 "num_bytes": p.count * BYTES_PER_ROW, "rules": found, "statistics": {},
