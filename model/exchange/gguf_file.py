@@ -19,6 +19,7 @@ from torch import Tensor
 from model.config.network import ModelConfig
 from model.exchange.export import NotExportable, refuse_unexportable
 from model.exchange.hugging_face import import_hugging_face
+from model.files import atomic_write
 from model.network.transformer import Transformer
 
 Precision = Literal["fp32", "fp16"]
@@ -38,19 +39,18 @@ def write_gguf(folder: Path, path: Path, precision: Precision = "fp16") -> None:
     """
     model = import_hugging_face(folder)
     refuse_unexportable(model)
-    partial = path.with_name(f"{path.name}.partial")
-    writer = gguf.GGUFWriter(partial, "qwen3" if model.config.dense else "qwen3moe")
-    write_sizes(writer, model.config)
-    writer.add_file_type(FILE_TYPES[precision])
-    write_tokenizer(writer, json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), model.config)
-    write_chat(writer, folder)
-    for name, tensor in named_tensors(model):
-        writer.add_tensor(name, array_of(name, tensor, precision))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    partial.replace(path)
+    with atomic_write(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, "qwen3" if model.config.dense else "qwen3moe")
+        write_sizes(writer, model.config)
+        writer.add_file_type(FILE_TYPES[precision])
+        write_tokenizer(writer, json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), model.config)
+        write_chat(writer, folder)
+        for name, tensor in named_tensors(model):
+            writer.add_tensor(name, array_of(name, tensor, precision))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def write_sizes(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
