@@ -14,7 +14,7 @@ import pytest
 
 import data.sides.deal
 import tasks.stages.deduplicate
-from benchmarks.data.our_way import UntrackedNight, run_id_of
+from benchmarks.data.ours import UntrackedNight, run_id_of
 from data.duplicates.near import accepted_from
 from data.lookup.exposure import Trained, note_reading
 from data.rows.keys import row_ids
@@ -165,7 +165,7 @@ def prepare(home: Path, recipe: Recipe) -> list[StageRecord]:
     """A night as far as the tokens."""
     night = UntrackedNight(recipe, "k", home, "", run_id_of("night"), 0, None)
     newest = night.journal.newest("validate", recipe.name)
-    known = [piece.known for piece in read_pieces(newest.path)] if newest else []
+    known = [scanned.piece for scanned in read_pieces(newest.path)] if newest else []
     night = replace(night, raw=resolve(recipe.sources, home, known))
     validated = validate.fn(night)
     distinct = deduplicate.fn(night, validated)

@@ -18,7 +18,8 @@ from data.lookup.fates import Fate, Place, Segment, fate_of, row_at_line, rows_n
 from data.rows.keys import parse_name, row_ids
 from data.rows.parts import PartRows
 from tasks.errors import NightStopped
-from tasks.questions.history import FinishedTraining, History, PieceFacts, PreparedData, listed
+from tasks.home.contents.validated import ScannedPiece
+from tasks.questions.history import FinishedTraining, History, PreparedData, listed
 from tasks.questions.lineage import ModelLineage, find_model
 from tasks.questions.quarantine import (
     BadLine,
@@ -94,7 +95,7 @@ def rows_by_name(data: PreparedData, identity: np.ndarray) -> RowMatches:
     return RowMatches(first, sum(map(len, per_generation)), [])
 
 
-def pieces_of(data: PreparedData, file: str) -> list[PieceFacts]:
+def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
     """Pieces of a file, by its label or the end of it."""
     labels = sorted({p.label for p in data.pieces if p.label == file or p.label.endswith(f"/{file}")})
     if len(labels) > 1 and file not in labels:
@@ -102,7 +103,7 @@ def pieces_of(data: PreparedData, file: str) -> list[PieceFacts]:
     return [piece for piece in data.pieces if labels and piece.label == (file if file in labels else labels[0])]
 
 
-def row_by_line(data: PreparedData, validation: Validation, pieces: list[PieceFacts], line: int) -> RowMatches:
+def row_by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> RowMatches:
     """The row or the quarantined line that stands on a line of a file.
 
     `pieces`: those of the file, which `data` and `validation` know; `line`: its number, from 1. Raises NightStopped if
@@ -111,7 +112,7 @@ def row_by_line(data: PreparedData, validation: Validation, pieces: list[PieceFa
     label = pieces[0].label
     piece = next((piece for piece in pieces if line in piece.lines), None)
     if piece is None:
-        raise NightStopped(f"{label} has {sum(p.read for p in pieces):,} lines, there is no line {line:,}")
+        raise NightStopped(f"{label} has {sum(p.scanned.read for p in pieces):,} lines, there is no line {line:,}")
     part = next(p for p in data.corpus.ledger.parts if p.part.number == piece.number)
     if (row := row_at_line(part, line)) is not None:
         return RowMatches([row], 1, [])
@@ -289,7 +290,7 @@ def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | Non
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines as they come; a reader that has seen enough, like `head`, is no error."""
+    """Print lines as they come, until the last or until the reader, such as `head`, closes the pipe."""
     try:
         for line in lines:
             print(line)

@@ -19,46 +19,12 @@ from data.sides.rules import SideRules
 from model.tokens.order import Reading
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import digest_of_kind
-from tasks.home.contents.validated import PARTS, PIECES
+from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import TRAINING_STAGES, entry_of
 
 NAMES_SHOWN = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class PieceFacts:
-    """What a validation recorded about a piece of a file."""
-
-    number: int
-    """Number of its part."""
-    label: str
-    source: str
-    kind: str
-    start: int
-    end: int | None
-    first_line: int
-    digest: str
-    read: int
-    """Lines."""
-    quarantined: int
-    rules: dict[str, dict[str, Any]]
-    """Quarantined lines by rule: count and a few examples."""
-
-    @property
-    def lines(self) -> range:
-        return range(self.first_line, self.first_line + self.read)
-
-
-def read_piece_facts(folder: Path) -> list[PieceFacts]:
-    """Pieces of a validation, in order of their parts."""
-    own = ("number", "label", "source", "kind", "start", "end", "first_line", "digest")
-    scanned = ("read", "quarantined", "rules")
-    return [
-        PieceFacts(**{key: piece[key] for key in own}, **{key: piece["scanned"][key] for key in scanned})
-        for piece in orjson.loads((folder / PIECES).read_bytes())
-    ]
 
 
 def listed(names: list[str]) -> str:
@@ -77,8 +43,8 @@ class PreparedData:
     packed: StageRecord
 
     @cached_property
-    def pieces(self) -> list[PieceFacts]:
-        return read_piece_facts(self.validated.path)
+    def pieces(self) -> list[ScannedPiece]:
+        return read_pieces(self.validated.path)
 
     @cached_property
     def labels(self) -> dict[int, str]:
