@@ -1,4 +1,4 @@
-"""The stages: refs in, refs out, with tracking and publication around the work.
+"""The stages: records in, records out, with tracking and publication around the work.
 
 Importing the package sets what other libraries read from the environment, before any of them is imported.
 """

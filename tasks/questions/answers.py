@@ -1,4 +1,4 @@
-"""What became of a row, and what a model was made of, in words. Read from files alone, and quick to import."""
+"""Answers as lines of text: what became of a row, and what a model was trained on. Quick to import."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tasks.home.contents.validated import ScannedPiece
 from tasks.questions.history import FinishedTraining, History, PreparedData, listed
 from tasks.questions.lineage import ModelLineage, find_model
 from tasks.questions.quarantine import (
-    Line,
-    Searched,
+    BadLine,
+    SearchResult,
     Validation,
     line_at,
     listing,
@@ -40,45 +40,45 @@ ASKED_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a question about a row led to."""
+class RowMatches:
+    """The rows that a question names, or quarantined lines if it names no row."""
 
     rows: list[int]
-    """Numbers of the first rows."""
+    """Numbers of the first ROWS_SHOWN rows."""
     count: int
-    """How many there are."""
-    lines: list[Line]
-    """Quarantined lines, if there is no row."""
+    """Number of all rows."""
+    lines: list[BadLine]
+    """Quarantined lines, if there are no rows."""
 
 
-def find(data: PreparedData, recipe: str, question: str) -> Found:
+def find_rows(data: PreparedData, recipe: str, question: str) -> RowMatches:
     """Rows by name, by file and line, or by text; else quarantined lines. Raises NightStopped if there is nothing."""
-    question = question.encode("utf-8", "replace").decode()  # a shell passes on bytes that are no text, too
+    question = question.encode("utf-8", "replace").decode()  # a shell also passes bytes that are not valid UTF-8
     if not question.strip():
         raise NightStopped("ask for a text, a row's name of 32 hexadecimal digits, or FILE:LINE")
     validation = Validation(data.validated.path, recipe, data.pieces)
     if re.fullmatch("[0-9a-f]{32}", question, re.IGNORECASE):
         identity = parse_name(question)
-        if (found := by_name(data, identity)).count:
+        if (found := rows_by_name(data, identity)).count:
             return found
         searched = search_name(validation, identity, ROWS_SHOWN)
     elif place := re.fullmatch(r"(\S.*):([0-9]{1,10})", question):
         if pieces := pieces_of(data, place[1]):
-            return by_line(data, validation, pieces, int(place[2]))
+            return row_by_line(data, validation, pieces, int(place[2]))
         searched = None
     else:
         searched = None
     text = text_of(question) or question
-    if (found := by_name(data, row_ids([text]))).count:
+    if (found := rows_by_name(data, row_ids([text]))).count:
         return found
     if not (searched and searched.lines):
         searched = search_text(validation, text, ROWS_SHOWN)
     if not searched.lines:
-        raise NightStopped(nothing_found(data, question, searched))
-    return Found([], 0, searched.lines)
+        raise NightStopped(no_match_message(data, question, searched))
+    return RowMatches([], 0, searched.lines)
 
 
-def nothing_found(data: PreparedData, question: str, searched: Searched) -> str:
+def no_match_message(data: PreparedData, question: str, searched: SearchResult) -> str:
     shown = question if len(question) <= ASKED_CHARACTERS else f"{question[:ASKED_CHARACTERS]}…"
     some = "" if searched.searched == searched.total else f" of {searched.total:,}"
     labels = sorted({piece.label for piece in data.pieces})
@@ -89,10 +89,10 @@ def nothing_found(data: PreparedData, question: str, searched: Searched) -> str:
     )
 
 
-def by_name(data: PreparedData, identity: np.ndarray) -> Found:
+def rows_by_name(data: PreparedData, identity: np.ndarray) -> RowMatches:
     per_generation = rows_named(data.corpus.ledger, identity)
     first = [int(row) for rows in per_generation for row in rows[:ROWS_SHOWN]][:ROWS_SHOWN]
-    return Found(first, sum(map(len, per_generation)), [])
+    return RowMatches(first, sum(map(len, per_generation)), [])
 
 
 def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
@@ -103,37 +103,46 @@ def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
     return [piece for piece in data.pieces if labels and piece.label == (file if file in labels else labels[0])]
 
 
-def by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> Found:
-    """The row or the quarantined line of a file's line."""
+def row_by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> RowMatches:
+    """The row or the quarantined line that stands on a line of a file.
+
+    `pieces`: those of the file, which `data` and `validation` know; `line`: its number, from 1. Raises NightStopped if
+    the file has no such line.
+    """
     label = pieces[0].label
     piece = next((piece for piece in pieces if line in piece.lines), None)
     if piece is None:
         raise NightStopped(f"{label} has {sum(p.scanned.read for p in pieces):,} lines, there is no line {line:,}")
     part = next(p for p in data.corpus.ledger.parts if p.part.number == piece.number)
     if (row := row_at_line(part, line)) is not None:
-        return Found([row], 1, [])
+        return RowMatches([row], 1, [])
     if (found := line_at(validation.path(piece), line)) is not None:
-        return Found([], 0, [found])
+        return RowMatches([], 0, [found])
     raise NightStopped(f"{label}:{line} is neither among the rows nor in the quarantine of {data.validated.path}")
 
 
 def why_row(home: Path, question: str, recipe: str | None = None, every_training: bool = False) -> list[str]:
-    """The fate of a row, line by line."""
+    """What became of the rows that `question` names, as lines of text.
+
+    `home`: folder of the home; `question`: a text, a name of 32 hexadecimal digits, or FILE:LINE; `recipe`: whose data,
+    None for the recipe that ran last; `every_training`: list all training stages that read a row, not TRAININGS_SHOWN.
+    Raises NightStopped if the question names no row and no quarantined line.
+    """
     history = History(home)
     name = history.recipe(recipe)
     data = history.newest_data(name)
-    found = find(data, name, question)
+    found = find_rows(data, name, question)
     answer = [f"quarantined  {line.as_text()}" for line in found.lines]
     if found.count > 1:
         shown = "" if found.count <= len(found.rows) else f", the first {len(found.rows)}"
         answer.append(f"{found.count:,} rows bear this name{shown}:")
     for row in found.rows:
-        answer += tell_fate(history, data, fate_of(data.corpus, row), every_training)
+        answer += fate_lines(history, data, fate_of(data.corpus, row), every_training)
     return [*answer, as_of(history, name, data)]
 
 
 def as_of(history: History, recipe: str, data: PreparedData) -> str:
-    """What the answer holds for."""
+    """The state of the home that the answer is about."""
     newest = history.journal.newest("validate", recipe)
     behind = newest is not None and newest.path != data.validated.path
     newer = f"; {newest.path.name} is newer and has not become tokens so far" if newest and behind else ""
@@ -144,7 +153,8 @@ def where(data: PreparedData, place: Place) -> str:
     return f"{data.labels[place.part.part.number]}:{place.line}"
 
 
-def tell_fate(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
+def fate_lines(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
+    """The fate of one row, with its place and related rows; the parameters are those of `training_lines`."""
     place = fate.place
 
     def named(row: int) -> str:
@@ -164,12 +174,16 @@ def tell_fate(history: History, data: PreparedData, fate: Fate, every_training: 
         lines.append(f"    kept is {named(fate.kept)}")
     lines += [f"    {side} is {named(row)}" for side, row in fate.both_sides]
     if fate.segments:
-        lines += tell_training(history, data, fate, every_training)
+        lines += training_lines(history, data, fate, every_training)
     return lines
 
 
-def tell_training(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
-    """Where a train row was packed, and which training stages read it how often."""
+def training_lines(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
+    """Where a train row was packed, and which training stages read it how often.
+
+    `history`: of the home; `data`: which the row is part of; `fate`: of the row; `every_training`: list all stages, not
+    TRAININGS_SHOWN.
+    """
     segments = fate.segments
     lines = [
         f"    {s.shard} row {s.row:,}, slots {s.start} to {s.start + s.length - 1} (packed row {s.packed_row:,})"
@@ -181,14 +195,14 @@ def tell_training(history: History, data: PreparedData, fate: Fate, every_traini
     stage_lines = [
         line
         for stage in islice(stages, None if every_training else TRAININGS_SHOWN)
-        for line in tell_stage(stage, segments)
+        for line in reading_lines(stage, segments)
     ]
     if next(stages, None):
         stage_lines.append("    more training stages: --all")
     return lines + (stage_lines or ["    no training stage of this home has read it"])
 
 
-def tell_stage(training: FinishedTraining, segments: Iterable[Segment]) -> list[str]:
+def reading_lines(training: FinishedTraining, segments: Iterable[Segment]) -> list[str]:
     """How often a training stage read the packed rows of a row."""
     reading = training.trained.reading
     rows = {s.packed_row for s in segments if s.packed_row < reading.num_rows}
@@ -222,10 +236,10 @@ def who_ate(home: Path, run: str) -> list[str]:
     first = sorted(row for rows in noted.values() for row in rows.first)[:ROWS_NOTED]
     for part in parts:
         if mine := [row for row in first if part.base <= row[0] < part.base + part.count]:
-            rows_in_full = in_full(model, part, told_rows(part, model.data.corpus.rules, *np.array(mine).T))
+            placed = with_places(model, part, told_rows(part, model.data.corpus.rules, *np.array(mine).T))
             lines += [
                 f"  {r['name']}  {r['file']}:{r['line']}  {r['source']}  {r['times']:g} times"
-                for r in rows_in_full.iter_rows(named=True)
+                for r in placed.iter_rows(named=True)
             ]
     return lines
 
@@ -246,7 +260,7 @@ def never_seen(data: PreparedData, seen: int) -> str:
     return f"never seen: {never:,} of {distinct['read']:,} lines: {parts}"
 
 
-def in_full(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
+def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of a part as `told_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
     label = pl.lit(model.data.labels[part.part.number]).alias("file")
     source, kind = pl.lit(part.source).alias("source"), pl.lit(part.kind).alias("kind")
@@ -259,11 +273,16 @@ def who_ate_rows(home: Path, run: str) -> Iterator[str]:
     exposure = exposure_of((t.trained for t in model.trainings), model.data.corpus.ledger.next_row)
     for part in model.data.corpus.ledger.parts:
         for rows in rows_read(exposure, part, model.data.corpus.rules):
-            yield in_full(model, part, rows).write_ndjson().rstrip("\n")
+            yield with_places(model, part, rows).write_ndjson().rstrip("\n")
 
 
 def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | None, show: int | None) -> list[str]:
-    """Quarantined lines of the last validation: counted, or the first ones of a rule and file."""
+    """Quarantined lines of the last validation: counted if all but `home` and `recipe` are None, else listed.
+
+    `home`: folder of the home; `recipe`: whose validation, None for the last of any; `rule`, `file`: list the lines of
+    this rule and of the file with this label; `show`: how many, LINES_SHOWN if None. Raises NightStopped if there is no
+    validation, rule or file of that name.
+    """
     validation = newest_validation(History(home), recipe)
     if rule is None and file is None and show is None:
         return summary(validation)
@@ -271,7 +290,7 @@ def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | Non
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines as they come; a reader that has seen enough, like `head`, is no error."""
+    """Print lines as they come, until the last or until the reader, such as `head`, closes the pipe."""
     try:
         for line in lines:
             print(line)

@@ -21,15 +21,15 @@ from tasks.home.contents.validated import PARTS, PIECES, ScannedPiece, read_piec
 from tasks.questions.history import History, listed
 
 SEARCHED_LINES = 100_000
-"""A text that is in no index is looked for in so many quarantined lines."""
+"""Quarantined lines that a search reads at most: no index has their texts."""
 NEEDLE_CHARACTERS = 200
-"""So much of a text must be found in a line: more may have been cut from what the quarantine keeps of it."""
+"""How much of a text a line must contain: the quarantine may keep no more than the beginning of a line."""
 GROUPS_SHOWN, RAW_SHOWN = 30, 160
 ESCAPE, NO_LETTERS = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL), re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
-class Line:
+class BadLine:
     """A quarantined line."""
 
     file: str
@@ -51,7 +51,7 @@ class Validation:
 
     folder: Path
     recipe: str | None
-    """None where it stopped, for then nothing says whose it was."""
+    """None if the validation stopped its night, as nothing records whose it was then."""
     pieces: list[ScannedPiece]
 
     def path(self, piece: ScannedPiece) -> Path:
@@ -91,7 +91,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
         yield from stream
 
 
-def line_at(path: Path, line: int) -> Line | None:
+def line_at(path: Path, line: int) -> BadLine | None:
     """The line of this number, by binary search: a part's lines stand in order."""
     if not path.stat().st_size:
         return None
@@ -103,13 +103,13 @@ def line_at(path: Path, line: int) -> Line | None:
             end = content.find(b"\n", middle)
             entry = orjson.loads(content[start:end])
             if entry["line"] == line:
-                return Line(**entry)
+                return BadLine(**entry)
             low, high = (end + 1, high) if entry["line"] < line else (low, start)
     return None
 
 
 def text_of(raw: str) -> str | None:
-    """The text of a raw row, as far as it can be told without the rules of its source; None if it is no row."""
+    """The text of a raw row, as far as it is known without the format of its source; None if it is not a row."""
     try:
         row = orjson.loads(raw)
     except ValueError:
@@ -118,8 +118,8 @@ def text_of(raw: str) -> str | None:
         return None
     turns = next((row[key] for key in ("conversations", "messages") if isinstance(row.get(key), list)), None)
     if turns is not None:
-        spoken = [turn.get("content", turn.get("value")) for turn in turns if isinstance(turn, dict)]
-        return "\n".join(text for text in spoken if isinstance(text, str))
+        contents = [turn.get("content", turn.get("value")) for turn in turns if isinstance(turn, dict)]
+        return "\n".join(text for text in contents if isinstance(text, str))
     texts = [row.get(key) for key in ("text", "content", "instruction", "input", "output")]
     return "\n".join(text for text in texts if isinstance(text, str)) or None
 
@@ -138,50 +138,56 @@ def unescaped(raw: str) -> str:
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a search of the quarantine gave."""
+class SearchResult:
+    """Lines that a search of the quarantine found, and how many of all lines it read."""
 
-    lines: list[Line]
+    lines: list[BadLine]
     searched: int
     total: int
 
 
-def search_text(validation: Validation, text: str, limit: int) -> Searched:
+def search_text(validation: Validation, text: str, limit: int) -> SearchResult:
     """Lines that hold the beginning of a text, however they spell it."""
     needles = {letters_of(form)[:NEEDLE_CHARACTERS] for form in (text, unescaped(text))}
     words = re.findall("[A-Za-z0-9]+", text[:NEEDLE_CHARACTERS])[:-1] if text.isascii() else []  # the last may be cut
 
-    def holds(line: Line) -> bool:
+    def holds(line: BadLine) -> bool:
         letters = letters_of(unescaped(line.raw))
         return any(needle in letters if needle else text in line.raw for needle in needles)
 
     return search(validation, holds, limit, [word.encode() for word in sorted(words, key=len, reverse=True)])
 
 
-def search_name(validation: Validation, identity: np.ndarray, limit: int) -> Searched:
+def search_name(validation: Validation, identity: np.ndarray, limit: int) -> SearchResult:
     """Lines that would be rows of this name, (1,) of ID_DTYPE, were they kept."""
 
-    def is_named(line: Line) -> bool:
+    def is_named(line: BadLine) -> bool:
         text = text_of(line.raw)
         return text is not None and bool((row_ids([text]) == identity)[0])
 
     return search(validation, is_named, limit)
 
 
-def search(validation: Validation, wanted: Callable[[Line], bool], limit: int, words: Sequence[bytes] = ()) -> Searched:
-    """The first `limit` wanted lines, of those that hold all words of ASCII: no way of writing JSON changes these."""
-    found: list[Line] = []
+def search(
+    validation: Validation, wanted: Callable[[BadLine], bool], limit: int, words: Sequence[bytes] = ()
+) -> SearchResult:
+    """The first wanted lines of a validation, among its first SEARCHED_LINES.
+
+    `wanted`: whether a line is one; `limit`: lines to find at most; `words`: ASCII words that each such line has, by
+    which most others are passed over unparsed: letters and digits, which writers of JSON do not escape.
+    """
+    found: list[BadLine] = []
     searched, total = 0, sum(piece.scanned.quarantined for piece in validation.pieces)
     for piece in (piece for piece in validation.pieces if piece.scanned.quarantined):
         for number, bare in enumerate(lines_with(validation.path(piece), words[0] if words else b"")):
             if searched + number == SEARCHED_LINES:
-                return Searched(found, SEARCHED_LINES, total)
-            if all(word in bare for word in words) and wanted(line := Line(**orjson.loads(bare))):
+                return SearchResult(found, SEARCHED_LINES, total)
+            if all(word in bare for word in words) and wanted(line := BadLine(**orjson.loads(bare))):
                 found.append(line)
                 if len(found) == limit:
-                    return Searched(found, searched + number + 1, total)
+                    return SearchResult(found, searched + number + 1, total)
         searched += piece.scanned.quarantined
-    return Searched(found, searched, total)
+    return SearchResult(found, searched, total)
 
 
 def lines_with(path: Path, word: bytes) -> Iterator[bytes]:
@@ -209,11 +215,11 @@ def chosen_pieces(validation: Validation, rule: str | None, file: str | None) ->
     return [piece for piece in of_file if piece.scanned.quarantined and (rule is None or rule in piece.scanned.rules)]
 
 
-def chosen_lines(validation: Validation, pieces: Sequence[ScannedPiece], rule: str | None) -> Iterator[Line]:
+def chosen_lines(validation: Validation, pieces: Sequence[ScannedPiece], rule: str | None) -> Iterator[BadLine]:
     """Their quarantined lines, in order."""
     for piece in pieces:
         for bare in lines_of(validation.path(piece)):
-            line = Line(**orjson.loads(bare))
+            line = BadLine(**orjson.loads(bare))
             if rule in (None, line.rule):
                 yield line
 
@@ -237,7 +243,11 @@ def summary(validation: Validation) -> list[str]:
 
 
 def listing(validation: Validation, rule: str | None, file: str | None, limit: int) -> list[str]:
-    """The first quarantined lines of a rule and file."""
+    """The first quarantined lines of a rule and file, as lines of text, and their number.
+
+    `rule`, `file`: name of the rule and label of the file, None for any; `limit`: lines to list at most. Raises
+    NightStopped if no line has such a rule or file.
+    """
     pieces = chosen_pieces(validation, rule, file)
     count = sum(p.scanned.quarantined if rule is None else p.scanned.rules[rule]["count"] for p in pieces)
     shown = [line.as_text() for line in islice(chosen_lines(validation, pieces, rule), limit)]

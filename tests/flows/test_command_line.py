@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,13 +13,9 @@ from typing import Any
 import pytest
 
 from flows.__main__ import main
-from flows.commands.table import COMMANDS
 from tasks.errors import MESSAGE_LIMIT
-from tasks.recipes import deployments
-from tasks.recipes.deployments import recipe_descriptions
 from tests.tiny_recipe import tiny_content, write_sources
 
-LARGE = {"prefect", "torch", "mlflow", "pandera", "pydantic"}
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -152,63 +147,6 @@ def test_mistakes_end_with_code_2_and_say_the_cure(
     assert said in message
     assert len(message) < MESSAGE_LIMIT + 10
     assert not (home / "data").exists()
-
-
-def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a call prints that argparse ends with code 0, columns a blank apart."""
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    assert stop.value.code == 0
-    return squeezed(capsys.readouterr().out)
-
-
-def test_one_help_page_lists_every_command_and_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(["--help"], capsys)
-    for command in COMMANDS:
-        assert f"{command.name} {command.help}" in text
-    for name, description in recipe_descriptions().items():
-        assert f"{name} run this recipe: {description}" in text
-
-
-@pytest.mark.parametrize("name", [*recipe_descriptions(), *(command.name for command in COMMANDS)])
-def test_the_help_page_of_a_command_says_what_it_does(
-    name: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")
-    text = printed([name, "--help"], capsys)
-    assert text.startswith(f"usage: python -m flows {name} [-h]")
-    options = set(re.findall("--[a-z-]+", text))
-    assert "--help" in options
-    for option in options - {"--help"}:
-        assert text.count(option) >= 2, f"{option} is in the usage and explained"
-    assert not home.exists()
-
-
-def test_no_help_page_waits_for_a_large_library(home: Path) -> None:
-    check = (
-        "import sys; from flows.__main__ import main\n"
-        "try: main(sys.argv[1:])\n"
-        f"finally: sys.stderr.write(str(sorted({LARGE!r} & set(sys.modules))))"
-    )
-    for words in (["--help"], ["demo", "--help"], ["sweep", "--help"]):
-        done = subprocess.run(
-            [sys.executable, "-c", check, *words], cwd=ROOT, env=environment(home), capture_output=True, text=True,
-            check=True,
-        )  # fmt: skip
-        assert done.stderr == "[]"
-
-
-def test_a_recipe_cannot_have_the_name_of_a_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "prefect.yaml"
-    entries = [{"name": name, "entrypoint": deployments.ENTRYPOINT, "description": "all of 100%"} for name in "ab"]
-    path.write_text(json.dumps({"deployments": entries}))
-    monkeypatch.setattr(deployments.recipe_descriptions, "__defaults__", (path,))
-    assert "a run this recipe: all of 100% b run this recipe" in printed(["--help"], capsys)
-    path.write_text(json.dumps({"deployments": [*entries, entries[0] | {"name": "sweep"}]}))
-    assert main(["a"]) == 2
-    assert "has a recipe 'sweep', which is the name of a command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [["promote"], ["promote", "x"], ["demo", "3"], [], ["sweep", "demo"], ["--nope"]])

@@ -17,7 +17,7 @@ from flows.__main__ import main
 from model.tokens.order import rows_of_step
 from tasks.errors import MESSAGE_LIMIT, NightStopped
 from tasks.home.journal import Journal
-from tasks.questions.answers import find, who_ate, why_row
+from tasks.questions.answers import find_rows, who_ate, why_row
 from tasks.questions.history import History, PreparedData
 from tasks.questions.quarantine import text_of
 from tests.lived_home import LivedHome, run_id_of, trained_stage
@@ -34,7 +34,7 @@ def data(lived: LivedHome) -> PreparedData:
 
 def fate_by(data: PreparedData, question: str) -> dict[str, str]:
     """What became of each row and line that a question finds, by file and line."""
-    found = find(data, "tiny", question)
+    found = find_rows(data, "tiny", question)
     rows = {row: fate_of(data.corpus, row) for row in found.rows}
     told = {f"{data.labels[fate.place.part.part.number]}:{fate.place.line}": fate.what for fate in rows.values()}
     assert not (told and found.lines)
@@ -67,7 +67,7 @@ def test_a_quarantined_line_is_found_by_name_and_by_any_spelling(data: PreparedD
     named = name_of(row_ids(["bell \u0007 and 你好, with a name"])[0])
     for question in (named, named.upper(), "bell \u0007 and 你好", "你好, with a name", '{"text": "cut off'):
         assert set(fate_by(data, question).values()) == {"quarantined"}
-    assert all(line.rule == "line_too_long" for line in find(data, "tiny", "far too long " * 30).lines)
+    assert all(line.rule == "line_too_long" for line in find_rows(data, "tiny", "far too long " * 30).lines)
 
 
 def how_often(num_rows: int, steps: int, seed: int, packed_row: int) -> str:

@@ -25,7 +25,7 @@ from tasks.home.contents.validated import PIECES, ScannedPiece, read_pieces, wri
 from tasks.home.journal import Journal
 from tasks.questions.history import History
 from tasks.questions.quarantine import (
-    Line,
+    BadLine,
     Validation,
     letters_of,
     line_at,
@@ -35,7 +35,7 @@ from tasks.questions.quarantine import (
     search_text,
     summary,
 )
-from tasks.questions.recheck import Rechecked, recheck
+from tasks.questions.recheck import RecheckCounts, recheck
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.sources.resolve import resolve
 from tasks.stages.validate import rules_of, scan_pieces
@@ -77,9 +77,9 @@ def with_rules(recipe: Recipe, min_characters: int | None, max_line_bytes: int) 
     return replace(recipe, validate=replace(recipe.validate, filters=filters, max_line_bytes=max_line_bytes))
 
 
-def all_lines(validation: Validation) -> list[Line]:
+def all_lines(validation: Validation) -> list[BadLine]:
     paths = [validation.path(piece) for piece in validation.pieces]
-    return [Line(**json.loads(line)) for path in paths for line in path.read_text().splitlines()]
+    return [BadLine(**json.loads(line)) for path in paths for line in path.read_text().splitlines()]
 
 
 def test_lines_are_counted_by_rule_and_file(validation: Validation) -> None:
@@ -129,7 +129,7 @@ def one_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Valida
     found.path(piece).parent.mkdir()
 
     def with_raw(raw: str) -> Validation:
-        row = asdict(Line("s/f.jsonl", 1, 0, "rule", "detail", excerpt(raw.encode())))
+        row = asdict(BadLine("s/f.jsonl", 1, 0, "rule", "detail", excerpt(raw.encode())))
         found.path(piece).write_text(json.dumps(row, ensure_ascii=False) + "\n")
         return found
 
@@ -176,7 +176,7 @@ def test_what_would_be_kept_is_what_a_new_scan_keeps(
     assert found.still == Counter((rule, after[place]) for place, rule in before.items() if place in after)
     assert not found.gone
     text = "\n".join(found.as_text())
-    assert ("the next night validates them anew" in text) == bool(found.admitted)
+    assert ("the next night validates them again" in text) == bool(found.admitted)
     assert f"{found.admitted.total()} would be kept now" in text
 
 
@@ -205,8 +205,8 @@ def test_lines_of_files_that_changed_or_went_are_not_guessed_at(
 
 
 def test_nothing_rechecked_is_told_without_a_promise() -> None:
-    [only] = Rechecked().as_text()
-    assert only.startswith("0 quarantined lines looked at again: 0 would be kept now")
+    [only] = RecheckCounts().as_text()
+    assert only.startswith("0 quarantined lines checked again: 0 would be kept now")
 
 
 def test_a_validation_that_stopped_its_night_is_the_newest(
@@ -229,7 +229,7 @@ def test_a_validation_that_stopped_its_night_is_the_newest(
     ]
     words = [word for setting in [*settings, "validate.max_line_bytes=100000"] for word in ("--set", setting)]
     assert main(["quarantine", "--recheck", "--recipe", "demo", "--rule", "line_too_long", *words]) == 0
-    assert "3 quarantined lines looked at again" in capsys.readouterr().out
+    assert "3 quarantined lines checked again" in capsys.readouterr().out
     shutil.rmtree(home / "data")
     with pytest.raises(NightStopped, match="no night has validated anything"):
         newest_validation(History(home), None)
