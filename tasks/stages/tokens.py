@@ -28,12 +28,11 @@ from tasks.home.links import link_files
 from tasks.home.records import StageRecord
 from tasks.pages.figures import log2_counts, token_histogram
 from tasks.recipes.recipe import Recipe
-from tasks.recipes.stage_configs import DataConfig
+from tasks.recipes.stage_configs import HUB, DataConfig
 from tasks.stage import Outcome, StageRun, stage
 
 TOKENIZER_TRAINING_BYTES = 16 << 20
 """Text is plentiful and merges settle early: more than this changes a vocabulary of 6,400 little and costs minutes."""
-HUB = "hub:"
 
 
 def training_texts(rows: Path) -> Iterator[str]:
