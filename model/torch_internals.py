@@ -70,10 +70,10 @@ def packing_works(dtype: torch.dtype) -> bool:
     )
 
 
-def gloo_group(store: Any, rank: int, count: int, patience: timedelta) -> Any:
+def gloo_group(store: Any, rank: int, count: int, timeout: timedelta) -> Any:
     """A gloo group of `count` processes that meet through `store`, over the loopback interface.
 
-    `rank`, from 0, is this process; `patience` is how long one waits for another. Only gloo's private options name an
+    `rank`, from 0, is this process; `timeout` is how long one waits for another. Only gloo's private options name an
     interface. Without them gloo takes that of the host's name, which must then resolve to an address of this machine.
     Raises RuntimeError if the others do not come in time.
     """
@@ -81,7 +81,7 @@ def gloo_group(store: Any, rank: int, count: int, patience: timedelta) -> Any:
     try:
         options = gloo._Options()
         options._devices = [gloo.create_device(hostname="127.0.0.1")]
-        options._timeout = patience
+        options._timeout = timeout
     except AttributeError:
-        return gloo(store, rank, count, patience)
+        return gloo(store, rank, count, timeout)
     return gloo(store, rank, count, options)

@@ -14,7 +14,7 @@ import pytest
 
 import data.sides.deal
 import tasks.stages.deduplicate
-from benchmarks.data.our_way import UntrackedNight, run_id_of
+from benchmarks.data.ours import UntrackedNight, run_id_of
 from data.duplicates.near import accepted_from
 from data.lookup.exposure import TrainingInput, note_reading
 from data.rows.keys import row_ids
@@ -174,16 +174,21 @@ def prepare(home: Path, recipe: Recipe) -> list[StageRecord]:
 
 
 def publish(
-    home: Path, stage: str, inputs: dict[str, str], counts: dict[str, int], config: object = None, run: str = "",
-    training: TrainingInput | None = None,
-) -> StageRecord:  # fmt: skip
-    """A finished stage that did nothing but leave its record and, of a training stage, what it would have read."""
+    home: Path,
+    stage: str,
+    inputs: dict[str, str],
+    counts: dict[str, int],
+    config: object = None,
+    run: str = "",
+    read: TrainingInput | None = None,
+) -> StageRecord:
+    """A finished stage that did nothing but to leave its record, and what it `read`."""
     journal = Journal(home)
     key = digest_of([stage, inputs, counts, plain(config)])
     working = journal.working_folder(stage, key, resumable=False)
     (working / "output").write_text(key)
-    if training:
-        note_reading(working, training)
+    if read:
+        note_reading(working, read)
     record = StageRecord(
         stage=stage, key=key, path=journal.stage_folder(stage, key), digest=digest_of(file_digests(working)),
         config=plain(config), inputs=inputs, code_version="", counts=counts, figures={}, headline="", seconds=0.0,
@@ -195,17 +200,16 @@ def publish(
 
 def train(home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1) -> tuple[StageRecord, StageRecord]:
     """The records of pretraining and SFT for so many steps."""
-    train = TrainConfig(**TRAIN, seed=seed)
-    config = {"model": {}, "train": train}
+    config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}
 
-    def training(kind: str, num_steps: int) -> TrainingInput:
+    def read(kind: str, num_steps: int) -> TrainingInput:
         num_rows = packed.counts[f"{kind}_train_rows"]
-        return TrainingInput(kind, packed.path, Reading(num_rows, train.batch_rows, seed, num_steps))
+        return TrainingInput(kind, packed.path, Reading(num_rows, TRAIN["batch_rows"], seed, num_steps))
 
     inputs = {"tokens": digest_of_kind(packed, "pretrain")}
-    first = publish(home, "pretrain", inputs, {"steps": steps[0]}, config, training=training("pretrain", steps[0]))
+    first = publish(home, "pretrain", inputs, {"steps": steps[0]}, config, read=read("pretrain", steps[0]))
     inputs = {"tokens": digest_of_kind(packed, "chat"), "pretrained": first.digest}
-    return first, publish(home, "sft", inputs, {"steps": steps[1]}, config, training=training("chat", steps[1]))
+    return first, publish(home, "sft", inputs, {"steps": steps[1]}, config, read=read("chat", steps[1]))
 
 
 def live(folder: Path) -> LivedHome:

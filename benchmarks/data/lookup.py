@@ -5,7 +5,7 @@ the code of the deduplication itself, segments and shards of short packed rows, 
 for no answer reads any. Queries are asked in a warm page cache, each kind 20 times with other rows; nothing is kept
 from one query to the next, and after a first round that is not counted.
 
-    .venv/bin/python -m benchmarks.lookup --home /big/disk/lookup     # the home is made once, some 6 GB
+    .venv/bin/python -m benchmarks.data.lookup --home /big/disk/lookup     # the home is made once, some 6 GB
 """
 
 from __future__ import annotations

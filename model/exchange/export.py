@@ -62,6 +62,7 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Non
 
 
 def refuse_unexportable(model: Transformer) -> None:
+    """Raise NotExportable with every setting, and the bias, that readers would compute differently."""
     obstacles = export_obstacles(model.config)
     biases = [router.e_score_correction_bias for router in model.modules() if isinstance(router, TopKRouter)]
     largest = max((float(bias.abs().max()) for bias in biases if bias is not None), default=0.0)
@@ -71,7 +72,7 @@ def refuse_unexportable(model: Transformer) -> None:
             "step, where it has gone to zero (router_bias_fade_share)"
         )
     if obstacles:
-        raise NotExportable("this model cannot be handed out as Qwen3-MoE: " + "; ".join(obstacles))
+        raise NotExportable("this model cannot be exported as Qwen3-MoE: " + "; ".join(obstacles))
 
 
 def hugging_face_config(config: ModelConfig) -> dict[str, object]:

@@ -51,7 +51,7 @@ class RoutedExperts(nn.Module):
     def forward(self, x_ND: Tensor, weights_NK: Tensor, experts_NK: Tensor) -> Tensor:
         if self.skips_weightless:
             experts_NK = experts_NK.masked_fill(weights_NK == 0, self.num_experts)
-        places = Places.of(experts_NK, self.num_experts, some_of_none=self.skips_weightless)
+        places = Places.of(experts_NK, self.num_experts, skips_some=self.skips_weightless)
         dtype = compute_dtype(x_ND)
         sorted_PD = Dispatch.apply(x_ND, places, dtype)[: places.num_computed]
         gate_up_ED2F, down_EFD = self.gate_up_proj.to(dtype).mT, self.down_proj.to(dtype).mT

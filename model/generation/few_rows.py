@@ -1,8 +1,8 @@
-"""Reading prompts and then token by token, with modules that suit few rows.
+"""The modules of a model that is read one token at a time: the same results, from what is faster for few rows.
 
-Shapes: B = rows, T = tokens of a prompt, V = vocabulary; M = rows of a product, I = inputs, O = outputs; N = tokens,
-D = hidden size, E = experts, F = their width; H = query heads, G = those of one key head, J = query and key heads,
-C = head dim, S = slots of the cache. K is key/value heads in attention and experts per token behind it.
+Shapes: B = rows, T = tokens read at once, M = rows of a product, I = inputs, O = outputs; N = tokens, D = hidden size,
+E = experts, F = their width; H = query heads, G = those of one key head, J = query and key heads, C = head dim,
+S = slots of the cache. K is key/value heads in attention and experts per token in the experts.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class FewRowsNorm(nn.Module):
 
 
 def attend_with_one(q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, bias_B1TS: Tensor) -> Tensor:
-    """Attention of a single query a row, T = 1. On a CPU PyTorch's fused kernel is slow with anything but fp32."""
+    """Attention of a single query a row, (B, H, 1, C), over keys and values (B, K, S, C) → (B, H, 1, C).
+
+    `bias_B1TS`, T = 1, is added to the scores. On a CPU PyTorch's fused kernel is slow with anything but fp32.
+    """
     if q_BHTC.device.type != "cpu" or q_BHTC.dtype == torch.float32:
         return F.scaled_dot_product_attention(q_BHTC, k_BKSC, v_BKSC, attn_mask=bias_B1TS, enable_gqa=True)
     rows, heads, _, size = q_BHTC.shape
@@ -105,6 +108,7 @@ class FewRowsAttention(nn.Module):
         self.o_proj = FewRowsLinear(attention.o_proj)
 
     def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], bias_B1TS: Tensor, cache: LayerCache) -> Tensor:
+        """(B, 1, D) → (B, 1, D); the other arguments as in `Attention.forward` with a cache that holds tokens."""
         projected = self.qkv_proj(x_BTD.flatten(0, 1)).contiguous()
         heads_BTJC = projected.view(*x_BTD.shape[:2], -1, self.head_dim)
         turned = self.queries + self.keys
@@ -119,7 +123,7 @@ class FewTokensExperts(nn.Module):
 
     When about every expert is chosen by some token, all weights are read anyway. All experts for all tokens are two
     large products, with a share of 0 for those not chosen; more arithmetic, but in less time than many small products.
-    It costs copies of the experts' weights, made when they are first wanted.
+    It costs copies of the experts' weights, made when they are first needed.
     """
 
     def __init__(self, experts: RoutedExperts) -> None:

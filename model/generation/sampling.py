@@ -1,4 +1,7 @@
-"""The next token of each row: temperature, nucleus and repetition penalty, drawn with one uniform number a row."""
+"""The next token of each row: temperature, nucleus and repetition penalty, drawn with one uniform number a row.
+
+Shapes: B = rows, V = vocabulary, K = candidates, N = new tokens at most.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,32 @@ CANDIDATES = 64
 
 
 class Chooser:
-    """Next ids for a batch. Each row has random numbers of its own, fixed by its seed, one a step."""
+    """Next ids for a batch. Each row has random numbers of its own, fixed by its seed, one a step.
+
+    `prompts` are ids, `seeds` one a prompt; `vocab_size` is V, and `device` where scores will lie.
+    """
 
     def __init__(
-        self, settings: Sampling, prompts: list[list[int]], seeds: Sequence[int], vocab_size: int, device: torch.device
+        self, sampling: Sampling, prompts: list[list[int]], seeds: Sequence[int], vocab_size: int, device: torch.device
     ) -> None:
-        self.settings = settings
-        self.uniform_BN = torch.stack([uniform(seed, settings.max_new_tokens) for seed in seeds]).to(device)
+        self.sampling = sampling
+        self.uniform_BN = torch.stack([uniform(seed, sampling.max_new_tokens) for seed in seeds]).to(device)
         self.seen_BV = torch.zeros(len(prompts), vocab_size, dtype=torch.bool, device=device)
         for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
             seen_V[prompt] = True
 
     def choose(self, logits_BV: Tensor, step: int) -> Tensor:
-        """(B, V) → (B,)"""
-        settings = self.settings
-        if settings.repetition_penalty != 1:
-            logits_BV = penalise(logits_BV, self.seen_BV, settings.repetition_penalty)
-        token_B = sample(logits_BV, settings.temperature, settings.top_p, self.uniform_BN[:, step])
-        if settings.repetition_penalty != 1:
+        """The ids (B,) of a step, counted from 0, from scores (B, V). Raises ValueError as `sample` does."""
+        sampling = self.sampling
+        if sampling.repetition_penalty != 1:
+            logits_BV = penalise(logits_BV, self.seen_BV, sampling.repetition_penalty)
+        token_B = sample(logits_BV, sampling.temperature, sampling.top_p, self.uniform_BN[:, step])
+        if sampling.repetition_penalty != 1:
             self.seen_BV.scatter_(1, token_B[:, None], True)
         return token_B
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+        """Drop all rows but these, by number."""
         self.uniform_BN, self.seen_BV = self.uniform_BN[rows], self.seen_BV[rows]
 
 
@@ -51,9 +57,10 @@ def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
 
 
 def sample(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor) -> Tensor:
-    """One id a row: the best at temperature 0, else the one at `uniform_B` of the smallest set that holds `top_p`.
+    """One id a row (B,) from scores (B, V): the best at temperature 0, else one of the smallest set that holds `top_p`.
 
-    Raises ValueError when a row's best score is not finite.
+    `uniform_B`, in [0, 1), is where in the running sum of that set's probabilities the id lies. Raises ValueError when
+    a row's best score is not finite.
     """
     best_B1, choice_B1 = logits_BV.max(dim=-1, keepdim=True)
     if not best_B1.isfinite().all():
@@ -76,7 +83,7 @@ def sample(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tenso
 
 
 def sample_nucleus(share_BK: Tensor, id_BK: Tensor, top_p: float, uniform_B: Tensor) -> Tensor:
-    """One id a row, from shares that fall: those before which less than `top_p` lies."""
+    """One id a row (B,) of `id_BK`, at `uniform_B` of those before which less than `top_p` lies; `share_BK` falls."""
     before_BK = share_BK.cumsum(dim=-1, dtype=torch.float64) - share_BK
     return id_BK.gather(1, locate(share_BK * (before_BK < top_p), uniform_B)[:, None])[:, 0]
 

@@ -57,7 +57,8 @@ class MuonAdamW(torch.optim.Optimizer):
     """Muon for groups with `stacked` of 1 or more, AdamW for groups without.
 
     `stacked` is how many matrices lie above one another in the last two dimensions of a weight: 2 for gate and up
-    projections. The state of a matrix is its `momentum_buffer`, half as large as AdamW's.
+    projections. The state of a matrix is its `momentum_buffer`, half as large as AdamW's. `lr` and `weight_decay` hold
+    for groups without their own, `betas` are AdamW's and `momentum` is Muon's.
     """
 
     def __init__(

@@ -19,7 +19,10 @@ def permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def rows_of_step(num_rows: int, batch_rows: int, seed: int, step: int) -> np.ndarray:
-    """Row numbers of one optimizer step; each epoch is a permutation of its own, every row once an epoch."""
+    """Row numbers of the optimizer step `step`, from 0: `batch_rows` out of `num_rows`, (batch_rows,) int64.
+
+    Each epoch is a permutation of its own, drawn from `seed`, and has every row once.
+    """
     position = np.arange(step * batch_rows, (step + 1) * batch_rows)
     epoch, offset = position // num_rows, position % num_rows
     chosen = np.empty(batch_rows, dtype=np.int64)

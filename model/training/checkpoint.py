@@ -73,16 +73,16 @@ def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 def discover(folder: Path) -> list[Checkpoint]:
     """Complete and undamaged checkpoints, oldest first."""
-    found = []
+    complete = []
     for path in sorted(folder.glob("step-*")):
         try:
             meta = json.loads((path / "meta.json").read_text())
             undamaged = path.name == step_name(meta["step"])
             if undamaged and all(sha256_of(path / name) == digest for name, digest in meta["sha256"].items()):
-                found.append(Checkpoint(path, meta["step"], meta["identity"]))
+                complete.append(Checkpoint(path, meta["step"], meta["identity"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # torn or damaged: the one before it counts
-    return found
+    return complete
 
 
 def load_into(state: TrainState, checkpoint: Checkpoint, identity: str) -> None:

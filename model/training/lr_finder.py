@@ -43,7 +43,7 @@ class LrSweep:
     lrs: np.ndarray
     """Rising, peak learning rate of each step."""
     losses: np.ndarray
-    """Nats per supervised token, before the update with that rate; infinite where loss or gradient were no numbers."""
+    """Nats per supervised token, before the update with that rate; infinite where loss or gradient were not finite."""
     diverged: bool = False
     """Whether the sweep ended because of its loss."""
 
@@ -88,7 +88,7 @@ def find_learning_rate(
     lr_max: float = 1.0,
     num_steps: int = 100,
 ) -> LrSweep:
-    """Train a copy of `make_state()` for `num_steps` steps, each with a higher rate, evenly spaced on a log scale.
+    """Train a copy of `make_state()` for `num_steps` steps, at rates from `lr_min` to `lr_max`, evenly on a log scale.
 
     The state that `make_state` gives is left as it is. `batches` yields one batch a step, `config` is that of the
     training to come but for its schedule. Ends early once the loss diverges. Raises ValueError for a bad range or
@@ -103,9 +103,9 @@ def find_learning_rate(
     state.model.train()
     lrs = np.geomspace(lr_min, lr_max, num_steps)
     losses: list[float] = []
-    supply, diverged = iter(batches), False
+    remaining, diverged = iter(batches), False
     for lr in lrs.tolist():
-        batch = next(supply, None)
+        batch = next(remaining, None)
         if batch is None:
             raise ValueError(f"{len(losses)} batches for {num_steps} steps of a sweep; give more, or lower num_steps")
         try:

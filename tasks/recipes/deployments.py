@@ -41,7 +41,7 @@ def recipe_names(path: Path = DEPLOYMENTS) -> list[str]:
 
 def load_recipe(name: str, path: Path = DEPLOYMENTS) -> Recipe:
     """The recipe of deployment `name`. Raises NightStopped if there is none or it is not valid."""
-    from tasks.recipes.recipe import recipe_from  # the names alone, as in --help, need none of what a recipe imports
+    from tasks.recipes.recipe import recipe_from  # takes a second, which --help need not wait for
 
     for deployment in read_deployments(path):
         if deployment["name"] == name and deployment["entrypoint"] == ENTRYPOINT:

@@ -66,9 +66,8 @@ def parse_over(pairs: Iterable[str]) -> dict[str, list[Any]]:
         try:
             values = [parse_value(v) if isinstance(v, str) else v for v in yaml.safe_load(f"[{text}]")]
         except yaml.YAMLError as error:
-            raise NightStopped(
-                f"--over {key}: {text!r:.200} is not a list of YAML values: {str(error).splitlines()[0]}"
-            ) from None
+            reason = str(error).splitlines()[0]
+            raise NightStopped(f"--over {key:.200}: {text!r:.200} is not a list of YAML values: {reason}") from None
         if not values or key in over:
             raise NightStopped(f"--over takes key.path=value,value and each key once, not {pair!r:.200}")
         over[key] = values

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from prefect import Task, flow
 
-from benchmarks.data.our_way import UntrackedNight, UntrackedStore
+from benchmarks.data.ours import UntrackedNight, UntrackedStore
 from tasks.errors import Interrupted, NightStopped
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from model.config.optim import OptimConfig
 from model.config.training import TrainConfig
-from model.training.batches import take
+from model.training.batches import batch_of_rows
 from model.training.lr_finder import LrSweep, find_learning_rate
 from model.training.state import NonFiniteLoss, TrainState
 from model.training.trainer import accumulate_gradients, train_step
 from tests.model.tiny import packed_rows, tiny_config, tiny_training
 
-BATCHES = [take(packed_rows(4, seed=seed), np.arange(4)) for seed in range(3)] * 10
+BATCHES = [batch_of_rows(packed_rows(4, seed=seed), np.arange(4)) for seed in range(3)] * 10
 LRS = np.geomspace(1e-6, 1.0, 121)
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from benchmarks.data.our_way import UntrackedNight
+from benchmarks.data.ours import UntrackedNight
 from data.rows.parts import KINDS
 from data.sides.read import read_val
 from model.exchange.export import export_folder

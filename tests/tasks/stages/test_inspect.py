@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.data.our_way import UntrackedNight
+from benchmarks.data.ours import UntrackedNight
 from data.rows.statistics import STATISTICS, NightStatistics
 from data.sides.read import read_val
 from tasks.errors import NightStopped
