@@ -113,29 +113,29 @@ def adapt(rows: Sequence[Row], row_format: Format) -> Turns:
 
 
 def plain_turns(rows: Sequence[Row], conversations: Sequence[object], shape: Shape) -> Turns:
-    """The conversations in which every turn is a role of ours and a string, and holds no more; taken together."""
-    taken = {
+    """The conversations in which every turn is a role of ours and a string, and holds no more. All at once."""
+    plain = {
         index: turns
         for index, (row, turns) in enumerate(zip(rows, conversations, strict=True))
         if isinstance(turns, list) and not (row.get("tools") or row.get("system"))
     }
-    if not set(map(type, chain.from_iterable(taken.values()))) <= {dict}:
-        taken = {index: turns for index, turns in taken.items() if is_list_of_objects(turns)}
-    if not set(map(len, chain.from_iterable(taken.values()))) <= {2}:
-        taken = {index: turns for index, turns in taken.items() if not any(map(shape.held_beside, turns))}
-    flat: list[Row] = list(chain.from_iterable(taken.values()))
-    lengths = list(map(len, taken.values()))
+    if not set(map(type, chain.from_iterable(plain.values()))) <= {dict}:
+        plain = {index: turns for index, turns in plain.items() if is_list_of_objects(turns)}
+    if not set(map(len, chain.from_iterable(plain.values()))) <= {2}:
+        plain = {index: turns for index, turns in plain.items() if not any(map(shape.held_beside, turns))}
+    flat: list[Row] = list(chain.from_iterable(plain.values()))
+    lengths = list(map(len, plain.values()))
     role, content = shape.role, shape.content  # looked up once: the next line runs for every turn there is
-    frame = turn_frame(list(taken), lengths, [turn.get(role) for turn in flat], [turn.get(content) for turn in flat])
+    frame = turn_frame(list(plain), lengths, [turn.get(role) for turn in flat], [turn.get(content) for turn in flat])
     is_plain = frame["role"].is_in(shape.plain_names) & frame["content"].is_not_null()
     others = dict.fromkeys(frame["row"].filter(~is_plain))
     if shape.names is not OURS:
         frame = frame.with_columns(pl.col("role").replace(shape.names))
-    return Turns([index for index in taken if index not in others], without(frame, others), {})
+    return Turns([index for index in plain if index not in others], without(frame, others), {})
 
 
 def alpaca_turns(row: Row) -> list[Row] | Fault:
-    """Turns of an instruction with its answer and what was said before."""
+    """Turns of an instruction with its answer and the exchanges before it."""
     asked = [row.get("instruction"), row.get("input") or ""]
     question = "\n".join(part for part in map(str, asked) if part) if set(map(type, asked)) == {str} else None
     history = row.get("history") or []

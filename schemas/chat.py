@@ -102,7 +102,7 @@ def turn_frame(
     rows: Sequence[int], lengths: Sequence[int], roles: Sequence[object], contents: Sequence[object],
     lost: Sequence[object] | None = None,
 ) -> pl.DataFrame:  # fmt: skip
-    """One line a turn: row, role, content, extra_keys. A role or content that is no string is null."""
+    """One line a turn: row, role, content, extra_keys. A role or content that is not a string is null."""
     owners = pl.DataFrame({"row": rows, "length": lengths}, schema={"row": pl.Int64, "length": pl.Int64})
     return pl.DataFrame(
         [

@@ -110,9 +110,9 @@ class FilterConfig:
 
 
 def faults_of_texts(texts: pl.Series, config: FilterConfig) -> dict[int, Fault]:
-    """The first fault of each text that breaks a filter, by its index in the series; null is no text and has none.
+    """The first fault of each text that breaks a filter, by its index in the series; null has none.
 
-    What is said of a text does not depend on the others in the series.
+    The result for a text does not depend on the others in the series.
     """
     found: dict[int, Fault] = {}
     if not config.active or not len(texts):

@@ -153,7 +153,7 @@ def read_chunks(
 
     Memory is bounded whatever the bytes are. A line over `max_line_bytes` comes cut, with a `line_too_long` fault; a
     file that breaks off (truncated or mislabelled compression, fewer bytes than `end`) ends with a `file_unreadable`
-    line; one that is no jsonl is a `file_not_jsonl` line. Byte order mark and carriage return are part of no line.
+    line; one that is not jsonl is a `file_not_jsonl` line. Byte order marks and carriage returns belong to no line.
     """
     if start == 0 and (other := what_else(path, end)):
         yield other
@@ -199,7 +199,7 @@ def parse_chunk(chunk: Chunk) -> tuple[list[dict[str, object] | None], dict[int,
 
 
 def fault_of(line: bytes) -> Fault:
-    """Why a line is no JSON object."""
+    """Why a line is not a JSON object."""
     if not line.strip():
         return Fault("line_blank", "nothing but white space")
     try:

@@ -14,7 +14,7 @@ CONTROL_CODES = (*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F)
 CONTROL_TRIPLES = tuple(
     "[" + "".join(rf"\x{code:02x}" for code in CONTROL_CODES[i : i + 3]) + "]" for i in range(0, len(CONTROL_CODES), 3)
 )
-"""They as classes of three: a class that small is searched with vector instructions, a larger one byte by byte."""
+"""The same as classes of three: a class that small is searched with vector instructions, a larger one byte by byte."""
 REPLACEMENT_CHARACTER = "\ufffd"
 """What decoders write for bytes that they cannot read."""
 MAX_REPLACED_SHARE = 0.05
@@ -71,7 +71,10 @@ def string_or_none(value: object) -> str | None:
 
 
 def string_series(name: str, values: Sequence[object]) -> pl.Series:
-    """A string column; what is no string is null. (polars alone takes a minute to refuse a value nested deeply.)"""
+    """A string column; a value that is not a string becomes null.
+
+    The values are looked at here because polars alone takes a minute to refuse one that is nested deeply.
+    """
     if not set(map(type, values)) <= {str, type(None)}:
         values = [string_or_none(value) for value in values]
     return pl.Series(name, values, dtype=pl.String)

@@ -1,4 +1,4 @@
-"""Failures, collected from pandera and told to people: grouped, counted, bounded."""
+"""Failures, collected from pandera and reported: grouped, counted, bounded."""
 
 from __future__ import annotations
 

@@ -44,14 +44,14 @@ def result_text(content: Text) -> Text:
 
 
 def with_tools(content: Text, tools: str | Fault) -> Text:
-    """A system turn that tells the tools, too."""
+    """A system turn with the tools after its content."""
     if not isinstance(content, str) or not tools:
         return content
     return tools if isinstance(tools, Fault) or not content else f"{content}\n\n{tools}"
 
 
 def tools_text(value: object) -> str | Fault:
-    """Tools as a system turn tells them, from a list or its JSON; nothing if there are none."""
+    """Tools as a system turn describes them, from a list or its JSON; nothing if there are none."""
     tools = parsed(value)
     if not tools:
         return ""

@@ -16,7 +16,7 @@ import data.sides.deal
 import tasks.stages.deduplicate
 from benchmarks.data.ours import UntrackedNight, run_id_of
 from data.duplicates.near import accepted_from
-from data.lookup.exposure import Trained, note_reading
+from data.lookup.exposure import TrainingInput, note_reading
 from data.rows.keys import row_ids
 from data.rows.sketch import similarity, sketches_of
 from data.sides.rules import SideRules
@@ -180,7 +180,7 @@ def publish(
     counts: dict[str, int],
     config: object = None,
     run: str = "",
-    read: Trained | None = None,
+    read: TrainingInput | None = None,
 ) -> StageRecord:
     """A finished stage that did nothing but to leave its record, and what it `read`."""
     journal = Journal(home)
@@ -202,9 +202,9 @@ def train(home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1
     """The records of pretraining and SFT for so many steps."""
     config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}
 
-    def read(kind: str, num_steps: int) -> Trained:
+    def read(kind: str, num_steps: int) -> TrainingInput:
         num_rows = packed.counts[f"{kind}_train_rows"]
-        return Trained(kind, packed.path, Reading(num_rows, TRAIN["batch_rows"], seed, num_steps))
+        return TrainingInput(kind, packed.path, Reading(num_rows, TRAIN["batch_rows"], seed, num_steps))
 
     inputs = {"tokens": digest_of_kind(packed, "pretrain")}
     first = publish(home, "pretrain", inputs, {"steps": steps[0]}, config, read=read("pretrain", steps[0]))

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data.duplicates.decide import Settings, add_generation
+from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import Ledger
 from data.files import arrow_writer, to_arrow
-from data.lookup.exposure import Trained, note_reading
+from data.lookup.exposure import TrainingInput, note_reading
 from data.lookup.fates import TRAIN, WHATS, fate_of
 from data.rows.keys import ID_DTYPE, names_of
 from data.rows.parts import FACTS_DTYPE, Part, PartRows
@@ -185,7 +185,7 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
         rows = [PartRows(Part(folder / "parts", n), n * count, count, "pretrain", SOURCE) for n in range(num_parts)]
         ledger = Ledger((), ())
         for fresh in (rows[:-1], rows[-1:]):
-            ledger = add_generation(ledger, fresh, folder, Settings(threshold=0.8, drop=True), RULES.is_val)
+            ledger = add_generation(ledger, fresh, folder, NearDuplicateRules(threshold=0.8, drop=True), RULES.is_val)
         fates = sum(np.bincount(ledger.fates_of(p), minlength=4) for p in ledger.parts)
         return {
             "read": num_rows + BAD_PER_PART * num_parts, "quarantined": BAD_PER_PART * num_parts, "kept": int(fates[0]),
@@ -218,7 +218,7 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
     train = {"train": {"batch_rows": 64, "seed": 1}}
 
     def pretrain(folder: Path) -> dict[str, int]:
-        note_reading(folder, Trained("pretrain", tokens.path, Reading(packed, 64, 1, steps)))
+        note_reading(folder, TrainingInput("pretrain", tokens.path, Reading(packed, 64, 1, steps)))
         return {"steps": steps}
 
     publish(journal, "pretrain", pretrain, {"tokens": tokens.digest}, train)

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
 from benchmarks.data.sketching import sketch_part
-from data.duplicates.decide import Settings, add_generation
+from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import KEPT, Ledger
 from data.rows.parts import Part
 from data.sides.deal import add_sides
@@ -52,7 +52,9 @@ def ledger_of(recipe: Recipe, folder: Path, near_threshold: float | None, into: 
         number += piece.scanned.valid
     into.mkdir(parents=True)
     rules = side_rules(recipe)
-    return add_generation(Ledger((), ()), parts, into, Settings(threshold=near_threshold, drop=True), rules.is_val)
+    return add_generation(
+        Ledger((), ()), parts, into, NearDuplicateRules(threshold=near_threshold, drop=True), rules.is_val
+    )
 
 
 def validate_and_deduplicate(corpus: Path, work: Path) -> Mapping[str, int]:

@@ -33,7 +33,7 @@ from data.rows.parts import KINDS, PartRows, places_in_parts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class NearDuplicateRules:
     """How alike is too alike."""
 
     threshold: float | None
@@ -46,13 +46,14 @@ def add_generation(
     ledger: Ledger,
     parts: Sequence[PartRows],
     folder: Path,
-    settings: Settings,
+    rules: NearDuplicateRules,
     is_val: Callable[[np.ndarray], np.ndarray],
 ) -> Ledger:
-    """Decide the rows of new parts, write their generation into `folder`, and return the ledger with them.
+    """Decide the rows of new `parts` by `rules`, write their generation into `folder`; returns the ledger with them.
 
-    `is_val` says of clusters' names on which side they are. Which rows stay does not depend on the order of the
-    parts: the oldest generation's, then those of the least names; of exact copies in one night, the first one read.
+    `is_val` maps the names of clusters, (N,) of ID_DTYPE, to whether each is on the validation side, (N,) bool. Which
+    rows stay does not depend on the order of the parts: the oldest generation's, then those of the least names; of
+    exact copies in one night, the first one read.
     """
     generation = Generation(folder, len(ledger.generations), ledger.next_row, sum(p.count for p in parts))
     after = Ledger((*ledger.parts, *parts), (*ledger.generations, generation))
@@ -67,11 +68,11 @@ def add_generation(
     distinct = np.flatnonzero(~repeated)
     names = names_of_rows(parts, distinct + generation.base)
     kept = np.full(generation.count, NOBODY, dtype=np.uint32)
-    if settings.threshold is None:
+    if rules.threshold is None:
         clusters[distinct], kept[distinct] = names, distinct + generation.base
     else:
         write_distinct(parts, distinct, generation)
-        decided = near_fates(ledger, after, names, settings.threshold, settings.drop, is_val)
+        decided = near_fates(ledger, after, names, rules.threshold, rules.drop, is_val)
         fates[distinct], clusters[distinct], kept[distinct] = decided
     for suffix, column in (("fates", fates), ("clusters", clusters), ("kept", kept)):
         column.tofile(generation.prefix.with_name(f"{generation.prefix.name}.{suffix}"))

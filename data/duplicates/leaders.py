@@ -27,7 +27,7 @@ MOST_READ = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Crowd:
-    """Rows that have company. First those kept in earlier nights, in order of name, then tonight's."""
+    """Rows that may repeat others. First those kept in earlier nights, in order of name, then tonight's."""
 
     rows: np.ndarray
     """(E + N,) numbers of rows; tonight's one group after another, in each in order of name."""

@@ -36,13 +36,13 @@ class NameIndex:
         """First and last-but-one position of each name, equal where there is none; ids are (N,) of ID_DTYPE."""
         first = np.searchsorted(self.hi, ids["hi"], side="left")
         last = np.searchsorted(self.hi, ids["hi"], side="right")
-        for n in np.flatnonzero(first < last):  # equal upper halves are equal names, or a wonder
+        for n in np.flatnonzero(first < last):  # equal upper halves of different names are rare: 64 bits
             inside = np.flatnonzero(self.lo[first[n] : last[n]] == ids["lo"][n])
             first[n], last[n] = (first[n] + inside[0], first[n] + inside[-1] + 1) if len(inside) else (0, 0)
         return first, last
 
     def bears(self, ids: np.ndarray, kind_of_row: np.ndarray, bases: np.ndarray, kind: int) -> np.ndarray:
-        """Whether a row of `kind` bears each name. A name's rows stand in order of kind, so the ends tell."""
+        """Whether a row of `kind` bears each name. Rows of a name stand in order of kind: the two ends decide."""
         first, last = self.range_of(ids)
         found = first < last
         answer = np.zeros(len(ids), dtype=bool)

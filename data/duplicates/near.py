@@ -85,7 +85,7 @@ def build_near(prefix: Path, threshold: float) -> np.ndarray:
 
 
 def order_of_content(sketches: np.ndarray) -> np.ndarray:
-    """Places in an order that hangs on the sketches alone, (U,) uint64: which rows of a long run are compared with
+    """Places in an order that depends on the sketches alone, (U,) uint64: which rows of a long run are compared with
     which must not depend on the order in which they were read."""
     columns = sketches.view(np.uint64).T
     hashes = np.zeros(len(sketches), dtype=np.uint64)

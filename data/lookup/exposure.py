@@ -1,4 +1,4 @@
-"""What a model has read: of every row the tokens that training went over, added up from shards and reading order."""
+"""What a model has read: of every row the tokens that training read, added up from shards and reading order."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from model.tokens.order import Reading
 SHARDS_AT_ONCE, ROWS_AT_ONCE = 64, 65_536
 ROWS_NOTED = 20
 READ_ROWS, LAST_STEPS = "read-rows.json", "last-steps.u4"
-"""What a training stage notes of what it read, so that no question has to read all segments or shuffle again."""
+"""What a training stage writes about what it read, so that no question has to read all segments or shuffle again."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One training stage: which packed rows it read, and where they lie."""
+class TrainingInput:
+    """What one training stage read."""
 
     kind: str
+    """Of rows: pretrain or chat."""
     shards: Path
+    """Folder of the packed rows."""
     reading: Reading
 
 
-def sizes_of_shards(trained: Trained) -> dict[Path, int]:
+def sizes_of_shards(training: TrainingInput) -> dict[Path, int]:
     """Packed rows of the shards of the train side that have any, in order."""
-    sizes = {path: num_packed_rows(path) for path in shard_paths(trained.shards, trained.kind, "train")}
+    sizes = {path: num_packed_rows(path) for path in shard_paths(training.shards, training.kind, "train")}
     return {path: size for path, size in sizes.items() if size}
 
 
@@ -47,9 +49,9 @@ def some_segments(paths: list[Path]) -> Iterator[tuple[int, pl.LazyFrame]]:
         yield start, pl.scan_parquet(some, include_file_paths="shard")
 
 
-def segments_of_all(trained: Trained) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def segments_of_all(training: TrainingInput) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Packed row, length and document of every segment on the train side, each (N,), of some shards at a time."""
-    sizes = sizes_of_shards(trained)
+    sizes = sizes_of_shards(training)
     bases = np.cumsum([0, *sizes.values()])
     for start, scan in some_segments(list(sizes)):
         table = scan.select("row", "length", "document", pl.col("shard").rle_id()).collect()
@@ -64,15 +66,15 @@ class Exposure:
     packed: np.ndarray
     """Tokens of the row on the train side, all its copies together."""
     read: np.ndarray
-    """Tokens that training went over, again for each time."""
+    """Tokens that training read, counted each time."""
 
 
-def exposure_of(trained: Iterable[Trained], num_rows: int) -> Exposure:
+def exposure_of(trainings: Iterable[TrainingInput], num_rows: int) -> Exposure:
     """Add up what the stages read. Every segment counts as often as its packed row was read."""
     both = np.zeros(num_rows, dtype=np.uint64)  # packed above, read below: one trip to memory for the two
-    for stage in trained:
-        times = stage.reading.times_read().astype(np.uint64)
-        for rows, lengths, documents in segments_of_all(stage):
+    for training in trainings:
+        times = training.reading.times_read().astype(np.uint64)
+        for rows, lengths, documents in segments_of_all(training):
             np.add.at(both, documents, (lengths << np.uint64(32)) + lengths * times[rows])
     halves = both.view(np.uint32).reshape(num_rows, 2)
     low = 0 if sys.byteorder == "little" else 1
@@ -81,31 +83,29 @@ def exposure_of(trained: Iterable[Trained], num_rows: int) -> Exposure:
 
 @dataclass(frozen=True)
 class ReadRows:
-    """A training stage's reading in short."""
+    """The rows that a training stage read, in short."""
 
     sources: dict[str, tuple[int, int]]
-    """Rows that were read, and tokens, again for each time; by source."""
+    """By source: rows that were read, and tokens, counted each time that they were read."""
     first: list[tuple[int, int, int]]
-    """Of the first ROWS_NOTED rows number, tokens on the train side, and tokens read."""
+    """Of the first ROWS_NOTED rows: number, tokens on the train side, tokens read."""
 
     def write(self, folder: Path) -> None:
         (folder / READ_ROWS).write_text(json.dumps({"sources": self.sources, "first": self.first}), encoding="utf-8")
 
     @classmethod
-    def of_stage(cls, folder: Path, trained: Trained) -> ReadRows:
-        """What a stage noted, in its folder; added up now if it ended before stages did so."""
-        path = folder / READ_ROWS
-        if not path.exists():
-            return cls.added_up(trained)
-        noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        sources = {source: (rows, tokens) for source, (rows, tokens) in noted["sources"].items()}
-        return cls(sources, [(row, packed, read) for row, packed, read in noted["first"]])
+    def read(cls, folder: Path) -> ReadRows:
+        """What a training stage wrote into its folder."""
+        content: dict[str, Any] = json.loads((folder / READ_ROWS).read_text(encoding="utf-8"))
+        sources = {source: (rows, tokens) for source, (rows, tokens) in content["sources"].items()}
+        return cls(sources, [(row, packed, read) for row, packed, read in content["first"]])
 
     @classmethod
-    def added_up(cls, trained: Trained) -> ReadRows:
-        paths = list(sizes_of_shards(trained))
+    def of(cls, training: TrainingInput) -> ReadRows:
+        """Added up from the segments of all shards."""
+        paths = list(sizes_of_shards(training))
         last = [scan.select(pl.col("document").max()).collect().item() for _, scan in some_segments(paths)]
-        exposure = exposure_of([trained], max(last, default=-1) + 1)
+        exposure = exposure_of([training], max(last, default=-1) + 1)
         names: dict[str, int] = {}
         source_of = np.zeros(len(exposure.read), dtype=np.uint32)
         for _, scan in some_segments(paths):
@@ -121,33 +121,39 @@ class ReadRows:
         )
 
 
-def note_reading(folder: Path, trained: Trained) -> None:
+def note_reading(folder: Path, training: TrainingInput) -> None:
     """Write what a stage read into its folder: READ_ROWS, and LAST_STEPS if it stopped inside an epoch.
 
-    LAST_STEPS is of every packed row, uint32, the step of the unfinished epoch that read it, 0 if none did.
+    LAST_STEPS holds, for each packed row, the step of the unfinished epoch that read it, 0 if none did; (N,) uint32.
     """
-    ReadRows.added_up(trained).write(folder)
-    if trained.reading.rest:
-        trained.reading.last_steps().tofile(folder / LAST_STEPS)
+    ReadRows.of(training).write(folder)
+    if training.reading.rest:
+        training.reading.last_steps().tofile(folder / LAST_STEPS)
 
 
 def last_step(folder: Path, reading: Reading, row: int) -> int | None:
-    """The step of the unfinished epoch that read a packed row, if one did."""
-    return (int(raw_records(folder / LAST_STEPS, np.dtype("<u4"))[row]) or None) if reading.rest else None
+    """The step of the unfinished epoch that read a packed row, if one did; `folder` is the training stage's."""
+    if not reading.rest:
+        return None
+    return int(raw_records(folder / LAST_STEPS, np.dtype("<u4"))[row]) or None
 
 
 def rows_read(exposure: Exposure, part: PartRows, rules: SideRules) -> Iterator[pl.DataFrame]:
-    """The rows of a part that training went over, in order, as `told_rows` tells them."""
+    """The rows of a part that training read, in order, as tables of `table_of_rows`."""
     rows = np.flatnonzero(exposure.read[part.base : part.base + part.count]) + part.base
     for start in range(0, len(rows), ROWS_AT_ONCE):
         here = rows[start : start + ROWS_AT_ONCE]
-        yield told_rows(part, rules, here, exposure.packed[here], exposure.read[here])
+        yield table_of_rows(part, rules, here, exposure.packed[here], exposure.read[here])
 
 
-def told_rows(part: PartRows, rules: SideRules, rows: np.ndarray, packed: np.ndarray, read: np.ndarray) -> pl.DataFrame:
-    """Rows of a part by number, tokens of all their copies and tokens read: name, line, byte_offset, tokens, times.
+def table_of_rows(
+    part: PartRows, rules: SideRules, rows: np.ndarray, packed: np.ndarray, read: np.ndarray
+) -> pl.DataFrame:
+    """A table of R rows of a part: name, line, byte_offset, tokens, times.
 
-    `times` is tokens read over tokens of the row, so of a long row that was read in part, only the part counts.
+    `rows` are their numbers, `packed` the tokens of all copies of each on the train side, `read` the tokens of each
+    that training read, all (R,); `rules` say how many copies there are. `times` is tokens read over tokens of the row,
+    so a row that was read in part counts as a fraction.
     """
     ids, facts = part.part.ids[rows - part.base], part.part.facts[rows - part.base]
     copies = np.zeros(len(rows), dtype=np.uint32)

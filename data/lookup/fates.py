@@ -24,7 +24,7 @@ from schemas.domain import DOMAINS
 
 TRAIN, UNPACKED, WEIGHED_OUT = "train", "train, in no packed row", "train, left out by the weight of its source"
 ROWS_ASKED = 16
-"""So many rows tell into how many buckets all were dealt; chance agrees with a wrong number less than once in 2^16."""
+"""Rows from which the number of buckets is inferred; a wrong number fits them by chance once in 2^16 cases at most."""
 VALIDATION, UNUSED, HELD_OUT = "validation", "held out, unused", "held out"
 WHATS = (TRAIN, UNPACKED, WEIGHED_OUT, VALIDATION, UNUSED, *FATES[EXACT:])
 """All that can become of a valid row."""
@@ -82,7 +82,7 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Fate:
-    """What became of a row; fields that say nothing of it are empty."""
+    """What became of a row; fields that do not apply to it are empty."""
 
     place: Place
     what: str
@@ -242,7 +242,7 @@ def segments_of(corpus: Corpus, place: Place, orders: Sequence[int]) -> Iterator
 
 
 def bits_of_bucket(corpus: Corpus, buckets: Mapping[int, Path]) -> int | None:
-    """How many leading bits of the order are the number of a bucket, told by rows of the last one; None if none are."""
+    """How many leading bits of the order are the number of a bucket, by rows of the last one; None if none fits."""
     if not buckets:
         return None
     last = max(buckets)

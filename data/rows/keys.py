@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 WHITE_SPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
-"""What `str.isspace` says of ASCII."""
+"""The ASCII characters that `str.isspace` accepts."""
 ID_BYTES = 16
 ID_DTYPE = np.dtype([("hi", "<u8"), ("lo", "<u8")])
 """Sorts like the hexadecimal name."""

@@ -23,7 +23,7 @@ from schemas.jsonl import Chunk, Fault, excerpt, parse_chunk, read_chunks
 from schemas.report import FailureReport
 
 PRIVATE_RULES = ("filter_personal_data",)
-"""Rules whose lines are not copied into the quarantine: the file, line and offset tell where to look."""
+"""Rules whose lines are not copied into the quarantine: file, line and offset show where to look."""
 
 
 @dataclass(frozen=True, kw_only=True)

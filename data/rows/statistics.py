@@ -196,7 +196,7 @@ class Fates:
 
     @property
     def unaccounted(self) -> int:
-        """Rows read without a fate; anything but 0 is a defect."""
+        """Rows read without a fate; anything but 0 is an error of the program."""
         return self.read - self.kept - self.duplicates - self.quarantined
 
     def merge(self, other: Fates) -> Fates:

@@ -1,6 +1,6 @@
 """Rows → sides and order, out of core: which rows are never trained on, and the train side dealt into buckets.
 
-The side of a row hangs on the name of its cluster and the salt, its place on the seed and its own name: neither on
+The side of a row depends on the name of its cluster and the salt, its place on the seed and its own name; neither on
 other rows, nor on the number of workers, nor on how the text was cut into pieces. Buckets are ranges of the order, so
 sorting each gives an exact shuffle of all.
 """
@@ -122,7 +122,7 @@ def val_rows(
 def choose_slices(
     ledger: Ledger, parts: Sequence[PartRows], rules: SideRules, frozen: dict[str, object]
 ) -> tuple[np.ndarray, int]:
-    """Rows of the validation slices that this generation founds, and how many more rows are held out unused.
+    """Rows of the validation slices that this generation begins, and how many more rows are held out unused.
 
     A slice is a kind and a domain. It takes held-out rows in their shuffled order up to a budget of bytes; once it
     exists it never changes. Bytes, not tokens: the same text must be asked of models with any vocabulary.
@@ -146,9 +146,9 @@ def choose_slices(
             mine = mine[np.argsort(order[mine], kind="stable")]
             fits = np.cumsum(size[mine], dtype=np.int64) <= rules.val_bytes_per_slice
             fits[:1] = True
-            taken = mine[fits] if f"{kind}/{name}" not in frozen else mine[:0]
-            chosen.append(row[taken])
-            unused += len(mine) - len(taken)
+            selected = mine[fits] if f"{kind}/{name}" not in frozen else mine[:0]
+            chosen.append(row[selected])
+            unused += len(mine) - len(selected)
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64), unused
 
 
@@ -160,7 +160,11 @@ def add_sides(
     folder: Path,
     workers: int | None = None,
 ) -> dict[str, int]:
-    """Write the sides of one generation, given by its parts, into `folder`; returns counts. Earlier slices stay."""
+    """Write the sides of one generation into `folder`; returns counts of rows. Earlier slices stay.
+
+    `ledger` has the fates of all rows, `parts` are the generation's; `rules` decide side and order.
+    `workers` processes share the parts, by default one a core.
+    """
     slices = read_slices(folder)
     chosen, unused = choose_slices(ledger, parts, rules, slices)
     sizes = {kind: sum(int(p.part.facts["num_bytes"].sum()) for p in parts if p.kind == kind) for kind in KINDS}

@@ -24,7 +24,7 @@ BLOCK_TOKENS = 1 << 18
 def ngram_hashes(ids: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hash of every run of NGRAM_TOKENS tokens inside a document, uint64, and the position where it starts.
 
-    A run's polynomial hash is a difference of prefix sums, so its cost does not hang on the length of the run.
+    A run's polynomial hash is a difference of prefix sums, so its cost does not depend on the length of the run.
     """
     length = len(ids) - NGRAM_TOKENS + 1
     if length <= 0:

@@ -114,10 +114,10 @@ class Encoder:
         ids, offsets = self.encode(texts)
         return document_segments(ids, offsets, self.end_of_text)
 
-    def conversations(self, conversations: pl.Series, max_tokens: int) -> tuple[Segments, np.ndarray]:
-        """Segments of at most `max_tokens` slots, and how many windows of each conversation were given up."""
+    def conversations(self, conversations: pl.Series, row_length_tokens: int) -> tuple[Segments, np.ndarray]:
+        """Segments of at most `row_length_tokens` slots, and how many windows of each conversation were given up."""
         turns = conversations.to_frame("c").with_row_index("owner").explode("c").unnest("c").drop_nulls("role")
-        return cut_windows(self.render(turns), len(conversations), max_tokens)
+        return cut_windows(self.render(turns), len(conversations), row_length_tokens)
 
     def render(self, turns: pl.DataFrame) -> Rendered:
         """All turns one after another: marker, role, line end, content, marker, line end.

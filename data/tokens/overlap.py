@@ -1,4 +1,4 @@
-"""Which n-grams of the validation side stand in the train side: noted, looked for, told by document."""
+"""Which n-grams of the validation side stand in the train side: written, looked for, and shares by document."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ def write_fingerprints(rows: Path, encoder: Encoder, folder: Path) -> None:
 def mark_contaminated(folder: Path, base: Path | None, earlier: Sequence[Bucket], shards: Sequence[Tokenised]) -> None:
     """Which validation n-grams the train side holds.
 
-    What was found on earlier nights stays found. Slices founded tonight are looked for in `earlier` buckets, too.
+    `folder` is that of tonight's packed rows, `base` of those that they grew from, `shards` are figures of tonight's
+    buckets. What was found on earlier nights stays found; the n-grams of slices that are new tonight are looked for in
+    the `earlier` buckets, too.
     """
     hashes = np.load(folder / FINGERPRINTS / "hashes.npy")
     found = np.packbits(np.zeros(len(hashes), dtype=bool))
-    told = [shard.contaminated for shard in shards]
+    found_in_buckets = [shard.contaminated for shard in shards]
     if base:
         before = np.load(base / FINGERPRINTS / "hashes.npy")
         found_before = np.unpackbits(np.load(base / CONTAMINATED), count=len(before)).astype(bool)
         found = np.packbits(np.isin(hashes, before[found_before]))
         if not np.isin(hashes, before).all():
             jobs = [SearchJob(bucket, folder, folder / FINGERPRINTS) for bucket in earlier]
-            told += run_jobs(search, jobs, sum(bucket.num_bytes for bucket in earlier))
-    for bits in told:
+            found_in_buckets += run_jobs(search, jobs, sum(bucket.num_bytes for bucket in earlier))
+    for bits in found_in_buckets:
         found = found | np.frombuffer(bits, dtype=np.uint8)
     np.save(folder / CONTAMINATED, found)
 

@@ -1,4 +1,4 @@
-"""A bucket of rows → a shard of packed tokens, with what the data report says of it. Runs in a worker."""
+"""A bucket of rows → a shard of packed tokens, with its figures for the data report. Runs in a worker."""
 
 from __future__ import annotations
 
@@ -17,35 +17,10 @@ from data.tokens.shards import segments_frame, write_shard
 from model.tokens.packing import IGNORED, PackedTokens, Packing, pack, pack_documents
 from schemas.domain import DOMAINS
 
-
-@dataclass(frozen=True)
-class PackedRows:
-    """Packed rows in memory, and which document is where."""
-
-    tokens: PackedTokens
-    segments: pl.DataFrame
-    """row, start, length and the columns `row_id` and `source` of the document; in order of row and start."""
-    given_up: int
-    """Windows of conversations whose answer alone is longer than a row, or that have none."""
-    packing: Packing
-
-
-def pack_table(rows: pl.DataFrame, encoder: Encoder, max_tokens: int) -> PackedRows:
-    """Encode and pack a small table of rows; a function of the rows, their order and the tokenizer."""
-    packing, given_up = pack_rows(rows, encoder, max_tokens)
-    owners = packing.segments.owners
-    numbers = rows["row"] if "row" in rows.columns else pl.Series(np.arange(len(rows), dtype=np.uint32))
-    documents, sources = numbers.to_numpy()[owners], rows["source"].gather(owners)
-    where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)
-    where = where.with_columns(pl.col("source").cast(pl.String))
-    order = np.lexsort((packing.starts, packing.rows))
-    where = where.with_columns(rows["row_id"].gather(owners[order]))
-    packed = packing.fill_rows(max_tokens, encoder.end_of_text, encoder.id_dtype)
-    return PackedRows(packed, where, int(given_up.sum()), packing)
-
-
 DISPERSION_ROWS = 64
 """Rows of a batch for the dispersion index."""
+RENEW_EVERY_BUCKETS = 16
+"""After so many buckets a process makes its encoder anew: the engine's cache of words grows without a bound."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +29,7 @@ class TokenJob:
 
     bucket: Bucket
     tokenizer: Path
-    max_tokens: int
+    row_length_tokens: int
     out: Path
     """Without suffix."""
     validation: Path | None
@@ -92,7 +67,7 @@ class Tokenised:
 
 @lru_cache(maxsize=1)
 def encoder_of(folder: Path, renewed: int) -> Encoder:
-    """One a process. It is made anew now and then, because the engine's cache of words grows without a bound."""
+    """One a process, for each value of `renewed`."""
     return Encoder.open(folder)
 
 
@@ -102,24 +77,47 @@ def fingerprints_of(folder: Path) -> tuple[Fingerprints, np.ndarray]:
     return found, found.sieve()
 
 
-def pack_rows(rows: pl.DataFrame, encoder: Encoder, max_tokens: int) -> tuple[Packing, np.ndarray]:
+def pack_rows(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> tuple[Packing, np.ndarray]:
     """Pack a table with a column `text` or `conversations`; also how many windows of each row were given up."""
     if "text" in rows.columns:
         segments = encoder.documents(rows["text"].to_list())
-        return pack_documents(segments, max_tokens, encoder.end_ranks), np.zeros(len(rows), dtype=np.int64)
-    segments, given_up = encoder.conversations(rows["conversations"], max_tokens)
-    return pack(segments, max_tokens), given_up
+        return pack_documents(segments, row_length_tokens, encoder.end_ranks), np.zeros(len(rows), dtype=np.int64)
+    segments, given_up = encoder.conversations(rows["conversations"], row_length_tokens)
+    return pack(segments, row_length_tokens), given_up
 
 
-RENEW_EVERY_BUCKETS = 16
+@dataclass(frozen=True)
+class PackedRows:
+    """Packed rows in memory, and which document is where."""
+
+    tokens: PackedTokens
+    segments: pl.DataFrame
+    """row, start, length and the columns `row_id` and `source` of the document; in order of row and start."""
+    given_up: int
+    """Windows of conversations whose answer alone is longer than a row, or that have none."""
+    packing: Packing
+
+
+def pack_table(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> PackedRows:
+    """Encode and pack a small table of rows; a function of the rows, their order and the tokenizer."""
+    packing, given_up = pack_rows(rows, encoder, row_length_tokens)
+    owners = packing.segments.owners
+    numbers = rows["row"] if "row" in rows.columns else pl.Series(np.arange(len(rows), dtype=np.uint32))
+    documents, sources = numbers.to_numpy()[owners], rows["source"].gather(owners)
+    where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)
+    where = where.with_columns(pl.col("source").cast(pl.String))
+    order = np.lexsort((packing.starts, packing.rows))
+    where = where.with_columns(rows["row_id"].gather(owners[order]))
+    packed = packing.fill_rows(row_length_tokens, encoder.end_of_text, encoder.id_dtype)
+    return PackedRows(packed, where, int(given_up.sum()), packing)
 
 
 def tokenise(job: TokenJob) -> Tokenised:
     """Encode, pack and write one bucket."""
     rows = job.bucket.read()
     encoder = encoder_of(job.tokenizer, job.bucket.number // RENEW_EVERY_BUCKETS)
-    packing, given_up = pack_rows(rows, encoder, job.max_tokens)
-    packed = packing.fill_rows(job.max_tokens, encoder.end_of_text, encoder.id_dtype)
+    packing, given_up = pack_rows(rows, encoder, job.row_length_tokens)
+    packed = packing.fill_rows(job.row_length_tokens, encoder.end_of_text, encoder.id_dtype)
     owners = packing.segments.owners
     documents, sources = rows["row"].to_numpy()[owners], rows["source"].gather(owners)
     where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)

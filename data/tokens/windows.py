@@ -94,20 +94,20 @@ class Exchanges:
         return firsts[order], lasts[order]
 
 
-def cut_windows(rendered: Rendered, count: int, max_tokens: int) -> tuple[Segments, np.ndarray]:
-    """Segments of at most `max_tokens` slots, and how many windows of each of `count` conversations were given up.
+def cut_windows(rendered: Rendered, count: int, row_length_tokens: int) -> tuple[Segments, np.ndarray]:
+    """Segments of at most `row_length_tokens` slots, and how many windows of each of `count` conversations were lost.
 
     A segment is shifted by one: each slot predicts the next id if that is a target. An answer is learned whole or not
     at all. A conversation without anything to learn has no segment and counts as one window given up.
     """
     exchanges = Exchanges.of(rendered, count)
-    firsts, lasts = exchanges.windows(max_tokens + 1 - exchanges.system_length)
+    firsts, lasts = exchanges.windows(row_length_tokens + 1 - exchanges.system_length)
     starts, ends = exchanges.starts[firsts], exchanges.ends[lasts]
     answered = np.searchsorted(rendered.answers, starts) < np.searchsorted(rendered.answers, ends)
     starts, ends, owner = starts[answered], ends[answered], exchanges.owner[firsts[answered]]
 
     system_length = exchanges.system_length[owner]
-    overflow = np.maximum(0, system_length + ends - starts - (max_tokens + 1))
+    overflow = np.maximum(0, system_length + ends - starts - (row_length_tokens + 1))
     # The first answer whose first id stays, and is not predicted from nothing.
     later = np.searchsorted(rendered.answers, np.maximum(starts, starts - system_length + overflow + 1))
     learned_from = np.append(rendered.answers, len(rendered.ids))[later]
@@ -116,16 +116,16 @@ def cut_windows(rendered: Rendered, count: int, max_tokens: int) -> tuple[Segmen
     given_up[np.bincount(owner, minlength=count) == 0] = 1
     of_system = np.maximum(0, system_length - overflow)
     chosen = (owner[kept], ends[kept], of_system[kept], learned_from[kept])
-    return filled(rendered, exchanges, max_tokens, *chosen), given_up
+    return filled(rendered, exchanges, row_length_tokens, *chosen), given_up
 
 
 def filled(
-    rendered: Rendered, exchanges: Exchanges, max_tokens: int, owner: np.ndarray, ends: np.ndarray,
+    rendered: Rendered, exchanges: Exchanges, row_length_tokens: int, owner: np.ndarray, ends: np.ndarray,
     of_system: np.ndarray, learned_from: np.ndarray,
 ) -> Segments:  # fmt: skip
     """A segment each window: the last `of_system` slots of the system turn, then what was said up to its end."""
     opening = exchanges.starts[np.searchsorted(exchanges.owner, owner)]
-    said_from = np.maximum(opening, ends - (max_tokens + 1) + of_system)
+    said_from = np.maximum(opening, ends - (row_length_tokens + 1) + of_system)
     of_said = ends - said_from
     system_from = exchanges.system_start[owner] + exchanges.system_length[owner] - of_system
     slots = spans(np.stack([system_from, said_from], 1).ravel(), np.stack([of_system, of_said], 1).ravel())

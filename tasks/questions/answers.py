@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from data.lookup.exposure import ROWS_NOTED, ReadRows, exposure_of, last_step, rows_read, told_rows
+from data.lookup.exposure import ROWS_NOTED, ReadRows, exposure_of, last_step, rows_read, table_of_rows
 from data.lookup.fates import Fate, Place, Segment, fate_of, row_at_line, rows_named
 from data.rows.keys import parse_name, row_ids
 from data.rows.parts import PartRows
@@ -204,7 +204,7 @@ def training_lines(history: History, data: PreparedData, fate: Fate, every_train
 
 def reading_lines(training: FinishedTraining, segments: Iterable[Segment]) -> list[str]:
     """How often a training stage read the packed rows of a row."""
-    reading = training.trained.reading
+    reading = training.input.reading
     rows = {s.packed_row for s in segments if s.packed_row < reading.num_rows}
     if not rows:
         return []
@@ -220,14 +220,14 @@ def who_ate(home: Path, run: str) -> list[str]:
     model = find_model(History(home), run)
     lines = [f"{model.name}: {' + '.join(t.name for t in model.trainings)}"]
     for training in model.trainings:
-        reading = training.trained.reading
+        reading = training.input.reading
         lines.append(
             f"  {training.record.stage:<8}  {reading.num_steps:,} steps of {reading.batch_rows} rows out of "
             f"{reading.num_rows:,} packed ones: {reading.epochs:.2f} epochs"
         )
     parts = model.data.corpus.ledger.parts
     eaten = dict.fromkeys(((part.source, part.kind) for part in parts), (0, 0))
-    noted = {t.trained.kind: ReadRows.of_stage(t.record.path, t.trained) for t in model.trainings}
+    noted = {t.input.kind: ReadRows.read(t.record.path) for t in model.trainings}
     eaten |= {(source, kind): of for kind, rows in noted.items() for source, of in rows.sources.items()}
     for (source, kind), (rows, tokens) in eaten.items():
         lines.append(f"  {kind:<8}  {source}: {rows:,} rows, {tokens:,} tokens")
@@ -236,7 +236,11 @@ def who_ate(home: Path, run: str) -> list[str]:
     first = sorted(row for rows in noted.values() for row in rows.first)[:ROWS_NOTED]
     for part in parts:
         if mine := [row for row in first if part.base <= row[0] < part.base + part.count]:
-            placed = with_places(model, part, told_rows(part, model.data.corpus.rules, *np.array(mine).T))
+<<<<<<< HEAD
+            placed = with_places(model, part, table_of_rows(part, model.data.corpus.rules, *np.array(mine).T))
+=======
+            rows_in_full = in_full(model, part, table_of_rows(part, model.data.corpus.rules, *np.array(mine).T))
+>>>>>>> data
             lines += [
                 f"  {r['name']}  {r['file']}:{r['line']}  {r['source']}  {r['times']:g} times"
                 for r in placed.iter_rows(named=True)
@@ -260,8 +264,13 @@ def never_seen(data: PreparedData, seen: int) -> str:
     return f"never seen: {never:,} of {distinct['read']:,} lines: {parts}"
 
 
+<<<<<<< HEAD
 def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of a part as `told_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
+    """Rows of a part as `table_of_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
+=======
+def in_full(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a part as `table_of_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
+>>>>>>> data
     label = pl.lit(model.data.labels[part.part.number]).alias("file")
     source, kind = pl.lit(part.source).alias("source"), pl.lit(part.kind).alias("kind")
     return rows.select("name", label, "line", "byte_offset", source, kind, "tokens", "times")
@@ -270,7 +279,7 @@ def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.D
 def who_ate_rows(home: Path, run: str) -> Iterator[str]:
     """Every row that a model was trained on, as lines of JSON, many at a time."""
     model = find_model(History(home), run)
-    exposure = exposure_of((t.trained for t in model.trainings), model.data.corpus.ledger.next_row)
+    exposure = exposure_of((t.input for t in model.trainings), model.data.corpus.ledger.next_row)
     for part in model.data.corpus.ledger.parts:
         for rows in rows_read(exposure, part, model.data.corpus.rules):
             yield with_places(model, part, rows).write_ndjson().rstrip("\n")

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from data.duplicates.ledger import Ledger
-from data.lookup.exposure import Trained
+from data.lookup.exposure import TrainingInput
 from data.lookup.fates import Corpus
 from data.rows.parts import KINDS
 from data.sides.rules import SideRules
@@ -70,7 +70,7 @@ class FinishedTraining:
     """A finished training stage and what it read."""
 
     record: StageRecord
-    trained: Trained
+    input: TrainingInput
 
     @property
     def name(self) -> str:
@@ -183,7 +183,7 @@ class History:
             num_rows=packed.counts[f"{kind}_train_rows"], batch_rows=config["batch_rows"], seed=config["seed"],
             num_steps=record.counts["steps"],
         )  # fmt: skip
-        return FinishedTraining(record, Trained(kind, packed.path, reading))
+        return FinishedTraining(record, TrainingInput(kind, packed.path, reading))
 
     def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[FinishedTraining]:
         """Training stages of a kind on these packed rows, or on earlier ones that these grew from.

@@ -10,6 +10,9 @@ from schemas.adapters import Format
 from schemas.domain import Domain
 from schemas.filters import FilterConfig
 
+HUB = "hub:"
+"""What is on the Hugging Face hub: `hub:OWNER/NAME`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:

@@ -13,9 +13,7 @@ import fsspec
 from model.files import made_once
 from tasks.errors import NightStopped
 from tasks.home.digests import digest_of
-from tasks.recipes.stage_configs import SourceConfig
-
-BUILTIN, HUB = "builtin:", "hub:"
+from tasks.recipes.stage_configs import HUB, SourceConfig
 
 
 def bring_remote(source: SourceConfig, downloads: Path) -> list[tuple[Path, Path]]:

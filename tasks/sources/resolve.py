@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from data.rows.piece import Piece
 from tasks.errors import NightStopped
-from tasks.recipes.stage_configs import SourceConfig
+from tasks.recipes.stage_configs import HUB, SourceConfig
 from tasks.sources.builtin import MAKERS, build_corpus
 from tasks.sources.pieces import FileCutter, RawFile, state_of
-from tasks.sources.remote import BUILTIN, HUB, bring_from_hub, bring_remote
+from tasks.sources.remote import bring_from_hub, bring_remote
 from tasks.sources.tables import as_jsonl
 
+BUILTIN = "builtin:"
 PIECE_BYTES = 16 << 20
 REASONS_SHOWN = 5
 

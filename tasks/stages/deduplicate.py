@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 from prefect.artifacts import create_table_artifact
 
-from data.duplicates.decide import Settings, add_generation
+from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import EXACT, FATES, KEPT, Ledger
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger, part_rows
@@ -58,8 +58,8 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
     for piece in pieces[len(ledger.parts) :]:
         fresh.append(part_rows(piece, run.folder, number))
         number += piece.scanned.valid
-    settings = Settings(threshold=config.near_threshold, drop=config.near == "drop")
-    ledger = add_generation(ledger, fresh, run.folder, settings, side_rules(run.recipe).is_val)
+    rules = NearDuplicateRules(threshold=config.near_threshold, drop=config.near == "drop")
+    ledger = add_generation(ledger, fresh, run.folder, rules, side_rules(run.recipe).is_val)
     by_file = fates_by_file(ledger, pieces)
     (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
     run.tracker.artifact(run.folder / FILES, "duplicates")

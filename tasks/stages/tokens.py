@@ -28,12 +28,11 @@ from tasks.home.links import link_files
 from tasks.home.records import StageRecord
 from tasks.pages.figures import log2_counts, token_histogram
 from tasks.recipes.recipe import Recipe
-from tasks.recipes.stage_configs import DataConfig
+from tasks.recipes.stage_configs import HUB, DataConfig
 from tasks.stage import Outcome, StageRun, stage
 
 TOKENIZER_TRAINING_BYTES = 16 << 20
 """Text is plentiful and merges settle early: more than this changes a vocabulary of 6,400 little and costs minutes."""
-HUB = "hub:"
 
 
 def training_texts(rows: Path) -> Iterator[str]:
@@ -98,9 +97,9 @@ def shard_name(bucket: Bucket) -> str:
     return f"{bucket.kind}.train.g{bucket.generation:04d}.b{bucket.number:04d}"
 
 
-def write_val(rows: Path, encoder: Encoder, max_tokens: int, folder: Path) -> dict[str, PackedRows]:
+def write_val(rows: Path, encoder: Encoder, row_length_tokens: int, folder: Path) -> dict[str, PackedRows]:
     """Pack the validation slices."""
-    packed = {kind: pack_table(read_val(rows, kind), encoder, max_tokens) for kind in KINDS}
+    packed = {kind: pack_table(read_val(rows, kind), encoder, row_length_tokens) for kind in KINDS}
     for kind, table in packed.items():
         write_shard(folder / f"{kind}.val.all", table.tokens, table.segments.drop("row_id"))
     return packed
@@ -176,7 +175,7 @@ def tokens(run: StageRun, rows: StageRecord) -> Outcome:
 
 
 def outcome(
-    run: StageRun, encoder: Encoder, figures: dict[str, Any], val: dict[str, PackedRows], max_tokens: int,
+    run: StageRun, encoder: Encoder, figures: dict[str, Any], val: dict[str, PackedRows], row_length_tokens: int,
     linked: dict[str, str],
 ) -> Outcome:  # fmt: skip
     """Counts, fills and the pictures."""
@@ -193,7 +192,8 @@ def outcome(
             f"{kind}_val_given_up": packed.given_up,
         }
     fills = {
-        f"data/fill.{kind}_{side}": counts[f"{kind}_{side}_tokens"] / max(1, counts[f"{kind}_{side}_rows"] * max_tokens)
+        f"data/fill.{kind}_{side}": counts[f"{kind}_{side}_tokens"]
+        / max(1, counts[f"{kind}_{side}_rows"] * row_length_tokens)
         for kind in KINDS
         for side in SIDES
     }

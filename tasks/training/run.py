@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.lookup.exposure import Trained, note_reading
+from data.lookup.exposure import TrainingInput, note_reading
 from model.config.network import ModelConfig
 from model.config.phases import Phase, phase_after
 from model.config.training import TrainConfig
@@ -111,7 +111,7 @@ def run_training(
         finally:
             progress.bar.close()
     reading = Reading(tokens.num_rows, config.batch_rows, config.seed, state.step)
-    note_reading(run.folder, Trained(kind, ref.path, reading))
+    note_reading(run.folder, TrainingInput(kind, ref.path, reading))
     return finish(run, stage, curve, recent_LE, state, found)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from hypothesis import settings
 
-from data.duplicates.decide import Settings, add_generation
+from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import Ledger
 from data.rows.keys import names_of, row_ids
 from data.rows.parts import CONTENT, FACTS_DTYPE, Part, PartRows, PartWriter, texts_of
@@ -142,7 +142,7 @@ class Home:
     """A folder that grows by a night at a time, and the ledger of its rows."""
 
     folder: Path
-    settings: Settings = field(default_factory=lambda: Settings(threshold=0.8, drop=True))
+    settings: NearDuplicateRules = field(default_factory=lambda: NearDuplicateRules(threshold=0.8, drop=True))
     rules: SideRules = RULES
     ledger: Ledger = field(default_factory=lambda: Ledger((), ()))
 

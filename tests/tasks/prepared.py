@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.duplicates.decide import Settings, add_generation
+from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import Ledger
 from data.sides.deal import add_sides
 from tasks.home.contents.deduplicated import part_rows
@@ -26,8 +26,8 @@ def prepared_rows(recipe: Recipe, folder: Path) -> Path:
     for piece in scan_pieces([(piece, scan_key(piece, rules)) for piece in raw.pieces], rules, folder, 0):
         parts.append(part_rows(piece, folder, number))
         number += piece.scanned.valid
-    settings = Settings(threshold=recipe.deduplicate.near_threshold, drop=recipe.deduplicate.near == "drop")
-    ledger = add_generation(Ledger((), ()), parts, folder, settings, sides.is_val)
+    near = NearDuplicateRules(threshold=recipe.deduplicate.near_threshold, drop=recipe.deduplicate.near == "drop")
+    ledger = add_generation(Ledger((), ()), parts, folder, near, sides.is_val)
     add_sides(ledger, 0, parts, sides, folder)
     return folder
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.duplicates import names, near
-from data.duplicates.decide import Settings
+from data.duplicates.decide import NearDuplicateRules
 from data.duplicates.ledger import EXACT, FATES, KEPT, NEAR, NOBODY, STRADDLING, Ledger
 from data.duplicates.near import accepted_from
 from data.rows import sketch
@@ -28,8 +28,8 @@ from data.rows.sketch import BANDS, band_keys, similarity, sketches_of
 from tests.data.corpus import RULES, Home, Piece, Seen, document, edited, home, plain, repeatable, respaced, window
 from tests.reference.duplicates import Row, Sketched, decide, jaccard
 
-EXACT_ONLY = Settings(threshold=None, drop=True)
-DROP, KEEP = Settings(threshold=0.8, drop=True), Settings(threshold=0.8, drop=False)
+EXACT_ONLY = NearDuplicateRules(threshold=None, drop=True)
+DROP, KEEP = NearDuplicateRules(threshold=0.8, drop=True), NearDuplicateRules(threshold=0.8, drop=False)
 LEAST = accepted_from(0.8)
 FATE_NAMES = {"kept": KEPT, "exact": EXACT, "near": NEAR, "straddling": STRADDLING}
 
@@ -94,7 +94,7 @@ def linked(one: Row, other: Row) -> bool:
 
 @hypothesis.settings(repeatable, max_examples=60)
 @given(some_nights, how_alike)
-def test_fates_and_clusters_are_those_of_all_pairs(nights: list[list[Piece]], how: Settings) -> None:
+def test_fates_and_clusters_are_those_of_all_pairs(nights: list[list[Piece]], how: NearDuplicateRules) -> None:
     expected = [[Row(piece.kind, text) for piece in night for text in piece.texts] for night in nights]
     with home(settings=how) as its:
         for night in nights:
@@ -115,7 +115,9 @@ def test_fates_and_clusters_are_those_of_all_pairs(nights: list[list[Piece]], ho
 
 @repeatable
 @given(some_nights, how_alike)
-def test_every_row_has_one_fate_and_every_text_that_is_new_is_kept(nights: list[list[Piece]], how: Settings) -> None:
+def test_every_row_has_one_fate_and_every_text_that_is_new_is_kept(
+    nights: list[list[Piece]], how: NearDuplicateRules
+) -> None:
     with home(settings=how) as its:
         for night in nights:
             its.add(*night)
@@ -145,7 +147,7 @@ def verdicts(rows: Sequence[Seen]) -> set[tuple[str, str, int, str, str]]:
 @repeatable
 @given(two_nights, how_alike, st.randoms(use_true_random=False), st.integers(1, 4))
 def test_neither_order_nor_cutting_matters(
-    nights: list[list[Piece]], how: Settings, generator: random.Random, rows_per_part: int
+    nights: list[list[Piece]], how: NearDuplicateRules, generator: random.Random, rows_per_part: int
 ) -> None:
     """The parts in another order, their rows too, cut into other parts; and other sizes of what is done at once."""
     found = []
@@ -174,7 +176,7 @@ def shuffled(pieces: Sequence[Piece], generator: random.Random, rows_per_part: i
 
 @repeatable
 @given(two_nights, how_alike)
-def test_a_later_night_changes_no_byte_of_an_earlier_one(nights: list[list[Piece]], how: Settings) -> None:
+def test_a_later_night_changes_no_byte_of_an_earlier_one(nights: list[list[Piece]], how: NearDuplicateRules) -> None:
     with home(settings=how) as its:
         its.add(*nights[0])
         files, seen = its.files(0), its.seen()
@@ -204,7 +206,9 @@ def alike(rows: Sequence[Seen]) -> list[tuple[Seen, Seen]]:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("num_nights", [1, 3])
 @pytest.mark.parametrize("how", [DROP, KEEP])
-def test_what_is_kept_is_not_alike_or_on_one_side(tmp_path: Path, seed: int, num_nights: int, how: Settings) -> None:
+def test_what_is_kept_is_not_alike_or_on_one_side(
+    tmp_path: Path, seed: int, num_nights: int, how: NearDuplicateRules
+) -> None:
     its, texts = Home(tmp_path, how), graded(seed)
     for night in range(num_nights):
         mine = texts[night::num_nights]
@@ -237,7 +241,7 @@ def straddling_triple() -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("how", [DROP, KEEP])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_that_repeats_rows_of_both_sides_is_left_out(tmp_path: Path, how: Settings, kind: str) -> None:
+def test_a_row_that_repeats_rows_of_both_sides_is_left_out(tmp_path: Path, how: NearDuplicateRules, kind: str) -> None:
     its = Home(tmp_path, how)
     left, middle, right = straddling_triple()
     its.add(Piece([left, right]))
@@ -251,7 +255,7 @@ def test_a_row_that_repeats_rows_of_both_sides_is_left_out(tmp_path: Path, how: 
 
 
 @pytest.mark.parametrize("how", [DROP, KEEP])
-def test_all_three_in_one_night_are_one_cluster(tmp_path: Path, how: Settings) -> None:
+def test_all_three_in_one_night_are_one_cluster(tmp_path: Path, how: NearDuplicateRules) -> None:
     its = Home(tmp_path, how)
     left, middle, right = straddling_triple()
     its.add(Piece([left, middle, right]))
@@ -264,7 +268,7 @@ def test_all_three_in_one_night_are_one_cluster(tmp_path: Path, how: Settings) -
 
 @pytest.mark.parametrize("how", [DROP, KEEP])
 @pytest.mark.parametrize("number", range(6))
-def test_a_near_copy_of_an_old_row_joins_its_cluster(tmp_path: Path, how: Settings, number: int) -> None:
+def test_a_near_copy_of_an_old_row_joins_its_cluster(tmp_path: Path, how: NearDuplicateRules, number: int) -> None:
     its, words = Home(tmp_path, how), document(number)
     its.add(Piece([plain(words), plain(document(number + 6))]))
     its.add(Piece([edited(words, 1)]))
@@ -280,7 +284,7 @@ def test_a_near_copy_of_an_old_row_joins_its_cluster(tmp_path: Path, how: Settin
 @pytest.mark.parametrize("nights", [1, 2])
 @pytest.mark.parametrize("text", [variant(number, how) for number in range(3) for how in (0, 6, 8)])
 def test_a_text_of_both_kinds_is_kept_twice_in_one_cluster(
-    tmp_path: Path, how: Settings, nights: int, text: str
+    tmp_path: Path, how: NearDuplicateRules, nights: int, text: str
 ) -> None:
     its, both = Home(tmp_path, how), (Piece([text, "unlike"], "chat"), Piece([text], "pretrain"))
     for night in (both,) if nights == 1 else ((both[0],), (both[1],)):

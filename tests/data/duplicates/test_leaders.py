@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.duplicates import leaders
-from data.duplicates.decide import Settings, add_generation
+from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.leaders import LEADERS_PER_BUCKET, MOST_READ, Crowd, kept_rows
 from data.duplicates.ledger import KEPT, NEAR, Ledger
 from data.duplicates.near import accepted_from
@@ -151,7 +151,7 @@ def test_equal_sketches_need_no_text(tmp_path: Path) -> None:
     ids = np.frombuffer(rng.bytes(16 * count), dtype=row_ids([]).dtype)
     for array, suffix in ((ids, "ids"), (sketches, "sketches"), (np.zeros(count, dtype=FACTS_DTYPE), "facts")):
         array.tofile(part.path(suffix))
-    ledger, how = Ledger((), ()), Settings(threshold=0.8, drop=True)
+    ledger, how = Ledger((), ()), NearDuplicateRules(threshold=0.8, drop=True)
     for rows in (PartRows(part, 0, count, "pretrain", "s"), PartRows(part, count, count, "chat", "s")):
         ledger = add_generation(ledger, [rows], tmp_path, how, RULES.is_val)
         fates, generation = ledger.fates_of(rows), ledger.generations[-1]

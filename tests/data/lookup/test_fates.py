@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.duplicates.decide import Settings, add_generation
+from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import EXACT, FATES, KEPT, NEAR, STRADDLING, Ledger
-from data.lookup.exposure import ROWS_NOTED, ReadRows, Trained, exposure_of, last_step, note_reading, rows_read
+from data.lookup.exposure import ROWS_NOTED, ReadRows, TrainingInput, exposure_of, last_step, note_reading, rows_read
 from data.lookup.fates import (
     HELD_OUT,
     TRAIN,
@@ -155,7 +155,9 @@ def test_the_whole_cluster_is_found_in_a_long_run_of_one_band(tmp_path: Path) ->
         array.tofile(part.path(suffix))
     rules = SideRules(val_share=0.01, salt="", shuffle_seed=1, val_bytes_per_slice=1, weights={"s": 1.0})
     rows = PartRows(part, 0, count, "chat", "s")
-    ledger = add_generation(Ledger((), ()), [rows], tmp_path, Settings(threshold=0.8, drop=False), rules.is_val)
+    ledger = add_generation(
+        Ledger((), ()), [rows], tmp_path, NearDuplicateRules(threshold=0.8, drop=False), rules.is_val
+    )
     clusters = ledger.clusters_of(rows).tolist()
     assert len(set(clusters)) < count / 10
     for row in range(0, count, 4):
@@ -226,12 +228,11 @@ def test_rows_are_found_in_buckets_that_nothing_explains(corpus: Corpus, fates: 
 def test_what_a_stage_notes_is_what_a_walk_finds(
     corpus: Corpus, kind: str, steps: int, seed: int, tmp_path: Path
 ) -> None:
-    """Its notes alone answer: where the shards are said to be, there are none."""
     num_rows = sum(num_packed_rows(path) for path in shard_paths(corpus.shards, kind, "train"))
     reading = Reading(num_rows, 4, seed, steps)
-    trained = Trained(kind, corpus.shards, reading)
+    trained = TrainingInput(kind, corpus.shards, reading)
     note_reading(tmp_path, trained)
-    noted = ReadRows.of_stage(tmp_path, replace(trained, shards=tmp_path / "nowhere"))
+    noted = ReadRows.read(tmp_path)
     exposure = exposure_of([trained], corpus.ledger.next_row)
     rows = np.flatnonzero(exposure.read).tolist()
     assert noted.first == [(row, exposure.packed[row], exposure.read[row]) for row in rows[:ROWS_NOTED]]
@@ -240,7 +241,6 @@ def test_what_a_stage_notes_is_what_a_walk_finds(
         read, before = exposure.read[part.base : part.base + part.count], expected.get(part.source, (0, 0))
         expected[part.source] = before[0] + int((read > 0).sum()), before[1] + int(read.sum())
     assert noted.sources == expected
-    assert ReadRows.of_stage(tmp_path / "nowhere", trained) == noted
     walked = {row: step + 1 for step in range(steps) for row in rows_of_step(num_rows, 4, seed, step).tolist()}
     begun = steps * 4 // num_rows * num_rows
     for row in range(num_rows):
@@ -266,7 +266,7 @@ def test_what_was_read_is_what_the_steps_read(corpus: Corpus, steps: tuple[int, 
             for row in rows_of_step(num_rows, batch_rows, seed, step).tolist():
                 for length, document in by_row[row,].select("length", "document").iter_rows():
                     tokens[document] += length
-        trained.append(Trained(kind, corpus.shards, Reading(num_rows, batch_rows, seed, num_steps)))
+        trained.append(TrainingInput(kind, corpus.shards, Reading(num_rows, batch_rows, seed, num_steps)))
     exposure = exposure_of(trained, corpus.ledger.next_row)
     assert exposure.read.tolist() == [tokens[row] for row in range(corpus.ledger.next_row)]
     for part in corpus.ledger.parts:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from data import workers
-from data.duplicates.decide import Settings
+from data.duplicates.decide import NearDuplicateRules
 from data.duplicates.ledger import KEPT
 from data.rows.keys import row_ids
 from data.rows.parts import KINDS, content_column, texts_of
@@ -28,7 +28,7 @@ from schemas.domain import DOMAINS
 from tests.data.corpus import RULES, Home, Piece, Seen, document, edited, home, plain, repeatable, respaced
 from tests.reference.duplicates import KeptRow, Splitter
 
-EXACT_ONLY, NEAR = Settings(threshold=None, drop=True), Settings(threshold=0.8, drop=False)
+EXACT_ONLY, NEAR = NearDuplicateRules(threshold=None, drop=True), NearDuplicateRules(threshold=0.8, drop=False)
 SOURCES = ("books", "web", "rare")
 WEIGHTS = {"books": 1.0, "web": 2.5, "rare": 0.5}
 SMALL = replace(RULES, val_bytes_per_slice=100, weights=WEIGHTS)
@@ -72,7 +72,7 @@ def as_kept(rows: Sequence[Seen]) -> list[KeptRow]:
 
 @repeatable
 @given(st.builds(nights_of, st.integers(0, 2**32)), st.sampled_from([EXACT_ONLY, NEAR]))
-def test_sides_and_order_are_those_of_a_splitter_in_memory(nights: list[list[Piece]], how: Settings) -> None:
+def test_sides_and_order_are_those_of_a_splitter_in_memory(nights: list[list[Piece]], how: NearDuplicateRules) -> None:
     with home(settings=how, rules=SMALL) as its:
         splitter, frozen = reference(its.rules), {kind: set[str]() for kind in KINDS}
         expected_train = {kind: list[int]() for kind in KINDS}
