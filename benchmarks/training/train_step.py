@@ -108,7 +108,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--accuracy", type=int, default=0, metavar="STEPS", help="also compare bf16 and fp32 after these"
     )
     parser.add_argument("--accuracy-seeds", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="where prepared text lies")
+    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="folder of prepared text")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     args = parser.parse_args(argv)
     for name, known in (("shapes", SHAPES), ("ways", WAYS)):
