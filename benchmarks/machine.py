@@ -1,4 +1,4 @@
-"""What a measurement was taken on."""
+"""Facts about the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROBE_BYTES, PROBE_BLOCK_BYTES = 512_000_000, 4_000_000
 
 
 def machine_facts(folder: Path) -> dict[str, Any]:
-    """Processor, cores, memory, versions, load, and the speed at which the folder's disk takes 512 MB."""
+    """Processor, cores, memory, versions, load, and the write speed of the folder's disk over 512 MB."""
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     memory = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     return {

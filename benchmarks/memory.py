@@ -1,4 +1,4 @@
-"""What a call or a command takes: it runs in a fresh process, and its whole process tree is sampled from outside.
+"""Time and memory of a call or a command: it runs in a fresh process, whose whole process tree is sampled.
 
 Memory is the sum of `RssAnon` over the tree: pages that only these processes can own. Pages of mapped files
 (`RssFile`) belong to the page cache, which gives them back under pressure, and are reported apart; so is shared
@@ -29,16 +29,16 @@ PROPORTIONAL_EVERY = 10
 STATUS = re.compile(rb"^(RssAnon|RssFile|RssShmem):\s+(\d+) kB", re.MULTILINE)
 PROPORTIONAL = re.compile(rb"^(Pss_Anon):\s+(\d+) kB", re.MULTILINE)
 WRITTEN = re.compile(rb"^(write_bytes): (\d+)", re.MULTILINE)
-KEPT_OF_ERROR_CHARACTERS = 2_000
+ERROR_CHARACTERS_KEPT = 2_000
 
 
 class ChildFailed(Exception):
-    """The measured process did not end well; the message holds the end of what it said."""
+    """The measured process failed; the message holds its exit code and the end of its output."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process tree took. Memory is the highest sample of the sum over the tree, in bytes."""
+    """Time, memory and writes of one process tree. Memory is the highest sample of the sum over the tree, in bytes."""
 
     seconds: float
     """Of the call itself, without the interpreter's start and the imports; of a command, start to exit."""
@@ -67,7 +67,7 @@ def numbers_in(path: str, pattern: re.Pattern[bytes]) -> dict[str, int]:
 
 
 def tree_of(pid: int) -> Iterator[int]:
-    """A process and its descendants, by id; any of them may end while we look."""
+    """Ids of a process and its descendants; any of them may end meanwhile."""
     yield pid
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
@@ -86,20 +86,20 @@ def sample(pid: int, with_proportional: bool) -> dict[str, int]:
     """Sums over the tree now, in bytes."""
     sums: dict[str, int] = {}
     for process in tree_of(pid):
-        found = numbers_in(f"/proc/{process}/status", STATUS)
+        kilobytes_by_name = numbers_in(f"/proc/{process}/status", STATUS)
         if with_proportional:
-            found |= numbers_in(f"/proc/{process}/smaps_rollup", PROPORTIONAL)
-        for name, kilobytes in found.items():
+            kilobytes_by_name |= numbers_in(f"/proc/{process}/smaps_rollup", PROPORTIONAL)
+        for name, kilobytes in kilobytes_by_name.items():
             sums[name] = sums.get(name, 0) + kilobytes * 1024
     return sums
 
 
 def watch(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Usage:
     """Run a command to its end. Raises ChildFailed if it does not exit with 0."""
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment and dict(environment), stdin=subprocess.DEVNULL, stdout=said,
+            command, cwd=ROOT, env=environment and dict(environment), stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
@@ -107,12 +107,12 @@ def watch(command: Sequence[str], environment: Mapping[str, str] | None = None) 
             wall = time.perf_counter() - started
             written = numbers_in(f"/proc/{process.pid}/io", WRITTEN)  # of a process not yet reaped: final, and whole
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # no one it started outlives it
+            os.killpg(process.pid, signal.SIGKILL)  # none of its descendants outlives it
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            end = said.read().decode(errors="replace").strip()[-KEPT_OF_ERROR_CHARACTERS:]
+            output.seek(0)
+            end = output.read().decode(errors="replace").strip()[-ERROR_CHARACTERS_KEPT:]
             raise ChildFailed(f"exit code {process.returncode} of {' '.join(command)}\n{end}")
     return Usage(
         seconds=wall,
@@ -144,14 +144,14 @@ def peaks_until_exit(pid: int) -> dict[str, int]:
 def measure(target: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Usage:
     """Call `module:function` with the arguments, all strings, in a fresh process.
 
-    The clock starts after the module is imported. What the function returns must be fit for JSON. Raises
-    ChildFailed if the call does not end well.
+    The clock starts after the module is imported. What the function returns must be JSON. Raises ChildFailed
+    if the call fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         usage = watch([sys.executable, "-m", "benchmarks.memory", str(answer), target, *arguments], environment)
-        found = json.loads(answer.read_text())
-    return Usage(**usage.as_dict() | {"seconds": found["seconds"], "result": found["result"]})
+        call = json.loads(answer.read_text())
+    return Usage(**usage.as_dict() | {"seconds": call["seconds"], "result": call["result"]})
 
 
 def answer_call(answer: Path, target: str, arguments: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
-"""How long the questions take on ten million rows: inside the process, and as whole commands.
+"""Latency of the questions about rows on ten million rows: inside the process, and as whole commands.
 
-The home is made by writing what the stages would have left: parts with random names, sketches and facts, the ledger by
-the code of the deduplication itself, segments and shards of short packed rows, records and journal. No text is there,
-for no answer reads any. Queries are asked in a warm page cache, each kind 20 times with other rows; nothing is kept
-from one query to the next, and after a first round that is not counted.
+The home is written in the form that the stages leave: parts with random names, sketches and facts, the ledger by the
+code of deduplication itself, segments and shards of short packed rows, records and journal. It holds no text, as no
+answer reads any. Queries run in a warm page cache, each kind 20 times with other rows; caches of the process are
+cleared between queries, and a first round is not counted.
 
     .venv/bin/python -m benchmarks.data.lookup --home /big/disk/lookup     # the home is made once, some 6 GB
 """
@@ -41,6 +41,7 @@ from data.tokens.shards import segments_frame, write_shard
 from model.tokens.order import Reading, permutation
 from model.tokens.packing import PackedTokens
 from schemas.domain import DOMAINS
+from tasks.home.contents.packed import digest_of_kind
 from tasks.home.digests import digest_of
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
@@ -58,7 +59,7 @@ RULES = SideRules(
 
 
 def write_part(part: Part, count: int, seed: int) -> None:
-    """Random rows; some repeat the name of another, some its sketch but for a byte."""
+    """Random rows; some repeat the name of an earlier row, some its sketch."""
     rng = np.random.default_rng(seed)
     ids = np.frombuffer(rng.bytes(16 * count), dtype=ID_DTYPE).copy()
     sketches = np.frombuffer(rng.bytes(SKETCH_BYTES * count), dtype=np.uint8).reshape(count, -1).copy()
@@ -91,7 +92,7 @@ def bad_lines(count: int) -> np.ndarray:
 
 
 def write_pieces(folder: Path, parts: list[PartRows]) -> None:
-    found = {"filter_symbols": {"count": BAD_PER_PART, "examples": [""]}}
+    rules = {"filter_symbols": {"count": BAD_PER_PART, "examples": [""]}}
     pieces = [
         {
             "piece": {
@@ -101,7 +102,7 @@ def write_pieces(folder: Path, parts: list[PartRows]) -> None:
             "number": p.part.number, "kind": "pretrain", "scan_key": "",
             "scanned": {
                 "read": p.count + BAD_PER_PART, "valid": p.count, "quarantined": BAD_PER_PART,
-                "num_bytes": p.count * BYTES_PER_ROW, "rules": found, "statistics": {},
+                "num_bytes": p.count * BYTES_PER_ROW, "rules": rules, "statistics": {},
             },
         }
         for p in parts
@@ -167,7 +168,7 @@ def publish(
 
 
 def make_home(home: Path, num_rows: int, num_parts: int) -> None:
-    """A home whose first night brought all parts but the last, and the second night that one."""
+    """A home whose first night added all parts but the last, and whose second night added the last."""
     journal, count = Journal(home), num_rows // num_parts
 
     def scan(folder: Path) -> dict[str, int]:
@@ -221,11 +222,11 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
         note_reading(folder, TrainingInput("pretrain", tokens.path, Reading(packed, 64, 1, steps)))
         return {"steps": steps}
 
-    publish(journal, "pretrain", pretrain, {"tokens": tokens.digest}, train)
+    publish(journal, "pretrain", pretrain, {"tokens": digest_of_kind(tokens, "pretrain")}, train)
 
 
 def questions(home: Path) -> Iterator[tuple[str, list[str]]]:
-    """Names and places of rows of every fate, a line of the quarantine, and texts that are nowhere."""
+    """Queries by kind, 20 each: rows of every fate by name, train rows and quarantined lines by line or text."""
     data = History(home).newest_data(RECIPE)
     rng = np.random.default_rng(7)
     by_fate: dict[str, list[Any]] = {what: [] for what in WHATS}
@@ -243,7 +244,7 @@ def questions(home: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def timed(asks: Iterable[Callable[[], object]]) -> dict[str, float]:
-    """Milliseconds on the clock, and of this process's own work: on a busy machine the two are far apart."""
+    """Milliseconds of wall-clock and of CPU time: on a busy machine the two are far apart."""
     clock, work = [], []
     for ask in asks:
         permutation.cache_clear()
@@ -261,23 +262,23 @@ def timed(asks: Iterable[Callable[[], object]]) -> dict[str, float]:
 
 
 def measure(home: Path) -> dict[str, Any]:
-    """Of each kind of question, and of the commands as a whole (of which only the clock tells)."""
+    """Times of each kind of question, and of whole commands, whose CPU time is not in this process."""
     asked = dict(questions(home))
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         kind: timed(partial(why_row, home, question, RECIPE) for question in some) for kind, some in asked.items()
     }
     run = next(History(home).published("pretrain"))["run_id"]
-    found["who-ate"] = timed([partial(who_ate, home, run)] * 3)
-    found["who-ate --all"] = timed([lambda: deque(who_ate_rows(home, run), maxlen=0)])
+    figures["who-ate"] = timed([partial(who_ate, home, run)] * 3)
+    figures["who-ate --all"] = timed([lambda: deque(who_ate_rows(home, run), maxlen=0)])
     first = next(iter(asked.values()))[0]
-    for words in (["why-row", first], ["quarantine"], ["who-ate", run]):
-        found[f"command {words[0]}"] = timed([partial(command, home, words)] * 5)
-    return found
+    for arguments in (["why-row", first], ["quarantine"], ["who-ate", run]):
+        figures[f"command {arguments[0]}"] = timed([partial(command, home, arguments)] * 5)
+    return figures
 
 
-def command(home: Path, words: list[str]) -> None:
+def command(home: Path, arguments: list[str]) -> None:
     environment = os.environ | {"NIGHTSCHOOL_HOME": str(home)}
-    called = [sys.executable, "-m", "flows", *words]
+    called = [sys.executable, "-m", "flows", *arguments]
     subprocess.run(called, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -286,13 +287,13 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--parts", type=int, default=10)
-    chosen = parser.parse_args()
-    if not (chosen.home / "journal.jsonl").exists():
-        chosen.home.mkdir(parents=True, exist_ok=True)
-        make_home(chosen.home.absolute(), chosen.rows, chosen.parts)
-    measure(chosen.home.absolute())
-    found = {"load_average": os.getloadavg()[0]} | measure(chosen.home.absolute())
-    print(json.dumps(found, indent=1))
+    args = parser.parse_args()
+    if not (args.home / "journal.jsonl").exists():
+        args.home.mkdir(parents=True, exist_ok=True)
+        make_home(args.home.absolute(), args.rows, args.parts)
+    measure(args.home.absolute())
+    figures = {"load_average": os.getloadavg()[0]} | measure(args.home.absolute())
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one run of one way was measured to take."""
+"""Time and memory of one run of one side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Measurement:
     side: str
     step: str
     size_bytes: int
-    """Asked for; what the corpus really holds is in `raw_bytes`."""
+    """As requested; the corpus holds `raw_bytes`."""
     raw_bytes: int
     repeat: int
     usage: Usage | None = None

@@ -1,4 +1,4 @@
-"""What `benchmarks/data/stages.py` measures on our side: the stages' own work, without servers."""
+"""Our side of `benchmarks/data/stages.py`: the work of the data stages, without servers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ledger_of(recipe: Recipe, folder: Path, near_threshold: float | None, into: 
 
 
 def validate_and_deduplicate(corpus: Path, work: Path) -> Mapping[str, int]:
-    """Digests, row rules, domains, names, exact duplicates."""
+    """Digests, row rules, domains, names, exact duplicates: raw files to `validate/` and `exact/`."""
     recipe, folder = recipe_of(corpus, None), work / "validate"
     folder.mkdir(parents=True)
     raw, rules = resolve(recipe.sources, work), rules_of(recipe)
@@ -68,7 +68,7 @@ def validate_and_deduplicate(corpus: Path, work: Path) -> Mapping[str, int]:
 
 
 def near_duplicates(corpus: Path, work: Path) -> Mapping[str, int]:
-    """Sketches, bands, clusters."""
+    """Sketches, bands, clusters: `validate/` to `distinct/`."""
     recipe, folder = recipe_of(corpus, 0.8), work / "validate"
     pieces = read_pieces(folder)
     jobs = [Part(folder / PARTS, piece.number) for piece in pieces]
@@ -78,7 +78,7 @@ def near_duplicates(corpus: Path, work: Path) -> Mapping[str, int]:
 
 
 def shuffle(corpus: Path, work: Path) -> Mapping[str, int]:
-    """Sides, slices, buckets."""
+    """Sides, slices, buckets: `distinct/` to `sides/`."""
     distinct, into = work / "distinct", work / "sides"
     into.mkdir()
     ledger = Ledger.read(distinct, work / "validate" / PARTS)
@@ -86,7 +86,7 @@ def shuffle(corpus: Path, work: Path) -> Mapping[str, int]:
 
 
 def encode_and_pack(corpus: Path, work: Path) -> Mapping[str, int]:
-    """Sorted buckets, ids, packed rows, contamination."""
+    """Sorted buckets, ids, packed rows, contamination: `sides/` to `tokens/`."""
     into = work / "tokens"
     into.mkdir()
     recipe = recipe_of(corpus, 0.8)
@@ -112,7 +112,7 @@ class UntrackedStore:
 
 
 class UntrackedNight(Night):
-    """A night whose stages tell nobody."""
+    """A night whose stages report to no tracking server."""
 
     @property
     def store(self) -> UntrackedStore:
@@ -120,7 +120,7 @@ class UntrackedNight(Night):
 
 
 def data_stages(recipe: Recipe, work: Path) -> tuple[StageRecord, StageRecord, StageRecord, StageRecord]:
-    """The data stages as a night runs them, told to nobody: validate, deduplicate, split, tokens."""
+    """Run validate, deduplicate, split and tokens as a night does, without tracking; returns their records in order."""
     deduplicate_stage.show_in_prefect = lambda by_file: None
     journal = Journal(work)
     with journal.lease(recipe.name) as token:
@@ -134,7 +134,7 @@ def data_stages(recipe: Recipe, work: Path) -> tuple[StageRecord, StageRecord, S
 
 
 def night(corpus: Path, work: Path) -> Mapping[str, int]:
-    """The data stages as a night runs them: scanned, decided, dealt, packed, digested, flushed, published."""
+    """The data stages as a night runs them: digests, records, flushes to disk and publication included."""
     validated, distinct, _, packed = data_stages(recipe_of(corpus, 0.8), work)
     shutil.rmtree(work / "logs", ignore_errors=True)
     return {

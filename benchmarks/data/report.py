@@ -1,4 +1,4 @@
-"""The table of a run, what it was to reach, and whether it did."""
+"""The report of a run: its table, its targets and whether they are met."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAT_FROM_BYTES, MAX_GROWTH = 100_000_000, 1.3
 NOTES = (
     "Peak is private memory of the whole process tree; pages that forked processes share count in each of them.",
     "datasets reads a copy without the lines that break its reader, made beforehand and not timed; it has no step for "
-    "near duplicates, and its chain does without.",
+    "near duplicates, so its chain leaves them in.",
 )
 
 
@@ -39,7 +39,7 @@ class Cell:
 @dataclass(frozen=True)
 class Target:
     name: str
-    found: str
+    measured: str
     met: bool
 
 
@@ -47,10 +47,10 @@ Cells = Mapping[tuple[str, str, int], Cell]
 """By side, step and size in bytes."""
 
 
-def cells_of(found: Iterable[Measurement]) -> dict[tuple[str, str, int], Cell]:
-    """Repeats drawn together; a step that failed once has no cell."""
+def cells_of(measurements: Iterable[Measurement]) -> dict[tuple[str, str, int], Cell]:
+    """Repeats combined into one cell; a step that failed once has none."""
     groups: dict[tuple[str, str, int], list[Measurement]] = {}
-    for one in found:
+    for one in measurements:
         groups.setdefault((one.side, one.step, one.size_bytes), []).append(one)
     return {
         key: Cell(
@@ -79,7 +79,7 @@ def table(cells: Cells, keys: Iterable[tuple[str, int]]) -> Iterator[str]:
 
 
 def targets(cells: Cells) -> Iterator[Target]:
-    """What of the targets this run has measured."""
+    """The targets that this run has measured."""
     ours = {(step, size): cell for (side, step, size), cell in cells.items() if side == "ours"}
     if not ours:
         return
@@ -94,8 +94,8 @@ def targets(cells: Cells) -> Iterator[Target]:
             ratio = cell.mb_per_s / theirs.mb_per_s
             yield Target(f"{step} at {at}: at least {MIN_RATIO:g} x datasets", f"{ratio:.1f}", ratio >= MIN_RATIO)
     (step, size), worst = max(ours.items(), key=lambda item: item[1].peak_mb)
-    found = f"{worst.peak_mb:,.0f} ({step}, {size_name(size)})"
-    yield Target(f"peak: at most {MAX_PEAK_MB:,} MB", found, worst.peak_mb <= MAX_PEAK_MB)
+    peak = f"{worst.peak_mb:,.0f} ({step}, {size_name(size)})"
+    yield Target(f"peak: at most {MAX_PEAK_MB:,} MB", peak, worst.peak_mb <= MAX_PEAK_MB)
     for step in dict.fromkeys(step for step, _ in ours):
         peaks = [cell.peak_mb for (name, size), cell in ours.items() if name == step and size >= FLAT_FROM_BYTES]
         if len(peaks) > 1:
@@ -114,19 +114,21 @@ def second_nights(cells: Cells) -> Iterator[str]:
             yield f"second night over first, {side}, {size_name(size)}: {share:.2f} of {first.seconds:.1f} s"
 
 
-def counts(found: Sequence[Measurement], censuses: Mapping[int, Census]) -> Iterator[str]:
+def wrong_counts(measurements: Sequence[Measurement], censuses: Mapping[int, Census]) -> Iterator[str]:
     """Sides whose rows after validation are not the good and distinct ones that were generated."""
-    for one in found:
+    for one in measurements:
         kept = (one.usage.result or {}).get("kept") if one.usage and one.step == "validate" else None
         good = censuses[one.size_bytes].distinct
         if kept is not None and kept != good:
             yield f"{one.side} kept {kept:,} rows at {size_name(one.size_bytes)}, {good:,} are good and distinct"
 
 
-def report(found: Sequence[Measurement], censuses: Mapping[int, Census], facts: Mapping[str, Any]) -> tuple[str, bool]:
+def report(
+    measurements: Sequence[Measurement], censuses: Mapping[int, Census], facts: Mapping[str, Any]
+) -> tuple[str, bool]:
     """The report as text, and whether every measurement went well and the sides agree on the rows."""
-    cells = cells_of(found)
-    keys = dict.fromkeys((one.step, one.size_bytes) for one in found if one.side in ("ours", "datasets"))
+    cells = cells_of(measurements)
+    keys = dict.fromkeys((one.step, one.size_bytes) for one in measurements if one.side in ("ours", "datasets"))
     memory, disk, load = (facts[name] for name in ("memory_bytes", "disk_write_mb_per_s", "load_average_at_start"))
     lines = [
         f"{facts['processor']}, {facts['cores']} cores, {memory / 1e9:.0f} GB, disk {disk:.0f} MB/s, "
@@ -141,7 +143,7 @@ def report(found: Sequence[Measurement], censuses: Mapping[int, Census], facts: 
     if facts["versions"]["datatrove"] == "not installed":
         lines.append("datatrove is not installed: left out")
     lines += [*NOTES, "", *second_nights(cells)]
-    lines += [f"{'met   ' if target.met else 'missed'}  {target.name}: {target.found}" for target in targets(cells)]
-    wrong = list(counts(found, censuses))
-    failed = [f"{one.side} {one.step} failed: {one.error}" for one in found if one.error]
+    lines += [f"{'met   ' if target.met else 'missed'}  {target.name}: {target.measured}" for target in targets(cells)]
+    wrong = list(wrong_counts(measurements, censuses))
+    failed = [f"{one.side} {one.step} failed: {one.error}" for one in measurements if one.error]
     return "\n".join([*lines, *wrong, *failed]), not (wrong or failed)

@@ -12,7 +12,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 def payload_of(line: bytes, kind: str) -> Any:
-    """The text or the turns of a line; None if it is no object whose payload has the right types."""
+    """The text or the turns of a line; None if it is not an object with a payload of the right types."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -30,12 +30,12 @@ def payload_of(line: bytes, kind: str) -> Any:
 
 
 def readable(line: bytes, kind: str) -> bool:
-    """Whether a typed JSON reader can take the line."""
+    """Whether a typed JSON reader accepts the line."""
     return payload_of(line, kind) is not None
 
 
 def is_good(line: bytes, kind: str) -> bool:
-    """Whether the line is a row that validation keeps, if it has not seen it before."""
+    """Whether validation keeps the line, unless it is a duplicate."""
     payload = payload_of(line, kind)
     return payload is not None and (is_text(payload) if kind == "pretrain" else is_conversation(payload))
 

@@ -1,4 +1,4 @@
-"""Sketches of a part, as the scan makes them on its way; apart, so that a worker imports nothing more."""
+"""Sketches of a part, which a real scan computes in its own pass; a worker imports this module alone."""
 
 from __future__ import annotations
 

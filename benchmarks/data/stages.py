@@ -1,8 +1,8 @@
 """The data stages beside the usual way: raw jsonl to packed rows, each step and the chain, in one run on this machine.
 
 Corpora of several sizes are made on the spot (`benchmarks/data/corpora.py`), every measurement is a fresh process whose
-whole tree is sampled (`benchmarks/memory.py`), and the sides take turns, so that drift of the machine hits all alike.
-MB/s are bytes of raw jsonl, broken lines and all, over the seconds of the step: 1 MB is 1e6 bytes. Steps find their
+whole tree is sampled (`benchmarks/memory.py`), and the sides take turns, so that drift of the machine affects each.
+MB/s are bytes of raw jsonl, broken lines included, over the seconds of the step: 1 MB is 1e6 bytes. Steps find their
 input warm in the page cache. Small sizes are measured three times; the table shows medians of one run.
 """
 
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from benchmarks.data.corpora import Census
 
 
-# What is measured. A step reads `pretrain-*.jsonl`, `chat-*.jsonl` and `tokenizer.json` of the corpus folder and what
-# the steps before it left in the work folder, and leaves its own output there. Counts it returns go into the JSON;
-# "kept" of "validate" must be the number of good and distinct rows that were generated. The clock starts after this
-# module's imports. "chain" starts from an empty work folder; "second night" finds the chain's, and 1 % new files.
-
-
 STEPS: dict[str, Callable[[Path, Path], Mapping[str, int]]] = {
     "validate": ours.validate_and_deduplicate,
     "deduplicate": ours.near_duplicates,
@@ -44,7 +38,13 @@ STEPS: dict[str, Callable[[Path, Path], Mapping[str, int]]] = {
     "chain": ours.night,
     "second night": ours.night,
 }
-# End of what is measured.
+"""Our steps by name.
+
+A step reads `pretrain-*.jsonl`, `chat-*.jsonl` and `tokenizer.json` of the corpus folder and what the steps before it
+left in the work folder, and leaves its own output there. Counts it returns go into the JSON; "kept" of "validate" must
+be the number of good and distinct rows that were generated. The clock starts after this module's imports. "chain"
+starts from an empty work folder; "second night" starts from that of the chain, with 1 % new files.
+"""
 
 STAGED = ("validate", "deduplicate", "shuffle", "tokens")
 STEPS_OF = {
@@ -52,7 +52,7 @@ STEPS_OF = {
     "datasets": ("validate", "shuffle", "tokens", "chain", "second night"),
     "datatrove": ("tokens",),
 }
-"""What each side can do."""
+"""The steps that each side has."""
 MODULES = {"datasets": "benchmarks.data.with_datasets", "datatrove": "benchmarks.data.with_datatrove"}
 """Where the steps of the other sides are, each under its own name."""
 SMALL_BYTES, SMALL_REPEATS = 100_000_000, 3
@@ -88,17 +88,17 @@ class Bench:
             module = MODULES["datasets" if step == "clean" else self.side]
             target, leading = f"{module}:{step.replace(' ', '_')}", []
             values = reference_environment(self.work)
-        os.sync()  # what earlier steps left to be written is not this one's to wait for
+        os.sync()  # this step must not wait for writes of earlier ones
         return measure(target, *leading, str(self.corpus), str(self.work), environment=child_environment(**values))
 
     def measurement(self, step: str) -> Measurement:
         facts = (self.side, step, self.size_bytes, raw_bytes(self.corpus), self.repeat)
         try:
-            found = Measurement(*facts, usage=self.call(step))
+            measurement = Measurement(*facts, usage=self.call(step))
         except ChildFailed as error:
-            found = Measurement(*facts, error=str(error))
-        print(progress(found), file=sys.stderr, flush=True)
-        return found
+            measurement = Measurement(*facts, error=str(error))
+        print(progress(measurement), file=sys.stderr, flush=True)
+        return measurement
 
     def fresh(self) -> None:
         """An empty work folder, with the cleaned copy of the corpus that the reference needs."""
@@ -108,22 +108,22 @@ class Bench:
             self.call("clean")
 
     def run(self, wanted: Sequence[str]) -> Iterator[Measurement]:
-        """Measure the steps this side has; those that only lead up to one of them are run as well and left out."""
+        """Measure the wanted steps that this side has; steps they depend on are run too, but not returned."""
         steps = [step for step in STEPS_OF[self.side] if step in wanted]
         staged = [step for step in STAGED if step in steps]
         if staged:
             self.fresh()
             leading = [step for step in STAGED[: STAGED.index(staged[-1]) + 1] if step in STEPS_OF[self.side]]
-            yield from (found for step in leading if (found := self.measurement(step)).step in steps)
+            yield from (m for m in map(self.measurement, leading) if m.step in steps)
         if "chain" in steps or "second night" in steps:
             self.fresh()
-            yield from (found for found in [self.measurement("chain")] if "chain" in steps)
+            yield from (m for m in [self.measurement("chain")] if "chain" in steps)
         if "second night" in steps:
             yield from self.grown("second night")
         shutil.rmtree(self.work, ignore_errors=True)
 
     def grown(self, step: str) -> Iterator[Measurement]:
-        """The step on a corpus with some new files, which go away again."""
+        """The step on the corpus with some new files, which are deleted afterwards."""
         from benchmarks.data.corpora import append
 
         before = set(self.corpus.iterdir())
@@ -146,15 +146,16 @@ def reference_environment(work: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def progress(found: Measurement) -> str:
-    figures = found.error.splitlines()[-1] if found.error else ""
-    if found.usage:
-        figures = f"{found.mb_per_s:8.1f} MB/s, {found.usage.peak_anonymous_bytes / 1e6:6.0f} MB"
-    return f"{found.size_bytes / 1e6:7,.0f} MB  {found.repeat + 1}  {found.side:10} {found.step:13} {figures}"
+def progress(measurement: Measurement) -> str:
+    m = measurement
+    figures = m.error.splitlines()[-1] if m.error else ""
+    if m.usage:
+        figures = f"{m.mb_per_s:8.1f} MB/s, {m.usage.peak_anonymous_bytes / 1e6:6.0f} MB"
+    return f"{m.size_bytes / 1e6:7,.0f} MB  {m.repeat + 1}  {m.side:10} {m.step:13} {figures}"
 
 
 def make_corpus(folder: Path, size_bytes: int, tokenizer: Path) -> Census:
-    """Generate a corpus and lay the tokenizer beside it, which is trained on the first one."""
+    """Generate a corpus and copy the tokenizer into it, which is trained on the first corpus."""
     from benchmarks.data.corpora import KINDS, generate, good_lines
     from model.tokens.tokenizer import train_tokenizer
 
@@ -175,7 +176,7 @@ def size_of(text: str) -> int:
     """Bytes of "10MB" or "1GB". Raises ArgumentTypeError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(k|M|G)B", text.strip())
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it like 10MB or 1GB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it like 10MB or 1GB")
     return int(float(match[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
 
 
@@ -185,46 +186,46 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=lambda t: t.split(","), default=list(STEPS), help=", ".join(STEPS))
     parser.add_argument("--sides", type=lambda t: t.split(","), default=list(STEPS_OF), help=", ".join(STEPS_OF))
     parser.add_argument("--repeats", type=int, help=f"else {SMALL_REPEATS} up to {SMALL_BYTES / 1e6:.0f} MB, 1 beyond")
-    parser.add_argument("--folder", type=Path, help="where corpora and outputs go for the time being")
+    parser.add_argument("--folder", type=Path, help="where corpora and outputs are kept during the run")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     for name, known in (("steps", STEPS), ("sides", STEPS_OF)):
-        if unknown := set(getattr(given, name)) - set(known):
+        if unknown := set(getattr(args, name)) - set(known):
             parser.error(f"--{name}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return given
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = arguments(argv)
+    args = arguments(argv)
     from benchmarks.data.with_datatrove import is_installed
 
-    sides = [side for side in given.sides if side != "datatrove" or is_installed()]
-    with tempfile.TemporaryDirectory(prefix="bench-data-", dir=given.folder) as temporary:
+    sides = [side for side in args.sides if side != "datatrove" or is_installed()]
+    with tempfile.TemporaryDirectory(prefix="bench-data-", dir=args.folder) as temporary:
         folder = Path(temporary)
-        needed = max(SPACE_FACTORS[side] for side in given.sides) * max(given.sizes)
+        needed = max(SPACE_FACTORS[side] for side in args.sides) * max(args.sizes)
         free = shutil.disk_usage(folder).free
         if free < needed:
             print(f"{needed / 1e9:.0f} GB are needed under {folder.parent}, {free / 1e9:.0f} GB are free; "
                   "name another --folder or smaller --sizes", file=sys.stderr)  # fmt: skip
             return 2
         facts = machine_facts(folder)
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         censuses: dict[int, Census] = {}
-        for size in sorted(given.sizes):
+        for size in sorted(args.sizes):
             corpus = folder / f"corpus-{size}"
             censuses[size] = make_corpus(corpus, size, folder / "tokenizer.json")
-            for repeat in range(given.repeats or (SMALL_REPEATS if size <= SMALL_BYTES else 1)):
+            for repeat in range(args.repeats or (SMALL_REPEATS if size <= SMALL_BYTES else 1)):
                 for side in sides:
-                    found += Bench(side, size, repeat, corpus, folder / "work").run(given.steps)
+                    measurements += Bench(side, size, repeat, corpus, folder / "work").run(args.steps)
             shutil.rmtree(corpus)
-    text, good = report(found, censuses, facts)
+    text, good = report(measurements, censuses, facts)
     print(text)
-    if given.json:
-        rows = [asdict(one) | {"mb_per_s": one.mb_per_s if one.usage else None} for one in found]
+    if args.json:
+        rows = [asdict(one) | {"mb_per_s": one.mb_per_s if one.usage else None} for one in measurements]
         corpora = {str(size): asdict(census) for size, census in censuses.items()}
         content = {"machine": facts, "corpora": corpora, "measurements": rows, "report": text.splitlines()}
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(content, indent=1) + "\n")
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
     return 0 if good else 1
 
 

@@ -1,12 +1,12 @@
 """The usual way to do the same work: `datasets` 5 with `tokenizers`, batched, in two processes.
 
-Where there is a choice the faster one is taken: batched maps, hashes in the workers, one copy to disk after the
+Of several possibilities the faster one is used: batched maps, hashes in the workers, one copy to disk after the
 shuffle instead of flattened indices and a copy, no offsets, labels left to the collator. It does less than our stages:
 the JSON reader fails at a broken line, so the input is cleaned beforehand, outside the timing; nothing is quarantined,
 split or reported; near duplicates stay; conversations get no loss mask; documents are concatenated and cut. A second
 night is the whole chain again.
 
-Each step takes the corpus and a work folder that holds what the steps before it left: `clean/` (from `clean`), then
+Each step reads the corpus and a work folder that holds what the steps before it left: `clean/` (from `clean`), then
 `validated/`, `shuffled/`, `tokens/`. The library's caches belong there too, by its environment variables.
 """
 
@@ -38,7 +38,7 @@ Counts = dict[str, int]
 
 
 def clean(corpus: str, work: str) -> Counts:
-    """Copy the lines that the JSON reader can take to `clean/`. Not part of any timing."""
+    """Copy the lines that the JSON reader accepts to `clean/`. Not part of any timing."""
     folder = Path(work, "clean")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ def is_installed() -> bool:
 
 
 def as_document(self: Any, row: dict[str, Any], path: str, number: int) -> dict[str, Any]:
-    """A row as the reader wants it."""
+    """A row as datatrove's reader expects it."""
     turns = row.get("conversations", ())
     text = row.get("text") or "".join(f"<|im_start|>{t['role']}\n{t['content']}<|im_end|>\n" for t in turns)
     return {"text": text, "id": f"{path}/{number}", "metadata": {}}

@@ -1,7 +1,7 @@
-"""Tokens a second of generation, side by side: this project's, transformers' of the exported folder, MiniMind's own.
+"""Tokens per second of generation, side by side: this project, transformers on the exported folder, MiniMind.
 
-The same weights, prompts and number of new tokens, greedy, no stop ids, every way with its cache of keys and values. In
-turns, so that drift of the machine hits all alike. Reading the prompt counts. Quote the ratios.
+The same weights, prompts and number of new tokens, greedy, no stop ids, each with its cache of keys and values. They
+take turns, so that drift of the machine affects all alike. The time to read the prompt counts. Quote the ratios.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Rates = dict[str, list[float]]
 
 
 def export_random(name: str, folder: Path) -> list[int]:
-    """A folder with a model of random weights, wide enough apart that greedy choices are clear; ids for prompts."""
+    """A folder with a model of random weights, of a spread that makes greedy choices clear; returns ids for prompts."""
     config = replace(MODELS[name], initializer_range=0.1)
     tokenizer = train_tokenizer(topics.values(), config.vocab_size)
     export_folder(Transformer(config), tokenizer, folder)
@@ -47,14 +47,14 @@ def prompts_of(ids: list[int], batch: int, tokens: int) -> Prompts:
 
 
 def generator_of(way: str, folder: Path, minimind: Path | None) -> Generate:
-    """By name, as functions of a way cannot be sent to its process."""
+    """An implementation by name: its functions cannot be pickled for its process."""
     return WAYS[way].build(folder, minimind)
 
 
 def in_turns(
     ways: Mapping[str, Contestant], prompts: Prompts, count: int, rounds: int
 ) -> tuple[Rates, dict[str, float]]:
-    """New tokens/s of each way in each round, after one that does not count; and the share of ids that are as ours."""
+    """New tokens per second of each way in each round, without the first; and the share of ids equal to ours."""
     rates: Rates = {name: [] for name in ways}
     answers: dict[str, list[list[int]]] = {}
     for number in range(rounds + 1):
@@ -65,7 +65,7 @@ def in_turns(
                 raise ValueError(f"{name} added {[len(row) for row in answers[name]]} tokens, asked for {count} a row")
             if number:
                 rates[name].append(len(prompts) * count / work.seconds)
-    return rates, {name: alike(answers["ours"], found) for name, found in answers.items()}
+    return rates, {name: alike(answers["ours"], ids) for name, ids in answers.items()}
 
 
 def alike(first: list[list[int]], second: list[list[int]]) -> float:
@@ -80,10 +80,10 @@ def table(batch: int, rates: Rates, same: Mapping[str, float]) -> Iterator[str]:
     yield f"batch {batch}"
     yield f"{'':34} {'tokens/s':>9} {'least':>8} {'most':>8} {'ours over':>10} {'ids alike':>10}"
     ours = statistics.median(rates["ours"])
-    for name, found in rates.items():
-        middle = statistics.median(found)
+    for name, values in rates.items():
+        middle = statistics.median(values)
         yield (
-            f"{name:34} {middle:9,.0f} {min(found):8,.0f} {max(found):8,.0f} {ours / middle:10.2f} {same[name]:10.0%}"
+            f"{name:34} {middle:9,.0f} {min(values):8,.0f} {max(values):8,.0f} {ours / middle:10.2f} {same[name]:10.0%}"
         )
 
 
@@ -104,9 +104,9 @@ def verdicts(batch: int, rates: Rates) -> Iterator[tuple[str, bool]]:
 
 def best_of(family: str, rates: Rates) -> tuple[str, float]:
     """The fastest way of a family by its median, and that."""
-    found = {name: statistics.median(values) for name, values in rates.items() if name.startswith(family)}
-    best = max(found, key=lambda name: found[name])
-    return best, found[best]
+    medians = {name: statistics.median(values) for name, values in rates.items() if name.startswith(family)}
+    best = max(medians, key=lambda name: medians[name])
+    return best, medians[best]
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -120,43 +120,43 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="also write everything to this file")
-    given = parser.parse_args(argv)
-    if unknown := set(given.ways) - set(WAYS):
+    args = parser.parse_args(argv)
+    if unknown := set(args.ways) - set(WAYS):
         parser.error(f"--ways: no {', '.join(sorted(unknown))}; there are {'; '.join(WAYS)}")
-    if "ours" not in given.ways:
-        parser.error("--ways: the others are compared with ours; name it, too")
-    if given.minimind and not (given.minimind / "model" / "model_minimind.py").is_file():
-        parser.error(f"--minimind: no model/model_minimind.py in {given.minimind}")
-    return given
+    if "ours" not in args.ways:
+        parser.error("--ways: ours is missing, and the others are compared with it; add ours")
+    if args.minimind and not (args.minimind / "model" / "model_minimind.py").is_file():
+        parser.error(f"--minimind: no model/model_minimind.py in {args.minimind}")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = arguments(argv)
-    torch.set_num_threads(given.threads)
-    names = [name for name in given.ways if given.minimind or not WAYS[name].needs_minimind]
+    args = arguments(argv)
+    torch.set_num_threads(args.threads)
+    names = [name for name in args.ways if args.minimind or not WAYS[name].needs_minimind]
     content: list[dict[str, Any]] = []
     judged: list[tuple[str, bool]] = []
     print(
-        f"{given.model}: {given.prompt_tokens} tokens of prompt, {given.new_tokens} new, {given.threads} threads, "
-        f"{given.rounds} rounds"
+        f"{args.model}: {args.prompt_tokens} tokens of prompt, {args.new_tokens} new, {args.threads} threads, "
+        f"{args.rounds} rounds"
     )
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        ids = export_random(given.model, Path(temporary))
+        ids = export_random(args.model, Path(temporary))
         ways = {
-            name: stack.enter_context(contestant(name, generator_of, name, Path(temporary), given.minimind))
+            name: stack.enter_context(contestant(name, generator_of, name, Path(temporary), args.minimind))
             for name in names
         }
-        for batch in given.batches:
-            prompts = prompts_of(ids, batch, given.prompt_tokens)
-            rates, same = in_turns(ways, prompts, given.new_tokens, given.rounds)
+        for batch in args.batches:
+            prompts = prompts_of(ids, batch, args.prompt_tokens)
+            rates, same = in_turns(ways, prompts, args.new_tokens, args.rounds)
             print("\n".join(table(batch, rates, same)), flush=True)
             judged += verdicts(batch, rates)
             content.append({"batch": batch, "tokens_per_s": rates, "ids_alike": same})
     print("\n".join(line for line, _ in judged))
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        machine = machine_facts(given.json.parent)
-        given.json.write_text(json.dumps({"machine": machine, "runs": content}, indent=1) + "\n")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        machine = machine_facts(args.json.parent)
+        args.json.write_text(json.dumps({"machine": machine, "runs": content}, indent=1) + "\n")
     return 0 if all(met for _, met in judged) else 1
 
 

@@ -25,6 +25,8 @@ Build = Callable[[Path, Path | None], Generate]
 
 @dataclass(frozen=True)
 class Way:
+    """One implementation of generation; `build` gets the exported folder and perhaps a MiniMind checkout."""
+
     build: Build
     needs_minimind: bool = False
 
@@ -54,11 +56,11 @@ def transformers_way(attention: str, experts: str, dtype: torch.dtype = torch.fl
         def run(prompts: Prompts, count: int) -> list[list[int]]:
             ids_BT = torch.tensor(prompts)
             with torch.inference_mode():
-                found_BT = model.generate(
+                ids_out_BT = model.generate(
                     ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=count, do_sample=False,
                     temperature=None, top_p=None, use_cache=True,
                 )  # fmt: skip
-            added: list[list[int]] = found_BT[:, ids_BT.shape[1] :].tolist()
+            added: list[list[int]] = ids_out_BT[:, ids_BT.shape[1] :].tolist()
             return added
 
         return run
@@ -78,11 +80,11 @@ def minimind_way(dtype: torch.dtype = torch.float32) -> Build:
         network = network.to(dtype).eval()
 
         def run(prompts: Prompts, count: int) -> list[list[int]]:
-            found_BT = network.generate(
+            ids_out_BT = network.generate(
                 torch.tensor(prompts), max_new_tokens=count, do_sample=False, temperature=1.0, top_k=0, top_p=1.0,
                 eos_token_id=None,
             )  # fmt: skip
-            added: list[list[int]] = found_BT[:, len(prompts[0]) :].tolist()
+            added: list[list[int]] = ids_out_BT[:, len(prompts[0]) :].tolist()
             return added
 
         return run
@@ -100,4 +102,4 @@ WAYS = {
     "MiniMind": Way(minimind_way(), needs_minimind=True),
     "MiniMind bf16": Way(minimind_way(torch.bfloat16), needs_minimind=True),
 }
-"""transformers by its attention and its way to compute experts; in fp32 where nothing else is said."""
+"""transformers by its attention and its implementation of experts; in fp32 unless named otherwise."""

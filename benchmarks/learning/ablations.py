@@ -1,4 +1,4 @@
-"""What each choice of the trainer is worth: one change at a time, same text, same number of slots, several seeds.
+"""How much each choice of the trainer gains: one change at a time, same text, same number of slots, several seeds.
 
 Every variant differs from the base in what its name says. Differences are paired by seed, in validation bits per byte
 of single documents, in fp32. CPU time is beside them, as a technique that learns more may cost more. The text is the
@@ -139,19 +139,19 @@ def run(variant: Variant, seed: int, folder: Path, tokens_per_row: int, num_toke
     }  # fmt: skip
 
 
-def report(found: dict[tuple[str, int], dict[str, float]]) -> list[str]:
-    """A line of the table for each variant with a seed that the base has, too."""
+def report(results: dict[tuple[str, int], dict[str, float]]) -> list[str]:
+    """A line of the table for each variant that shares a seed with the base."""
     lines = [
         "| variant | seeds | bits per byte | spread | against the base | spread | CPU time |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in VARIANTS:
-        seeds = [seed for variant, seed in found if variant == name and ("base", seed) in found]
+        seeds = [seed for variant, seed in results if variant == name and ("base", seed) in results]
         if not seeds:
             continue
-        scores = [found[name, seed]["bpb"] for seed in seeds]
-        gains = [found[name, seed]["bpb"] - found["base", seed]["bpb"] for seed in seeds]
-        costs = [found[name, seed]["cpu_seconds"] / found["base", seed]["cpu_seconds"] for seed in seeds]
+        scores = [results[name, seed]["bpb"] for seed in seeds]
+        gains = [results[name, seed]["bpb"] - results["base", seed]["bpb"] for seed in seeds]
+        costs = [results[name, seed]["cpu_seconds"] / results["base", seed]["cpu_seconds"] for seed in seeds]
         lines.append(
             f"| {name} | {len(seeds)} | {statistics.mean(scores):.4f} | {max(scores) - min(scores):.4f} | "
             f"{statistics.mean(gains):+.4f} | {min(gains):+.4f} to {max(gains):+.4f} | {statistics.median(costs):.2f} |"
@@ -159,10 +159,10 @@ def report(found: dict[tuple[str, int], dict[str, float]]) -> list[str]:
     return lines
 
 
-def finished(path: Path, asked: dict[str, Any]) -> dict[tuple[str, int], dict[str, float]]:
-    """Results of the same text and size that a file holds."""
+def finished(path: Path, identity: dict[str, Any]) -> dict[tuple[str, int], dict[str, float]]:
+    """Results in a file of the same text and size, by variant and seed."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {(line["variant"], line["seed"]): line["result"] for line in lines if line["asked"] == asked}
+    return {(line["variant"], line["seed"]): line["result"] for line in lines if line["asked"] == identity}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,25 +172,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=340, help="slots of a row")
     parser.add_argument("--only", default="", help="variants whose names hold this, and the base")
-    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="where prepared text lies")
+    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="folder of prepared text")
     parser.add_argument("--out", type=Path, help="results as json lines; what is there already is not run again")
-    given = parser.parse_args(argv)
-    torch.set_num_threads(given.threads)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
     keep_freed_memory()
-    folder = prepare(recipe_of([], given.tokens), given.work)
-    out = given.out or given.work / "ablations.jsonl"
-    asked = {"text": folder.name, "slots": given.slots, "tokens_per_row": given.tokens}
-    found = finished(out, asked)
-    for seed in range(1, given.seeds + 1):
+    folder = prepare(recipe_of([], args.tokens), args.work)
+    out = args.out or args.work / "ablations.jsonl"
+    identity = {"text": folder.name, "slots": args.slots, "tokens_per_row": args.tokens}
+    results = finished(out, identity)
+    for seed in range(1, args.seeds + 1):
         for name, variant in VARIANTS.items():
-            if (name, seed) in found or not (name == "base" or given.only in name):
+            if (name, seed) in results or not (name == "base" or args.only in name):
                 continue
             print(f"seed {seed}, {name}", file=sys.stderr, flush=True)
-            found[name, seed] = run(variant, seed, folder, given.tokens, given.slots)
+            results[name, seed] = run(variant, seed, folder, args.tokens, args.slots)
             with out.open("a") as stream:
-                line = {"asked": asked, "variant": name, "seed": seed, "result": found[name, seed]}
+                line = {"asked": identity, "variant": name, "seed": seed, "result": results[name, seed]}
                 stream.write(json.dumps(line) + "\n")
-    print("\n".join(report(found)))
+    print("\n".join(report(results)))
     return 0
 
 

@@ -3,8 +3,8 @@
 Same text, tokenizer, active parameters, threads and seconds, sides in turns seed by seed, each in a process of its own.
 The clock runs during training only: preparing text, building models and scoring are outside it, the loaders' work is
 inside. Both learning rates follow their own schedule over the elapsed share of the budget. Both sides are scored in
-fp32 on the same validation documents, each chunk of a document alone. Every result goes to the file as it comes, and
-what the file holds already is not run again.
+fp32 on the same validation documents, each chunk of a document alone. Every result is appended to the file at once; a
+run whose result the file holds already is not repeated.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ DEFAULT_SIDES = [OURS, SIXTH, *MINIMIND_SIDES]
 
 
 def environment(threads: int, cache: Path) -> dict[str, str]:
-    """Of a child: so many threads and no network."""
+    """Environment of a child process: its number of threads, its caches, and no network."""
     count = str(threads)
     return dict(os.environ) | {
         "OMP_NUM_THREADS": count, "RAYON_NUM_THREADS": count, "POLARS_MAX_THREADS": count, "HF_HUB_OFFLINE": "1",
@@ -69,7 +69,7 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
 
 
 def run_job(job: Job, cache: Path) -> dict[str, Any]:
-    """The job's answer, from a fresh process. Raises CalledProcessError if it does not end well."""
+    """The job's result, from a fresh process. Raises CalledProcessError if the process fails."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "answer.json"
         command = [sys.executable, "-m", SIDES[job.side].module, job.as_json(), str(path)]
@@ -78,33 +78,33 @@ def run_job(job: Job, cache: Path) -> dict[str, Any]:
         return answer
 
 
-def jobs(given: argparse.Namespace, text: Path, curve_tokens: int) -> Iterator[Job]:
-    """Sides in turns, so that a change of the machine hits all of a seed alike."""
-    for seed in range(given.first_seed, given.first_seed + given.seeds):
-        for name in given.sides:
+def jobs(args: argparse.Namespace, text: Path, curve_tokens: int) -> Iterator[Job]:
+    """Sides in turns, so that a change of the machine affects all sides of a seed alike."""
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for name in args.sides:
             side = SIDES[name]
-            tuned = given.recipe if side.options is RECIPE else {}
+            tuned = args.recipe if side.options is RECIPE else {}
             yield Job(
-                side=name, seed=seed, budget_seconds=given.minutes * 60 * side.budget_share, threads=given.threads,
-                text=str(text), tokens_per_row=given.tokens, minimind=str(given.minimind.resolve()),
+                side=name, seed=seed, budget_seconds=args.minutes * 60 * side.budget_share, threads=args.threads,
+                text=str(text), tokens_per_row=args.tokens, minimind=str(args.minimind.resolve()),
                 options=side.options | tuned | {"curve_tokens": curve_tokens},
             )  # fmt: skip
 
 
 def identity(job: Job, digest: str) -> dict[str, Any]:
-    """What makes two runs the same, wherever text and checkout lie."""
+    """What makes two runs the same, wherever text and checkout are."""
     return {name: value for name, value in asdict(job).items() if name not in ("text", "minimind")} | {"digest": digest}
 
 
 def finished(path: Path) -> list[Result]:
-    """What a file of results holds; a line that was cut off by an interruption does not count."""
-    found = []
+    """Results of a file; a line that an interruption cut off does not count."""
+    results = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            found.append(Result(**json.loads(line)))
+            results.append(Result(**json.loads(line)))
         except json.JSONDecodeError:
             continue
-    return found
+    return results
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -118,37 +118,37 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sources", type=lambda t: t.split(","), default=[], help="built-in pretraining text by name")
     parser.add_argument("--sides", type=lambda t: t.split(";"), default=DEFAULT_SIDES, help="; ".join(SIDES))
     parser.add_argument("--recipe", type=json.loads, default={}, help="JSON over our recipe, to tune it")
-    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="where prepared text lies")
+    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="folder of prepared text")
     parser.add_argument("--out", type=Path, help="results as json lines; what is there already is not run again")
-    given = parser.parse_args(argv)
-    if not (given.minimind / "trainer" / "train_pretrain.py").is_file():
-        parser.error(f"--minimind: no trainer/train_pretrain.py in {given.minimind}")
-    if unknown := set(given.sides) - set(SIDES):
+    args = parser.parse_args(argv)
+    if not (args.minimind / "trainer" / "train_pretrain.py").is_file():
+        parser.error(f"--minimind: no trainer/train_pretrain.py in {args.minimind}")
+    if unknown := set(args.sides) - set(SIDES):
         parser.error(f"--sides: no {', '.join(sorted(unknown))}; there are {'; '.join(SIDES)}")
-    return given
+    return args
 
 
-def prepared(given: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """Where the text lies, and what it holds."""
+def prepared(args: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    """Prepare the text in a process of its own; returns its facts: folder, digest and counts."""
     print("Preparing the text with the data stages, once", file=sys.stderr, flush=True)
-    wanted = str(given.tokens), str(given.work.resolve()), *given.sources
-    found: dict[str, Any] = measure(
-        "benchmarks.learning.text:prepare_named", *wanted, environment=environment(given.threads, cache)
+    wanted = str(args.tokens), str(args.work.resolve()), *args.sources
+    facts: dict[str, Any] = measure(
+        "benchmarks.learning.text:prepare_named", *wanted, environment=environment(args.threads, cache)
     ).result
-    return found
+    return facts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = arguments(argv)
-    given.work.mkdir(parents=True, exist_ok=True)
-    out = given.out or given.work / "results.jsonl"
+    args = arguments(argv)
+    args.work.mkdir(parents=True, exist_ok=True)
+    out = args.out or args.work / "results.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
-    cache = given.work / "cache"
+    cache = args.work / "cache"
     cache.mkdir(exist_ok=True)
-    text = prepared(given, cache)
+    text = prepared(args, cache)
     known = finished(out)
     results = []
-    for job in jobs(given, Path(text["folder"]), text["curve_tokens"]):
+    for job in jobs(args, Path(text["folder"]), text["curve_tokens"]):
         wanted = identity(job, text["digest"])
         done = next((result for result in known if result.identity == wanted), None)
         if done is None:

@@ -1,6 +1,6 @@
 """MiniMind's side of `benchmarks/learning/learn.py`: model, dataset, sampler, schedule and training loop of a checkout.
 
-`train_epoch` of its pretraining script runs as it stands, with the names it takes from its own module set from outside;
+`train_epoch` of its pretraining script runs unchanged, with the globals it reads from its own module set from outside;
 its loader asks the clock before each batch, and `get_lr` is asked for the elapsed share of the budget instead of steps.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.learning.scoring import Chunks, Job, Session, answer, bits_per_byte, marked_rows, nats_of
+from benchmarks.learning.scoring import Chunks, Job, TrainingClock, answer, bits_per_byte, marked_rows, nats_of
 
 BEGIN, END, PADDING = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 """As its tokenizer_config.json names them."""
 NEVER = sys.maxsize
 FIRST_SEED = 42
-"""Its trainer's; ours count on from there, a thousand apart, as it adds the epoch."""
+"""The seed of its trainer; seeds of this benchmark are a thousand apart from there, as it adds the epoch."""
 SCHEDULE_UNITS = 1_000_000
 
 
@@ -51,24 +51,24 @@ def run(job: Job) -> dict[str, Any]:
         rows = marked_rows(of, tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         return nats_of(rows, network, lambda ids_BT: network(ids_BT).logits)
 
-    session = Session(job.budget_seconds, lambda: bits_per_byte(score(head), head))
-    loader = Loader(script, dataset, options["batch_rows"], seed, session)
-    give_names(script, network, config, options, session)
+    clock = TrainingClock(job.budget_seconds, lambda: bits_per_byte(score(head), head))
+    loader = Loader(script, dataset, options["batch_rows"], seed, clock)
+    set_globals(script, network, config, options, clock)
     set_up = time.perf_counter() - began
     script.train_epoch(0, loader, NEVER)
-    session.note(loader.steps)
+    clock.note(loader.steps)
     nats = score(chunks)
     return {
         "bpb": bits_per_byte(nats, chunks), "firsts_bpb": bits_per_byte(nats, chunks, firsts_only=True),
-        "curve": session.curve, "optimizer_steps": -(-loader.steps // options["accumulation_steps"]),
-        "tokens": loader.tokens, "trained_seconds": session.trained_seconds, "cpu_seconds": session.cpu_seconds,
+        "curve": clock.curve, "optimizer_steps": -(-loader.steps // options["accumulation_steps"]),
+        "tokens": loader.tokens, "trained_seconds": clock.trained_seconds, "cpu_seconds": clock.cpu_seconds,
         "set_up_seconds": set_up, "total_parameters": sum(p.numel() for p in network.parameters()),
         "active_parameters": active_parameters(network, config),
     }  # fmt: skip
 
 
-def give_names(script: Any, network: Any, config: Any, options: dict[str, Any], session: Session) -> None:
-    """What `train_epoch` finds in its module when the script runs on a CPU with its defaults."""
+def set_globals(script: Any, network: Any, config: Any, options: dict[str, Any], clock: TrainingClock) -> None:
+    """Set the globals that `train_epoch` reads, as the script does on a CPU with its defaults."""
     own_schedule = script.get_lr
     script.args = Namespace(
         device="cpu", dtype="bfloat16", epochs=1, learning_rate=options["learning_rate"],
@@ -78,15 +78,15 @@ def give_names(script: Any, network: Any, config: Any, options: dict[str, Any], 
     script.model, script.lm_config, script.autocast_ctx = network, config, nullcontext()
     script.scaler = torch.amp.GradScaler("cpu", enabled=False)
     script.optimizer = script.optim.AdamW(network.parameters(), lr=options["learning_rate"])
-    script.get_lr = lambda step, total, lr: own_schedule(round(SCHEDULE_UNITS * session.share), SCHEDULE_UNITS, lr)
+    script.get_lr = lambda step, total, lr: own_schedule(round(SCHEDULE_UNITS * clock.share), SCHEDULE_UNITS, lr)
 
 
 class Loader:
-    """Its batches, epoch after epoch, until the budget is used up."""
+    """MiniMind's batches, epoch after epoch, until the budget is used up."""
 
-    def __init__(self, script: Any, dataset: Any, batch_rows: int, seed: int, session: Session) -> None:
+    def __init__(self, script: Any, dataset: Any, batch_rows: int, seed: int, clock: TrainingClock) -> None:
         self.script, self.dataset, self.batch_rows, self.seed = script, dataset, batch_rows, seed
-        self.session, self.steps, self.tokens = session, 0, 0
+        self.clock, self.steps, self.tokens = clock, 0, 0
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
         epoch = 0
@@ -95,7 +95,7 @@ class Loader:
             order = torch.randperm(len(self.dataset)).tolist()
             sampler = self.script.SkipBatchSampler(order, self.batch_rows, 0)
             batches = iter(self.script.DataLoader(self.dataset, batch_sampler=sampler))
-            while self.session.go_on(self.steps):
+            while self.clock.go_on(self.steps):
                 batch = next(batches, None)
                 if batch is None:
                     break
@@ -108,7 +108,7 @@ class Loader:
 
 
 def active_parameters(network: Any, config: Any) -> int:
-    """Of one token: all but the experts it is not sent to."""
+    """Parameters that one token uses: all but the experts it is not routed to."""
     named = list(network.named_parameters())
     expert = sum(p.numel() for name, p in named if ".mlp.experts.0." in name)
     return sum(p.numel() for _, p in named) - expert * (config.num_experts - config.num_experts_per_tok)

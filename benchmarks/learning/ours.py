@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.learning.scoring import Chunks, Job, Session, answer, bits_per_byte, nats_of, plain_rows
+from benchmarks.learning.scoring import Chunks, Job, TrainingClock, answer, bits_per_byte, nats_of, plain_rows
 from data.tokens.shards import open_shards
 from model.config.network import ModelConfig
 from model.config.optim import OptimConfig
@@ -37,17 +37,17 @@ def run(job: Job) -> dict[str, Any]:
     def score(of: Chunks) -> Any:
         return nats_of(plain_rows(of), state.model, state.model)
 
-    session = Session(job.budget_seconds, lambda: bits_per_byte(score(head), head))
+    clock = TrainingClock(job.budget_seconds, lambda: bits_per_byte(score(head), head))
     set_up = time.perf_counter() - began
-    while session.go_on(state.step):
+    while clock.go_on(state.step):
         batch = batch_of_step(tokens, rows, job.seed, state.step)
-        train_step(state, batch, config, session.expected_steps(state.step))
-    session.note(state.step)
+        train_step(state, batch, config, clock.expected_steps(state.step))
+    clock.note(state.step)
     nats = score(chunks)
     return {
         "bpb": bits_per_byte(nats, chunks), "firsts_bpb": bits_per_byte(nats, chunks, firsts_only=True),
-        "curve": session.curve, "optimizer_steps": state.step, "tokens": state.tokens_seen,
-        "trained_seconds": session.trained_seconds, "cpu_seconds": session.cpu_seconds, "set_up_seconds": set_up,
+        "curve": clock.curve, "optimizer_steps": state.step, "tokens": state.tokens_seen,
+        "trained_seconds": clock.trained_seconds, "cpu_seconds": clock.cpu_seconds, "set_up_seconds": set_up,
         "total_parameters": model.total_parameters, "active_parameters": model.active_parameters,
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ ALIKE = 0.02
 
 @dataclass(frozen=True)
 class Result:
-    """What one side learnt from one seed."""
+    """Score, curve and cost of one side with one seed."""
 
     identity: dict[str, Any]
     bpb: float
@@ -49,11 +49,11 @@ class Result:
 
     def seconds_to(self, bpb: float) -> float | None:
         """When the curve was first measured at or below a figure, so no sooner than it got there."""
-        return next((seconds for seconds, _, found in self.curve if found <= bpb), None)
+        return next((seconds for seconds, _, score in self.curve if score <= bpb), None)
 
 
 def time_share(ours: Result, other: Result) -> float | None:
-    """Our time to the other's final figure, as a share of the time that it took."""
+    """Our time to the other's final figure, as a share of its own training time."""
     seconds = ours.seconds_to(other.curve_bpb)
     return None if seconds is None else seconds / other.trained_seconds
 
@@ -72,7 +72,7 @@ def rows(results: Sequence[Result]) -> Iterator[str]:
 
 
 def judged(results: Sequence[Result], name: str) -> Iterator[tuple[str, bool]]:
-    """What is wanted of ours beside one other side, and whether it is met."""
+    """The targets of ours against one other side, and whether each is met."""
     by = {(r.side, r.seed): r for r in results}
     pairs = [(by[OURS, r.seed], r) for r in results if r.side == name and (OURS, r.seed) in by]
     if not pairs:
@@ -82,13 +82,13 @@ def judged(results: Sequence[Result], name: str) -> Iterator[tuple[str, bool]]:
     worst = max(abs(ours.active_parameters / other.active_parameters - 1) for ours, other in pairs)
     yield f"active parameters within {worst:.2%} of {name}'s, {ALIKE:.0%} may be", worst <= ALIKE
     shares = [time_share(ours, other) for ours, other in pairs]
-    told = ", ".join("never" if share is None else f"{share:.3f}" for share in shares)
+    each_seed = ", ".join("never" if share is None else f"{share:.3f}" for share in shares)
     by_curve = all(share is not None and share <= WANTED_TIME_SHARE for share in shares)
     sixths = [(by[SIXTH, other.seed], other) for _, other in pairs if (SIXTH, other.seed) in by]
     below = sum(short.bpb <= other.bpb for short, other in sixths)
     yield (
-        f"{name}'s figure reached in {told} of its time within the whole run, and by a run of a sixth of the time in "
-        f"{below} of {len(sixths)}; one sixth is wanted, either way",
+        f"{name}'s figure reached in {each_seed} of its time within the whole run, and by a run of a sixth of the time "
+        f"in {below} of {len(sixths)}; one sixth is wanted, either way",
         by_curve or (len(sixths) == below == len(pairs)),
     )
 
@@ -104,6 +104,6 @@ def report(results: Sequence[Result], text: dict[str, Any]) -> tuple[list[str], 
     for side in dict.fromkeys(r.side for r in results):
         mine = [r.bpb for r in results if r.side == side]
         lines.append(f"{side:30} mean {statistics.mean(mine):.4f}, {min(mine):.4f} to {max(mine):.4f}")
-    found = [one for name in MINIMIND_SIDES for one in judged(results, name)]
-    lines += ["", *(f"{'met   ' if met else 'missed'} {name}" for name, met in found)]
-    return lines, all(met for _, met in found)
+    targets = [target for name in MINIMIND_SIDES for target in judged(results, name)]
+    lines += ["", *(f"{'met   ' if met else 'missed'} {name}" for name, met in targets)]
+    return lines, all(met for _, met in targets)

@@ -1,4 +1,4 @@
-"""What both sides of `benchmarks/learning/learn.py` share: how they are scored, and the clock they train under.
+"""What both sides of `benchmarks/learning/learn.py` share: scoring, and the clock of their training.
 
 Imports nothing of this project's packages: a MiniMind checkout has a package `model` of its own.
 """
@@ -20,7 +20,7 @@ IGNORED = -100
 SCORE_SLOTS = 4096
 """Slots of one forward pass, so that its logits stay small."""
 CURVE_SHARES = tuple(sorted({n / 16 for n in range(1, 16)} | {1 / 32, 1 / 24, 1 / 12, 1 / 6}))
-"""When the curve is measured, as shares of the budget; closer where the other side may be overtaken."""
+"""When the curve is measured, as shares of the budget; denser early on, where the other side may be overtaken."""
 FIRST_GUESS_STEPS = 1_000
 
 
@@ -71,7 +71,7 @@ class Chunks:
             return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
     def head(self, num_targets: int) -> Chunks:
-        """Whole chunks from the start that hold so many targets, or a few more."""
+        """The first whole chunks that together hold `num_targets` targets or a few more."""
         count = int(np.searchsorted(np.cumsum(self.lengths), num_targets)) + 1
         slots = int(self.lengths[:count].sum())
         columns = self.inputs[:slots], self.labels[:slots], self.label_bytes[:slots]
@@ -118,29 +118,29 @@ def nats_of(rows: Rows, network: nn.Module, logits_of: Callable[[Tensor], Tensor
     waiting = sorted(range(len(rows)), key=lambda number: -len(rows[number][0]))
     while waiting:
         longest = len(rows[waiting[0]][0])
-        taken, waiting = waiting[: max(1, SCORE_SLOTS // longest)], waiting[max(1, SCORE_SLOTS // longest) :]
-        ids_BT = torch.zeros(len(taken), longest, dtype=torch.int64)
+        chosen, waiting = waiting[: max(1, SCORE_SLOTS // longest)], waiting[max(1, SCORE_SLOTS // longest) :]
+        ids_BT = torch.zeros(len(chosen), longest, dtype=torch.int64)
         labels_BT = torch.full_like(ids_BT, IGNORED)
-        for place, number in enumerate(taken):
+        for place, number in enumerate(chosen):
             inputs, labels = map(torch.from_numpy, rows[number])
             ids_BT[place, : len(inputs)], labels_BT[place, : len(labels)] = inputs, labels
         loss_BT = nn.functional.cross_entropy(
             logits_of(ids_BT).float().mT, labels_BT, ignore_index=IGNORED, reduction="none"
         )
-        nats[taken] = loss_BT.double().sum(dim=1).numpy()
+        nats[chosen] = loss_BT.double().sum(dim=1).numpy()
     network.train(was_training)
     return nats
 
 
 def bits_per_byte(nats: np.ndarray, chunks: Chunks, firsts_only: bool = False) -> float:
-    """Of all chunks, or of the first of each document, which is all that MiniMind's loader takes of one."""
+    """Of all chunks, or of the first of each document: MiniMind's loader reads no more of one."""
     firsts = chunks.starts_document if firsts_only else np.ones(len(chunks.lengths), dtype=bool)
     num_bytes = int(chunks.label_bytes[np.repeat(firsts, chunks.lengths)].sum())
     return float(nats[firsts].sum() / (np.log(2) * num_bytes))
 
 
 @dataclass
-class Session:
+class TrainingClock:
     """Training under a budget of wall-clock seconds that count only while it trains.
 
     Ask `go_on` before each step: it stops the clock to measure a point of the curve when one is due. A step that has
@@ -153,7 +153,7 @@ class Session:
     """Training seconds, steps done, bits per byte of the curve's documents."""
     trained_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    """Of the process while the clock ran: less than the wall's when it had to wait for a core."""
+    """CPU time of the process while the clock ran; less than wall-clock time when it waited for a core."""
     _since: tuple[float, float] | None = None
 
     @property
@@ -190,11 +190,11 @@ class Session:
         return True
 
     def expected_steps(self, steps: int) -> int:
-        """How many steps the budget will hold, as it looks after so many."""
+        """How many steps the budget will hold, extrapolated from the steps done so far."""
         return max(steps + 1, round(steps / self.share)) if steps else FIRST_GUESS_STEPS
 
 
 def answer(run: Callable[[Job], dict[str, Any]], arguments: list[str]) -> None:
-    """A child's side of `benchmarks.learning.learn.run_job`: the job as JSON and the file for what comes of it."""
+    """The child's side of `benchmarks.learning.learn.run_job`: the job comes as JSON, its result goes to a file."""
     job, path = arguments
     Path(path).write_text(json.dumps(run(Job.read(job))))

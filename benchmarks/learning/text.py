@@ -31,17 +31,17 @@ CURVE_TOKENS = 12_000
 
 
 def recipe_of(sources: list[str], tokens_per_row: int) -> Recipe:
-    """The demo's, its rows as long as asked for and its pretraining text, if sources are named, from these."""
+    """The demo's recipe with rows of `tokens_per_row` and, if sources are named, pretraining text from these alone."""
     recipe = load_recipe("demo")
-    given = tuple(SourceConfig(name=name, kind="pretrain", location=f"builtin:{name}") for name in sources)
-    if given:
-        given += tuple(source for source in recipe.sources if source.kind != "pretrain")
+    chosen = tuple(SourceConfig(name=name, kind="pretrain", location=f"builtin:{name}") for name in sources)
+    if chosen:
+        chosen += tuple(source for source in recipe.sources if source.kind != "pretrain")
     data = replace(recipe.data, sequence_length_tokens=tokens_per_row)
-    return replace(recipe, name="learn", sources=given or recipe.sources, data=data)
+    return replace(recipe, name="learn", sources=chosen or recipe.sources, data=data)
 
 
 def prepare(recipe: Recipe, home: Path) -> Path:
-    """The folder of a recipe's text under `home`, made if it is not there."""
+    """The folder of a recipe's text under `home`; prepares it unless it exists."""
     folder = home / digest_of({"sources": recipe.sources, "data": recipe.data, "curve": CURVE_TOKENS})[:12]
     if (folder / FACTS).exists():
         return folder
@@ -66,7 +66,7 @@ def prepare(recipe: Recipe, home: Path) -> Path:
 
 
 def prepare_named(tokens_per_row: str, home: str, *sources: str) -> dict[str, Any]:
-    """`prepare` with arguments of a command line; what the folder holds, and where it is."""
+    """`prepare` with arguments of a command line; returns the facts of the folder, and its path."""
     folder = prepare(recipe_of(list(sources), int(tokens_per_row)), Path(home))
     facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
     return facts | {"folder": str(folder), "curve_tokens": CURVE_TOKENS}

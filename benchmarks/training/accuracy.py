@@ -31,7 +31,7 @@ Pair = tuple[float, float]
 def bits_after(
     shape: Shape, tokens: PackedTokens | ShardedTokens, chunks: Chunks, steps: int, seed: int, precision: str
 ) -> float:
-    """Bits per byte of the chunks after so many steps from the seed's weights, the whole schedule run through."""
+    """Bits per byte of the chunks after training for `steps`, which is the whole schedule, from the seed's weights."""
     config = TrainConfig(
         batch_rows=BATCH_ROWS, micro_batch_rows=BATCH_ROWS, seed=seed, optim=OptimConfig(peak_lr=PEAK_LR)
     )
@@ -53,21 +53,23 @@ def run(shape: str, text: str, steps: str, seed: str, precision: str) -> float:
 def pairs(shape: Shape, work: Path, steps: int, seeds: int) -> list[Pair]:
     """A pair for each seed, on the built-in text in rows of the shape's length."""
     prepared = measure("benchmarks.learning.text:prepare_named", str(shape.tokens), str(work.resolve())).result
-    found = []
+    scores = []
     for seed in range(1, seeds + 1):
-        words = shape.name, prepared["folder"], str(steps), str(seed)
-        bf16, fp32 = (float(measure("benchmarks.training.accuracy:run", *words, p).result) for p in ("bf16", "fp32"))
-        found.append((bf16, fp32))
-    return found
+        arguments = shape.name, prepared["folder"], str(steps), str(seed)
+        bf16, fp32 = (
+            float(measure("benchmarks.training.accuracy:run", *arguments, p).result) for p in ("bf16", "fp32")
+        )
+        scores.append((bf16, fp32))
+    return scores
 
 
-def verdict(found: Sequence[Pair], steps: int, tokens: int) -> str:
+def verdict(scores: Sequence[Pair], steps: int, tokens: int) -> str:
     """A line: the mean difference relative to fp32, each seed's, and whether it is small enough."""
-    shares = [bf16 / fp32 - 1 for bf16, fp32 in found]
+    shares = [bf16 / fp32 - 1 for bf16, fp32 in scores]
     mean = statistics.mean(shares)
-    bf16, fp32 = (statistics.mean(values) for values in zip(*found, strict=True))
-    told = ", ".join(f"{share:+.2%}" for share in shares)
+    bf16, fp32 = (statistics.mean(values) for values in zip(*scores, strict=True))
+    each_seed = ", ".join(f"{share:+.2%}" for share in shares)
     return (
         f"{'met   ' if abs(mean) <= WANTED else 'missed'} after {steps} steps of {BATCH_ROWS} x {tokens}: bf16 "
-        f"{bf16:.4f}, fp32 {fp32:.4f} bits per byte, {mean:+.2%} ({told}); within {WANTED:.1%} is wanted"
+        f"{bf16:.4f}, fp32 {fp32:.4f} bits per byte, {mean:+.2%} ({each_seed}); within {WANTED:.1%} is wanted"
     )

@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, as they have where they are used, that work when they are asked to.
+"""Implementations to compare, each in a process of its own that does one call when it is asked to.
 
 In a common process they drive each other's kernels out of oneDNN's cache. All stay in memory until the end.
 """
@@ -21,7 +21,7 @@ from tasks.planning.machine import keep_freed_memory
 
 @dataclass(frozen=True)
 class Work:
-    """What one call of a contestant took."""
+    """Result and cost of one call of a contestant."""
 
     result: Any
     seconds: float
@@ -38,9 +38,9 @@ def work_on_demand(line: Connection, threads: int, build: Callable[..., Callable
     torch.set_num_threads(threads)
     worker = build(*arguments)
     while True:
-        given = line.recv()
+        call_arguments = line.recv()
         started = time.perf_counter()
-        result = worker(*given)
+        result = worker(*call_arguments)
         seconds = time.perf_counter() - started
         memory = psutil.Process().memory_info()
         line.send(Work(result, seconds, memory.rss - memory.shared))
@@ -58,19 +58,19 @@ def contestant(name: str, build: Callable[..., Callable[..., Any]], *arguments: 
     process.start()
     far_end.close()
 
-    def call(*given: Any) -> Work:
+    def call(*call_arguments: Any) -> Work:
         try:
-            line.send(given)
+            line.send(call_arguments)
             work: Work = line.recv()
         except (EOFError, OSError):
             raise SystemExit(
-                f"{name} ended at its work; its words are above, if memory ran out ask for fewer --ways"
+                f"{name}: its process ended during a call; its output is above. If memory ran out, name fewer --ways"
             ) from None
         return work
 
     try:
         yield call
     finally:
-        process.terminate()  # first, or it would wonder at a closed line
+        process.terminate()  # before the line is closed, which would be an error in it
         process.join()
         line.close()

@@ -1,4 +1,4 @@
-"""The shapes that benchmarks of the model ask for by name."""
+"""Shapes of models and batches for benchmarks, by name."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ SHAPES = {
     "small": ("small", 16, 512), "short": ("small", 32, 256), "long": ("small", 8, 1024), "longest": ("small", 4, 2048),
     "large": ("large", 4, 512), "many": ("many", 16, 512),
 }  # fmt: skip
-"""Model, rows, tokens of a row."""
+"""Model, rows and tokens per row."""
 
 
 @dataclass(frozen=True)
 class Shape:
+    """A model and a batch of `rows` by `tokens`."""
+
     name: str
     model: ModelConfig
     rows: int

@@ -1,8 +1,8 @@
 """One training step, side by side: this trainer, MiniMind's model as its trainer runs it, transformers' Qwen3-MoE.
 
-Equal shape, rows, batch and optimizer, in turns, so that drift of the machine hits all alike; 20 GB of memory at the
-small shape. Each round also times a large matrix product, the peak that a share of refers to. What bf16 costs in
-accuracy is measured apart, if asked for. Quote the ratios, never the bare numbers.
+Equal shape, rows, batch and optimizer, in turns, so that drift of the machine affects all alike; 20 GB of memory at the
+small shape. Each round also times a large matrix product, the peak that shares refer to. With `--accuracy` the accuracy
+that bf16 costs is measured as well. Quote the ratios, never the bare numbers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from tasks.planning.machine import keep_freed_memory
 
 ROUNDS, WARMUP_ROUNDS = 8, 2
 PEAK_SIDE = 4096
-TOLD_FROM = 8.0
-"""A first step that takes so many times the usual one is told apart: what compiling costs."""
+SLOW_FIRST_STEP_FACTOR = 8.0
+"""A first step that is slower than the median by this factor is reported by itself: it is the cost of compilation."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -53,28 +53,28 @@ def steps_of(way: str, shape: Shape, minimind: Path | None) -> Callable[[], None
 def in_turns(
     shape: Shape, names: Sequence[str], minimind: Path | None, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Tokens/s of each way in each round, under "peak" the FLOP/s of the product; and the memory of each in MB.
+    """Tokens per second of each way in each round, under "peak" the FLOP/s of the product; and the MB each holds.
 
-    Memory is private pages, the most that was held after a step: what is freed is kept, so that is the peak.
+    Memory is the most private pages held after a step: freed pages stay with the process, so that is the peak.
     """
     rates: dict[str, list[float]] = {name: [] for name in [*names, "peak"]}
     memory, firsts = dict.fromkeys(names, 0.0), {}
     with ExitStack() as stack:
         steps = {name: stack.enter_context(contestant(name, steps_of, name, shape, minimind)) for name in names}
         for number in range(WARMUP_ROUNDS + rounds):
-            found = {"peak": peak_flops_per_s()}
+            round_rates = {"peak": peak_flops_per_s()}
             for name, step in steps.items():
                 work = step()
                 firsts.setdefault(name, work.seconds)
                 memory[name] = max(memory[name], work.held_bytes / 1e6)
-                found[name] = shape.rows * shape.tokens / work.seconds
+                round_rates[name] = shape.rows * shape.tokens / work.seconds
             if number >= WARMUP_ROUNDS:
-                for name, rate in found.items():
+                for name, rate in round_rates.items():
                     rates[name].append(rate)
     for name in names:
         usual = shape.rows * shape.tokens / statistics.median(rates[name])
-        if firsts[name] > TOLD_FROM * usual:
-            print(f"{name}: its first step took {firsts[name]:.0f} s, {firsts[name] / usual:.0f} steps' time")
+        if firsts[name] > SLOW_FIRST_STEP_FACTOR * usual:
+            print(f"{name}: its first step took {firsts[name]:.0f} s, {firsts[name] / usual:.0f} times the median step")
     return rates, memory
 
 
@@ -88,12 +88,12 @@ def table(shape: Shape, rates: dict[str, list[float]], memory: dict[str, float])
         f"GEMM peak {peak / 1e9:,.0f} GFLOP/s in bf16"
     )
     yield f"{'':34} {'tokens/s':>9} {'least':>8} {'most':>8} {'ours over':>10} {'of peak':>8} {'memory MB':>10}"
-    for name, found in rates.items():
+    for name, values in rates.items():
         if name == "peak":
             continue
-        middle = statistics.median(found)
+        middle = statistics.median(values)
         yield (
-            f"{name:34} {middle:9,.0f} {min(found):8,.0f} {max(found):8,.0f} {ours / middle:10.2f} "
+            f"{name:34} {middle:9,.0f} {min(values):8,.0f} {max(values):8,.0f} {ours / middle:10.2f} "
             f"{middle * flops / peak:8.0%} {memory[name]:10,.0f}"
         )
 
@@ -108,35 +108,35 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--accuracy", type=int, default=0, metavar="STEPS", help="also compare bf16 and fp32 after these"
     )
     parser.add_argument("--accuracy-seeds", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="where prepared text lies")
+    parser.add_argument("--work", type=Path, default=ROOT / "store" / "bench-learn", help="folder of prepared text")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     for name, known in (("shapes", SHAPES), ("ways", WAYS)):
-        if unknown := set(getattr(given, name)) - set(known):
+        if unknown := set(getattr(args, name)) - set(known):
             parser.error(f"--{name}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    if "ours" not in given.ways:
-        parser.error(f"--ways: ours must be among {', '.join(given.ways)}, which are compared with it")
-    if given.minimind and not (given.minimind / "model" / "model_minimind.py").is_file():
-        parser.error(f"--minimind: no model/model_minimind.py in {given.minimind}")
-    return given
+    if "ours" not in args.ways:
+        parser.error(f"--ways: ours must be among {', '.join(args.ways)}, which are compared with it")
+    if args.minimind and not (args.minimind / "model" / "model_minimind.py").is_file():
+        parser.error(f"--minimind: no model/model_minimind.py in {args.minimind}")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = arguments(argv)
+    args = arguments(argv)
     keep_freed_memory()
-    names = [name for name in given.ways if given.minimind or not WAYS[name].needs_minimind]
+    names = [name for name in args.ways if args.minimind or not WAYS[name].needs_minimind]
     content: list[dict[str, Any]] = []
-    for shape in map(Shape.of, given.shapes):
-        rates, memory = in_turns(shape, names, given.minimind, given.rounds)
+    for shape in map(Shape.of, args.shapes):
+        rates, memory = in_turns(shape, names, args.minimind, args.rounds)
         print("\n".join(table(shape, rates, memory)), flush=True)
-        found = accuracy.pairs(shape, given.work, given.accuracy, given.accuracy_seeds) if given.accuracy else []
-        if found:
-            print(accuracy.verdict(found, given.accuracy, shape.tokens), flush=True)
-        content.append({"shape": shape.name, "tokens_per_s": rates, "peak_memory_mb": memory, "accuracy": found})
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        machine = machine_facts(given.json.parent)
-        given.json.write_text(json.dumps({"machine": machine, "runs": content}, indent=1) + "\n")
+        pairs = accuracy.pairs(shape, args.work, args.accuracy, args.accuracy_seeds) if args.accuracy else []
+        if pairs:
+            print(accuracy.verdict(pairs, args.accuracy, shape.tokens), flush=True)
+        content.append({"shape": shape.name, "tokens_per_s": rates, "peak_memory_mb": memory, "accuracy": pairs})
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        machine = machine_facts(args.json.parent)
+        args.json.write_text(json.dumps({"machine": machine, "runs": content}, indent=1) + "\n")
     return 0
 
 

@@ -31,6 +31,8 @@ Build = Callable[[ModelConfig, Tensor, Path | None], Step]
 
 @dataclass(frozen=True)
 class Way:
+    """One implementation of a training step; `build` gets shape, ids (B, T) and perhaps a MiniMind checkout."""
+
     build: Build
     needs_minimind: bool = False
 
@@ -43,13 +45,13 @@ def ours(**changes: Any) -> Build:
     """This trainer; `precision` and `compiled` go to the training, everything else to the model."""
 
     def build(model: ModelConfig, ids_BT: Tensor, _: Path | None) -> Step:
-        given = dict(changes)
+        fields = dict(changes)
         config = TrainConfig(
-            batch_rows=len(ids_BT), micro_batch_rows=len(ids_BT), precision=given.pop("precision", "bf16")
+            batch_rows=len(ids_BT), micro_batch_rows=len(ids_BT), precision=fields.pop("precision", "bf16")
         )
         config = replace(config, optim=replace(config.optim, peak_lr=LEARNING_RATE))
-        compiled = given.pop("compiled", False)
-        state = TrainState.create(replace(model, **given), config)
+        compiled = fields.pop("compiled", False)
+        state = TrainState.create(replace(model, **fields), config)
         if compiled:
             compile_blocks(state.model)
         batch = Batch(ids_BT, next_ids(ids_BT), torch.ones_like(ids_BT))
@@ -63,7 +65,7 @@ def void(_: object) -> None:
 
 
 def stepper(network: nn.Module, loss_of: Callable[[], Tensor], precision: str) -> Step:
-    """Forward, backward, clip and AdamW, as the trainers of both do."""
+    """Forward, backward, clipping and AdamW, as the trainers of MiniMind and transformers do them."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step() -> None:
@@ -94,12 +96,12 @@ def transformers_way(implementation: str) -> Build:
 
 
 def minimind_module(checkout: Path | None) -> Any:
-    """The module that holds MiniMind's model, under a name that is not in the way of ours."""
+    """The module that holds MiniMind's model, loaded under another name than our package `model`."""
     if checkout is None:
         raise ValueError("MiniMind needs a checkout: --minimind PATH")
     spec = importlib.util.spec_from_file_location("minimind", checkout / "model" / "model_minimind.py")
     if spec is None or spec.loader is None:
-        raise ImportError(f"{checkout} holds no model")
+        raise ImportError(f"{checkout} holds no model/model_minimind.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""What a process tree takes, seen from outside."""
+"""Time, memory and writes of a process tree, sampled from outside."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def test_the_environment_is_the_child_s() -> None:
     assert measure("os:getenv", "ONLY_HERE", environment={"ONLY_HERE": "yes"}).result == "yes"
 
 
-def test_a_failure_says_what_the_child_said() -> None:
+def test_a_failure_carries_the_output_of_the_child() -> None:
     with pytest.raises(ChildFailed, match=r"exit code 1(.|\n)*ModuleNotFoundError"):
         measure("no_such_module:f")

@@ -22,11 +22,11 @@ def naive_attention(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, mask_B1TT: T
 
 def positions(segments: Sequence[int]) -> list[int]:
     """How many slots lie between each slot and the start of its segment."""
-    found: list[int] = []
+    distances: list[int] = []
     for slot, segment in enumerate(segments):
         continues = slot > 0 and segments[slot - 1] == segment
-        found.append(found[-1] + 1 if continues else 0)
-    return found
+        distances.append(distances[-1] + 1 if continues else 0)
+    return distances
 
 
 def may_look(segments: Sequence[int]) -> list[list[bool]]:

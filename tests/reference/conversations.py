@@ -23,7 +23,7 @@ tools = st.builds(
 )
 arguments = st.one_of(objects, objects.map(json.dumps), objects.map(lambda value: json.dumps(value, indent=1)))
 calls = st.builds(
-    lambda name, given: {"id": "call", "type": "function", "function": {"name": name, "arguments": given}},
+    lambda name, arguments: {"id": "call", "type": "function", "function": {"name": name, "arguments": arguments}},
     words,
     arguments,
 )
@@ -31,8 +31,8 @@ calls = st.builds(
 
 def spoken(turns: list[list[str]], system: list[str], question: list[str]) -> list[dict[str, str]]:
     roles = ("user", "assistant")
-    flat = [{"role": role, "content": said} for turn in turns for role, said in zip(roles, turn, strict=True)]
-    return [{"role": "system", "content": said} for said in system] + flat
+    flat = [{"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True)]
+    return [{"role": "system", "content": text} for text in system] + flat
 
 
 plain_turns = st.builds(
@@ -69,7 +69,7 @@ exchanges = st.builds(
 )
 conversations = st.builds(
     lambda system, many, tools: {
-        "messages": [{"role": "system", "content": said} for said in system] + [m for each in many for m in each],
+        "messages": [{"role": "system", "content": text} for text in system] + [m for each in many for m in each],
         "tools": tools,
     },
     st.lists(lines, max_size=1),
@@ -97,7 +97,7 @@ def minimind_rich(row: Row) -> Row:
 
 
 def sharegpt_rich(messages: list[Row], tools: list[Row]) -> Row:
-    """Tool calls as turns of their own; what is said beside a call has no place."""
+    """Tool calls as turns of their own; text beside a call is lost."""
     names = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
     turns = [
         {"from": "function_call", "value": json.dumps([call["function"] for call in message["tool_calls"]])}

@@ -22,21 +22,21 @@ def name(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Between ASCII white space, in lower case as far as ASCII goes; every wide character by itself."""
-    found = [""]
+    pieces = [""]
     for character in text:
         if character in WHITE_SPACE:
-            found.append("")
+            pieces.append("")
         elif ord(character) > 0x7FF:
-            found += [character, ""]
+            pieces += [character, ""]
         else:
-            found[-1] += character.lower() if character.isascii() else character
-    return [word for word in found if word]
+            pieces[-1] += character.lower() if character.isascii() else character
+    return [word for word in pieces if word]
 
 
 @cache
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    found = words(text)
-    return frozenset(tuple(found[start : start + 5]) for start in range(len(found)))
+    parts = words(text)
+    return frozenset(tuple(parts[start : start + 5]) for start in range(len(parts)))
 
 
 def jaccard(one: str, other: str) -> float:
@@ -90,7 +90,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sketched:
-    """What sketches say of two rows."""
+    """Relations of two rows by their sketches."""
 
     linked: Callable[[Row, Row], bool]
     estimate: Callable[[Row, Row], float]
@@ -203,13 +203,13 @@ class Splitter:
 
     def slices(self, rows: Iterable[KeptRow], frozen: Iterable[str]) -> dict[str, list[int]]:
         """Numbers of the rows of each domain's slice, without those of slices that exist."""
-        found: dict[str, list[int]] = {}
+        chosen: dict[str, list[int]] = {}
         spent: dict[str, int] = {}
         held = sorted((row for row in rows if self.is_val(row.cluster)), key=self.order)
         for row in held:
             if row.domain in frozen:
                 continue
             spent[row.domain] = spent.get(row.domain, 0) + row.num_bytes
-            if spent[row.domain] <= self.budget or row.domain not in found:
-                found.setdefault(row.domain, []).append(row.number)
-        return found
+            if spent[row.domain] <= self.budget or row.domain not in chosen:
+                chosen.setdefault(row.domain, []).append(row.number)
+        return chosen

@@ -95,13 +95,13 @@ def gibberish_score(text: str) -> float:
 
 def runs(text, belongs) -> list[tuple[int, int]]:
     """Start and end of each longest run of characters that belong."""
-    found, start = [], 0
+    bounds, start = [], 0
     for i in range(len(text) + 1):
         if i == len(text) or not belongs(text[i]):
             if i > start:
-                found.append((start, i))
+                bounds.append((start, i))
             start = i + 1
-    return found
+    return bounds
 
 
 def is_no_word(word: str) -> bool:

@@ -29,7 +29,7 @@ def lengths_of_pieces(labels: Sequence[int], ranks: Sequence[int], max_tokens: i
 
 
 def loads_of_best_fit(lengths: Sequence[int], capacity: int) -> list[int]:
-    """Used slots of each row, ascending; which of two equally full rows is taken makes no difference to them."""
+    """Used slots of each row, ascending; which of two equally full rows is filled makes no difference to them."""
     rows: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [row for row, used in enumerate(rows) if used + length <= capacity]

@@ -46,8 +46,8 @@ def system_content(messages: Messages, tools: list[dict[str, Any]]) -> str:
         '{"name": <function-name>, "arguments": <args-json-object>}',
         "</tool_call>",
     ]
-    given = messages[0]["content"] if messages[0]["role"] == "system" else ""
-    return (f"{given}\n\n" if given else "") + "\n".join(lines)
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    return (f"{system}\n\n" if system else "") + "\n".join(lines)
 
 
 def response(message: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a model must learn to say, one document at a time and without any packing."""
+"""The targets that a model must learn, one document at a time and without packing."""
 
 from __future__ import annotations
 

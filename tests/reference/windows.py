@@ -24,20 +24,20 @@ class Segment:
 
 
 def render_conversation(tokenizer: Tokenizer, turns: list[Turn], max_tokens: int) -> tuple[list[Segment], int]:
-    """A conversation as segments of at most `max_tokens` slots, and how many windows had to be given up."""
+    """A conversation as segments of at most `max_tokens` slots, and how many windows were dropped."""
     return cut_conversation([turn[0] for turn in turns], [render_turn(tokenizer, turn) for turn in turns], max_tokens)
 
 
 def cut_conversation(
     roles: Sequence[str], rendered: Sequence[RenderedTurn], max_tokens: int
 ) -> tuple[list[Segment], int]:
-    """Segments of a rendered conversation, and how many windows had to be given up.
+    """Segments of a rendered conversation, and how many windows were dropped.
 
     A conversation that does not fit is cut between exchanges, from its end, so every answer is learned once and none
-    is cut. Each window repeats the system turn, and what room it has left holds the end of what was said before, as
+    is cut. Each window repeats the system turn, and its free slots hold the end of the exchanges before, as
     context that is no target; so all windows but the first are full. An exchange that alone is too long is cut from
-    the left; one whose last answer alone is too long is given up. A conversation without anything to learn has no
-    segment and counts as one window given up.
+    the left; one whose last answer alone is too long is dropped. A conversation without anything to learn has no
+    segment and counts as one dropped window.
     """
     system = list(rendered[:1]) if roles and roles[0] == "system" else []
     exchanges: list[list[RenderedTurn]] = []
@@ -56,24 +56,26 @@ def cut_conversation(
             used += sizes[first]
         windows.insert(0, range(first, last))
         last = first
-    found: list[Segment | None] = []
+    segments_or_none: list[Segment | None] = []
     for window in windows:
         items = [item for number in window for item in exchanges[number]]
         if has_answer(items):
-            room = budget - sum(sizes[number] for number in window)
-            found.append(to_segment([*system, *context(exchanges[: window.start], room), *items], max_tokens))
-    kept = [segment for segment in found if segment is not None]
-    return kept, len(found) - len(kept) if found else 1
+            num_slots = budget - sum(sizes[number] for number in window)
+            segments_or_none.append(
+                to_segment([*system, *context(exchanges[: window.start], num_slots), *items], max_tokens)
+            )
+    kept = [segment for segment in segments_or_none if segment is not None]
+    return kept, len(segments_or_none) - len(kept) if segments_or_none else 1
 
 
-def context(exchanges: Sequence[Sequence[RenderedTurn]], room: int) -> list[RenderedTurn]:
-    """The last `room` ids of what was said, none of them a target."""
+def context(exchanges: Sequence[Sequence[RenderedTurn]], num_slots: int) -> list[RenderedTurn]:
+    """The last `num_slots` ids of earlier exchanges, none of them a target."""
     ids: list[int] = []
     for exchange in reversed(exchanges):
-        if len(ids) >= room:
+        if len(ids) >= num_slots:
             break
         ids = [token for tokens, _ in exchange for token in tokens] + ids
-    kept = ids[max(0, len(ids) - room) :] if room > 0 else []
+    kept = ids[max(0, len(ids) - num_slots) :] if num_slots > 0 else []
     return [(kept, [False] * len(kept))] if kept else []
 
 

@@ -22,7 +22,7 @@ FACTS = {
 CENSUS = Census(rows=100, bytes=100 * MB, exact_duplicates=2, near_duplicates=2, broken=1)
 
 
-def taken(
+def measured(
     side: str, step: str, size_mb: int, seconds: float, peak_mb: int = 300, repeat: int = 0, kept: int | None = None
 ) -> Measurement:
     usage = Usage(
@@ -40,45 +40,45 @@ def verdicts(*found: Measurement) -> dict[str, bool]:
 
 
 def test_repeats_become_a_median_and_the_highest_peak() -> None:
-    found = [taken("ours", "validate", 10, s, p, r) for r, (s, p) in enumerate([(1.0, 100), (2.0, 400), (9.0, 200)])]
+    found = [measured("ours", "validate", 10, s, p, r) for r, (s, p) in enumerate([(1.0, 100), (2.0, 400), (9.0, 200)])]
     (cell,) = cells_of(found).values()
     assert (cell.mb_per_s, cell.seconds, cell.peak_mb) == (5.0, 2.0, 400.0)
 
 
 def test_a_step_that_failed_once_has_no_figure() -> None:
-    assert not cells_of([taken("ours", "chain", 100, 1.0), failed("ours", "chain", "it broke")])
+    assert not cells_of([measured("ours", "chain", 100, 1.0), failed("ours", "chain", "it broke")])
 
 
 @pytest.mark.parametrize(("seconds", "met"), [(0.5, True), (1.0, False)])
 def test_speed_is_judged_at_the_largest_size(seconds: float, met: bool) -> None:
-    found = verdicts(taken("ours", "validate", 10, 10.0), taken("ours", "validate", 100, seconds))
+    found = verdicts(measured("ours", "validate", 10, 10.0), measured("ours", "validate", 100, seconds))
     assert found["validate at 100 MB: at least 150 MB/s"] is met
 
 
 @pytest.mark.parametrize(("theirs", "met"), [(3.1, True), (2.9, False)])
 def test_the_ratio_is_to_datasets_at_the_same_size(theirs: float, met: bool) -> None:
-    found = verdicts(taken("ours", "tokens", 100, 1.0), taken("datasets", "tokens", 100, theirs))
+    found = verdicts(measured("ours", "tokens", 100, 1.0), measured("datasets", "tokens", 100, theirs))
     assert found["tokens at 100 MB: at least 3 x datasets"] is met
 
 
 @pytest.mark.parametrize(("peak", "met"), [(1_000, True), (1_001, False)])
 def test_the_peak_is_judged_over_all_steps_of_ours(peak: int, met: bool) -> None:
-    found = verdicts(taken("ours", "shuffle", 10, 1, peak), taken("datasets", "shuffle", 10, 1, 9_000))
+    found = verdicts(measured("ours", "shuffle", 10, 1, peak), measured("datasets", "shuffle", 10, 1, 9_000))
     assert found["peak: at most 1,000 MB"] is met
 
 
 @pytest.mark.parametrize(("peak", "met"), [(390, True), (391, False)])
 def test_flat_means_within_a_bound_over_the_large_sizes(peak: int, met: bool) -> None:
-    found = verdicts(*(taken("ours", "chain", size, 1, p) for size, p in ((10, 10), (100, 300), (1_000, peak))))
+    found = verdicts(*(measured("ours", "chain", size, 1, p) for size, p in ((10, 10), (100, 300), (1_000, peak))))
     assert found["chain: peak within 1.3 x from 100 MB"] is met
 
 
 def test_the_report_names_rows_that_differ_and_steps_that_failed() -> None:
-    good = [taken("ours", "validate", 100, 1, kept=97), taken("datasets", "validate", 100, 4, kept=97)]
+    good = [measured("ours", "validate", 100, 1, kept=97), measured("datasets", "validate", 100, 4, kept=97)]
     text, fine = report(good, {100 * MB: CENSUS}, FACTS)
     assert fine
     assert "datatrove is not installed" in text
-    text, fine = report([*good, taken("datasets", "validate", 100, 4, kept=96)], {100 * MB: CENSUS}, FACTS)
+    text, fine = report([*good, measured("datasets", "validate", 100, 4, kept=96)], {100 * MB: CENSUS}, FACTS)
     assert not fine
     assert "datasets kept 96 rows at 100 MB, 97 are good and distinct" in text
     text, fine = report([*good, failed("ours", "chain", "it broke")], {100 * MB: CENSUS}, FACTS)
@@ -87,14 +87,14 @@ def test_the_report_names_rows_that_differ_and_steps_that_failed() -> None:
 
 
 def test_a_step_that_only_one_side_has_is_a_dash_for_the_other() -> None:
-    text, fine = report([taken("ours", "deduplicate", 100, 10.0)], {100 * MB: CENSUS}, FACTS)
+    text, fine = report([measured("ours", "deduplicate", 100, 10.0)], {100 * MB: CENSUS}, FACTS)
     assert fine
     row = next(line for line in text.splitlines() if line.startswith("deduplicate"))
     assert row.split() == ["deduplicate", "100", "MB", "10.0", "-", "-", "300", "-"]
 
 
 def test_the_second_night_is_a_share_of_the_first() -> None:
-    found = [taken("ours", "chain", 100, 10.0), taken("ours", "second night", 101, 0.5)]
+    found = [measured("ours", "chain", 100, 10.0), measured("ours", "second night", 101, 0.5)]
     night = Measurement(**found[1].__dict__ | {"size_bytes": 100 * MB})
     text, _ = report([found[0], night], {100 * MB: CENSUS}, FACTS)
     assert "second night over first, ours, 100 MB: 0.05 of 10.0 s" in text

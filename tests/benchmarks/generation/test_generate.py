@@ -29,7 +29,7 @@ def test_what_cannot_be_asked_for_is_refused(argv: list[str]) -> None:
         arguments(argv)
 
 
-def test_ours_and_transformers_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ours_and_transformers_generate_the_same_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(generate.MODELS, "tiny", replace(tiny_config(), max_position_embeddings=64))
     ids = export_random("tiny", tmp_path)
     names = ("ours", "transformers sdpa, grouped_mm")

@@ -1,4 +1,4 @@
-"""The scoring beside the evaluate stage's, the clock under a clock of our own, the report of made-up runs."""
+"""Scores against those of the evaluate stage, the training clock under a fake clock, the report of made-up runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from benchmarks.learning import learn, scoring
 from benchmarks.learning.learn import DEFAULT_SIDES, arguments, finished, identity, jobs
 from benchmarks.learning.report import MINIMIND_SIDES, OURS, SIXTH, Result, report
-from benchmarks.learning.scoring import IGNORED, Chunks, Session, bits_per_byte, marked_rows, nats_of, plain_rows
+from benchmarks.learning.scoring import IGNORED, Chunks, TrainingClock, bits_per_byte, marked_rows, nats_of, plain_rows
 from benchmarks.learning.text import chunks_of, recipe_of
 from model.network.transformer import Transformer
 from model.tokens.packing import Segments, pack
@@ -112,16 +112,16 @@ def test_the_clock_counts_training_only(monkeypatch: pytest.MonkeyPatch) -> None
         now[0] += 1_000.0
         return 2.0
 
-    session, steps = Session(96.0, measure), 0
-    while session.go_on(steps):
+    clock, steps = TrainingClock(96.0, measure), 0
+    while clock.go_on(steps):
         now[0] += 3.0
         steps += 1
-    assert (steps, session.trained_seconds) == (32, 96.0)
-    assert now[0] == 96.0 + 1_000.0 * len(session.curve)
-    seconds = [point[0] for point in session.curve]
+    assert (steps, clock.trained_seconds) == (32, 96.0)
+    assert now[0] == 96.0 + 1_000.0 * len(clock.curve)
+    seconds = [point[0] for point in clock.curve]
     # Sixteenths are 6 s, the thirty-second 3, the twenty-fourth 4; the twelfth (8) and sixth (16) are met a step late.
     assert seconds == [3.0, 6.0, 9.0, *(6.0 * n for n in range(2, 16))]
-    assert session.expected_steps(steps) == steps + 1
+    assert clock.expected_steps(steps) == steps + 1
 
 
 @pytest.mark.parametrize(("bpb", "seconds", "expected"), [
@@ -139,7 +139,7 @@ def test_a_run_of_a_sixth_of_the_time_counts_as_well() -> None:
     assert verdicts([slow, result(SIXTH, 2.1), other]) == ["met", "met", "missed"]
 
 
-def test_unlike_sizes_are_told() -> None:
+def test_unlike_sizes_are_reported() -> None:
     assert verdicts([result(OURS, 1.0), result(MINIMIND_SIDES[0], 2.0, active_parameters=90)])[1] == "missed"
 
 

@@ -16,5 +16,8 @@ def test_a_contestant_works_each_time_it_is_asked() -> None:
 
 
 def test_a_contestant_that_is_gone_is_named() -> None:
-    with contestant("lost", os._exit, 3) as lost, pytest.raises(SystemExit, match="lost ended at its work"):
+    with (
+        contestant("lost", os._exit, 3) as lost,
+        pytest.raises(SystemExit, match="lost: its process ended during a call"),
+    ):
         lost()

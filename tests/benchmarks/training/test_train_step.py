@@ -38,7 +38,7 @@ def test_ratios_and_shares_are_of_medians() -> None:
     assert other.split()[1:] == ["50", "40", "60", "4.00", "5%", "70"]
 
 
-def test_a_contestant_does_a_step_for_each_word() -> None:
+def test_a_contestant_does_one_step_a_call() -> None:
     shape = Shape.of("small")
     shape = replace(shape, model=replace(shape.model, num_hidden_layers=1, vocab_size=300), rows=1, tokens=16)
     rates, memory = in_turns(shape, ["ours", "ours dense"], None, rounds=1)
