@@ -21,7 +21,7 @@ from tasks.errors import Interrupted, NightStopped
 from tasks.planning import plan
 from tasks.recipes.recipe import recipe_from
 from tasks.training import run as training
-from tasks.training.trained import load_trained
+from tasks.training.trained import CHECKPOINTS, MODEL_CONFIG, final_weights, load_trained
 from tasks.training.validator import Validator
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
@@ -82,7 +82,7 @@ def test_a_change_is_scored_told_and_handed_on(
     assert logged["plan/steps"] == logged["outcome/steps"] == [(0, 12)]
     assert len(logged) <= 40
     assert "figures/expert-load.png" in stage.tracker.logged_artifacts
-    assert ModelConfig(**json.loads((stage.folder / training.MODEL_CONFIG).read_text())) == recipe.model
+    assert ModelConfig(**json.loads((stage.folder / MODEL_CONFIG).read_text())) == recipe.model
     assert load_trained(stage.folder).config == recipe.model
     chat = run(tmp_path / "sft")
     training.run_training(chat, "sft", "chat", tokens, recipe.model, recipe.sft, start_from=stage_record(stage.folder))
@@ -98,7 +98,7 @@ def test_breaking_off_around_changes_leaves_the_same_bits(
     changing = with_changes(prepared, *CHAIN, optimizer=optimizer)
     whole, parts = run(tmp_path / "whole"), run(tmp_path / "parts")
     outcome = train(whole, changing)
-    checkpoints = parts.folder / training.CHECKPOINTS
+    checkpoints = parts.folder / CHECKPOINTS
 
     def broken_off(error: type[BaseException], patched: dict[str, Any] | None = None) -> list[int]:
         """Try the stage until it breaks; the steps of the checkpoints there are then."""
@@ -128,7 +128,7 @@ def test_breaking_off_around_changes_leaves_the_same_bits(
     assert resumed.figures == outcome.figures
     assert [c.step for c in checkpoint.discover(checkpoints)] == [12]
     for name in ("model", "optimizer"):
-        first, second = (load_file(training.final_weights(of.folder) / f"{name}.safetensors") for of in (whole, parts))
+        first, second = (load_file(final_weights(of.folder) / f"{name}.safetensors") for of in (whole, parts))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
     curve = training.Curve(parts.logs / "curve.jsonl", until=10**9)
@@ -138,7 +138,7 @@ def test_breaking_off_around_changes_leaves_the_same_bits(
         "upcycle from a dense model to 3 experts", "grow from 3 to 6 experts", "merge from 6 to 5 experts",
         "prune from 5 to 4 experts",
     ]  # fmt: skip
-    assert experts_in(training.final_weights(parts.folder)) == 4
+    assert experts_in(final_weights(parts.folder)) == 4
 
 
 def test_an_empty_tuple_of_changes_is_a_stage_as_ever(prepared: Prepared, tmp_path: Path) -> None:
