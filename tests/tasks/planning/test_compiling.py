@@ -20,32 +20,32 @@ def config(choice: Literal["auto", "always", "never"] = "auto") -> TrainConfig:
 
 
 def probe_finds(result: CompileProbe | Exception, monkeypatch: pytest.MonkeyPatch) -> list[ModelConfig]:
-    """Replace the probe by one with this result; returns the list of models it is then asked for."""
-    asked = []
+    """Replace the probe by one with this result; returns the list of models that are then probed."""
+    probed = []
 
     def probe(model: ModelConfig, *_: object) -> CompileProbe:
-        asked.append(model)
+        probed.append(model)
         if isinstance(result, Exception):
             raise result
         return result
 
     monkeypatch.setattr(compiling, "probe_compiling", probe)
-    return asked
+    return probed
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("always", True), ("never", False)])
 def test_what_the_recipe_says_is_not_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: Literal["always", "never"], expected: bool
 ) -> None:
-    asked = probe_finds(CompileProbe(1.0, 0.5), monkeypatch)
+    probed = probe_finds(CompileProbe(1.0, 0.5), monkeypatch)
     assert should_compile(tmp_path, "pretrain", tiny_config(), config(choice), 32, HOUR) == expected
-    assert not asked
+    assert not probed
 
 
 def test_a_short_stage_is_not_even_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = probe_finds(CompileProbe(1.0, 0.5), monkeypatch)
+    probed = probe_finds(CompileProbe(1.0, 0.5), monkeypatch)
     assert not should_compile(tmp_path, "pretrain", tiny_config(), config(), 32, MIN_STAGE_SECONDS - 1)
-    assert not asked
+    assert not probed
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_a_short_stage_is_not_even_probed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_long_stage_is_compiled_if_that_saves_well_more_than_it_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, share: float, expected: bool
 ) -> None:
-    asked = probe_finds(CompileProbe(seconds, share), monkeypatch)
+    probed = probe_finds(CompileProbe(seconds, share), monkeypatch)
     assert (HOUR * (1 - share) > MIN_SAVING * seconds) == expected
     assert should_compile(tmp_path, "pretrain", tiny_config(), config(), 32, HOUR) == expected
     assert should_compile(tmp_path, "pretrain", tiny_config(), config(), 32, 0.0) == expected, "resumed"
-    assert len(asked) == 1
+    assert len(probed) == 1
 
 
 def test_a_machine_without_a_compiler_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_divergence_ends_all_ranks_with_the_message_of_one(prepared: Prepared, t
 
 
 def lead(line: Connection, start: TrainingStart, logs: Path) -> None:
-    """Be rank 0, tell which process is rank 1, and train nothing."""
+    """Be rank 0, send the process id of rank 1, and train nothing."""
     with ranks.rank_processes(start, logs):
         (other,) = multiprocessing.active_children()
         line.send([other.pid])
