@@ -34,7 +34,7 @@ bench-generate: $(READY)  ## tokens a second of generation beside others; MINIMI
 
 SIZES ?= 10MB,100MB,1GB
 bench-data: $(READY)  ## the data stages beside the usual way; SIZES=10GB for the largest corpus
-	@$(BIN)/python -m benchmarks.data.data_room --sizes $(SIZES)
+	@$(BIN)/python -m benchmarks.data.stages --sizes $(SIZES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

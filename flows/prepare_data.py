@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prefect import flow
 
+from tasks.errors import StoreAway
 from tasks.home.records import StageRecord
 from tasks.stage import Night
 from tasks.stages.deduplicate import deduplicate
@@ -38,5 +39,10 @@ def packed_data(night: Night) -> list[StageRecord]:
 def prepare_data(night: Night) -> Prepared:
     """The packed data, looked at."""
     validated, distinct, sides, packed = packed_data(night)
-    inspected = inspect(night, validated, distinct, sides, packed)
+    champion, unknown = None, ""
+    try:
+        champion = night.champion()
+    except StoreAway as away:
+        unknown = str(away)
+    inspected = inspect(night, validated, distinct, sides, packed, champion, unknown)
     return Prepared(sides, packed, inspected, [validated, distinct, sides, packed, inspected])

@@ -1,1 +1,1 @@
-"""The model room: pure PyTorch. Runs in a notebook with torch, numpy, safetensors and tokenizers alone."""
+"""The model: pure PyTorch. Runs in a notebook with torch, numpy, safetensors and tokenizers alone."""

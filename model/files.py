@@ -1,46 +1,81 @@
-"""Files that are whole and stay: checksums, flushing to the disk, readable JSON."""
+"""Files and folders that appear whole or not at all and survive a power cut; checksums.
+
+One policy for all of them: written beside their place, flushed to the disk (fsync), renamed, and the rename flushed.
+Without the first flush a power cut can leave an empty file under the final name, since a file system may put the rename
+on the disk before the content; without the second it can undo the rename.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write the file to; on leaving, that file is flushed and takes the place of `path`.
+
+    Makes the folder if there is none. If the body raises, `path` stays as it was and the temporary file is removed.
+    A killed process leaves the temporary file, which the next write of `path` overwrites. One writer at a time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        fsync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write readable JSON atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
 def made_once(path: Path, make: Callable[[Path], object]) -> Path:
-    """`path`, made beside its place if it is not there: it is whole or it is not."""
+    """`path`; if it is not there, `make` writes it, atomically, to the path that it is given."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{path.name}.partial")
-        make(beside)
-        beside.rename(path)
+        with atomic_write(path) as temporary:
+            make(temporary)
     return path
+
+
+def publish_folder(working: Path, final: Path) -> None:
+    """Flush a finished folder with all that is in it and rename it to `final`, on the same file system.
+
+    What lies at `final` is deleted first: a name stands for one content, so it can only be a damaged copy.
+    """
+    for path in (*working.rglob("*"), working):
+        fsync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    working.rename(final)
+    fsync(final.parent)
+
+
+def fsync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def fsync_tree(folder: Path, files: bool = True) -> None:
-    """Flush every file of a folder and the folder itself to the disk; with `files=False` the folder's names alone."""
-    for path in [*sorted(p for p in folder.rglob("*") if files and p.is_file()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write readable JSON, beside its place and then there: a process that is ended leaves the file whole or as it was.
-
-    Makes the folder if there is none.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)

@@ -6,9 +6,8 @@ chat format; the exported chat template writes the same text from the same messa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TypeGuard
 
 import pandera.polars as pa
@@ -19,7 +18,6 @@ from schemas.pretrain import holds_text, is_decodable, is_printable, string_seri
 from schemas.report import Checked, faults_of
 
 ROLES = ("system", "user", "assistant")
-TURN_KEYS = frozenset({"role", "content"})
 
 
 class ChatTurn(pa.DataFrameModel):
@@ -119,7 +117,12 @@ def turn_frame(
 
 
 def check_turns(turns: Turns) -> Checked:
-    """Check conversations turn by turn, then as a whole. The good ones come back as a frame (row, conversations)."""
+    """Check conversations turn by turn, then as a whole. The good ones come back as a frame (row, conversations).
+
+    Keys of a turn that hold something beyond role and content are refused rather than ignored: a tool call that
+    silently vanished would teach the model to answer without it. `schemas.adapters` writes those that it knows into the
+    content.
+    """
     faults = turns.faults | faults_of(ChatTurn, turns.frame)
     grouped = turns.frame.group_by("row", maintain_order=True).agg("role", conversations=pl.struct("role", "content"))
     joined = pl.DataFrame({"row": turns.rows}, schema={"row": pl.Int64}).join(
@@ -130,32 +133,6 @@ def check_turns(turns: Turns) -> Checked:
     whole = sound.select("row", num_turns=pl.col("role").list.len().cast(pl.Int64).fill_null(0), roles=roles)
     as_whole = faults_of(Conversation, whole)
     return Checked(without(sound, as_whole).select("row", "conversations"), faults | as_whole)
-
-
-def extra_keys(turn: Mapping[str, object], known: Collection[str] = TURN_KEYS) -> str:
-    """Names of keys that hold something and are not among the known, or nothing."""
-    return ",".join(sorted(repr(key) for key, value in turn.items() if value and key not in known))
-
-
-def check_chat(rows: Sequence[Mapping[str, object]]) -> Checked:
-    """Check parsed rows that hold roles and contents alone. The good ones come back as a frame (row, conversations).
-
-    Keys of a turn beyond role and content are refused rather than ignored: a tool call that silently vanished
-    would teach the model to answer without it. `schemas.adapters` renders the ones it knows.
-    """
-    given = [row.get("conversations") for row in rows]
-    conversations = {index: turns for index, turns in enumerate(given) if is_list_of_objects(turns)}
-    missing = Fault("conversations_missing", "conversations: no list of turns")
-    flat = list(chain.from_iterable(conversations.values()))
-    frame = turn_frame(
-        list(conversations),
-        list(map(len, conversations.values())),
-        [turn.get("role") for turn in flat],
-        [turn.get("content") for turn in flat],
-        [extra_keys(turn) for turn in flat],
-    )
-    faults = {index: missing for index in range(len(rows)) if index not in conversations}
-    return check_turns(Turns(list(conversations), frame, faults))
 
 
 def is_list_of_objects(value: object) -> TypeGuard[list[dict[str, object]]]:

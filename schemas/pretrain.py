@@ -9,13 +9,12 @@ import polars as pl
 
 from schemas.report import Checked, faults_of
 
-CONTROL_CHARACTERS = r"[\x00-\x08\x0b\x0e-\x1f\x7f]"
-"""Control characters other than tab, line feed, form feed and carriage return."""
 CONTROL_CODES = (*range(0x09), 0x0B, *range(0x0E, 0x20), 0x7F)
+"""Control characters other than tab, line feed, form feed and carriage return."""
 CONTROL_TRIPLES = tuple(
     "[" + "".join(rf"\x{code:02x}" for code in CONTROL_CODES[i : i + 3]) + "]" for i in range(0, len(CONTROL_CODES), 3)
 )
-"""The same in classes of three: a class that small is searched with vector instructions, a larger one byte by byte."""
+"""They as classes of three: a class that small is searched with vector instructions, a larger one byte by byte."""
 REPLACEMENT_CHARACTER = "\ufffd"
 """What decoders write for bytes that they cannot read."""
 MAX_REPLACED_SHARE = 0.05
@@ -88,8 +87,3 @@ def check_texts(texts: Sequence[object]) -> Checked:
 def without(frame: pl.DataFrame, rows: Mapping[int, object]) -> pl.DataFrame:
     """The lines of a frame whose `row` is not among `rows`."""
     return frame.filter(~pl.col("row").is_in(list(rows))) if rows else frame
-
-
-def check_pretrain(rows: Sequence[Mapping[str, object]]) -> Checked:
-    """Check parsed rows. The good ones come back as a frame (row, text)."""
-    return check_texts([row.get("text") for row in rows])

@@ -63,11 +63,3 @@ class FailureReport:
 
     def as_dict(self) -> dict[str, object]:
         return {rule: {"count": count, "examples": self.examples[rule]} for rule, count in self.counts.most_common()}
-
-    def as_text(self, max_rules: int = 10) -> str:
-        """One line a rule, most frequent first, one example each."""
-        lines = [
-            f"{count:>8,}  {rule}  e.g. {self.examples[rule][0]}" for rule, count in self.counts.most_common(max_rules)
-        ]
-        hidden = len(self.counts) - max_rules
-        return "\n".join([*lines, *([f"          … and {hidden} more rules"] if hidden > 0 else [])])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import orjson
 
-from schemas.chat import extra_keys, is_list_of_objects
+from schemas.chat import is_list_of_objects
 from schemas.jsonl import Fault
 
 Text = str | Fault | None
@@ -85,6 +85,11 @@ def call_text(call: Mapping[str, object]) -> str | Fault:
     if lost := extra_keys(call, CALL_KEYS) or extra_keys(function, CALL_KEYS):
         return Fault("turn_keys_unsupported", f"tool_calls: {lost[:80]}")
     return f'<tool_call>\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {written}}}\n</tool_call>'
+
+
+def extra_keys(value: Mapping[str, object], known: Collection[str]) -> str:
+    """Names of keys that hold something and are not among the known, or nothing."""
+    return ",".join(sorted(repr(key) for key, held in value.items() if held and key not in known))
 
 
 def parsed(value: object) -> object:

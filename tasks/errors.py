@@ -1,10 +1,12 @@
-"""What a user can meet. Each becomes one bounded message and an exit code, never a traceback."""
+"""Errors that a user can meet. Each becomes one bounded message and an exit code, never a traceback."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 MESSAGE_LIMIT = 1_500
+"""Characters; a longer message is cut."""
 
 
 class NightStopped(Exception):
@@ -28,14 +30,26 @@ class NightBusy(NightStopped):
     exit_code = 4
 
 
+class StoreAway(NightStopped):
+    """The tracking store did not answer. A night goes on without it; what needs the model registry waits."""
+
+
 class Interrupted(NightStopped):
     """Ctrl-C or a request to terminate; everything finished is kept."""
 
     exit_code = 130
 
 
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: up to three known names that are spelt like it, or nothing."""
+    import difflib  # only an error waits for it
+
+    nearest = difflib.get_close_matches(word, list(names))
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
 class PlainMessages(logging.Filter):
-    """Takes the traceback off log records of a NightStopped: the message says it all."""
+    """Removes the traceback from log records of a NightStopped, whose message is all that a user needs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], NightStopped):

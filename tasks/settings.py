@@ -1,4 +1,4 @@
-"""Where things are. The only module that reads or writes environment variables."""
+"""Where a home and its databases are. The only module that reads or writes environment variables."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.errors import NightStopped
+
 PROCESS = {
-    # Threads that wait for each other spin a thousandth of OpenMP's patience, then sleep: with anything else on the
-    # machine, spinning threads take the core that the last one needs, and training crawls (docs/log.md).
+    # OpenMP threads that wait for each other spin a thousandth of the default time, then sleep: if anything else runs
+    # on the machine, spinning threads occupy the core that the last one needs, and training slows down (docs/log.md).
     "GOMP_SPINCOUNT": "1000",
     "DO_NOT_TRACK": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -25,24 +27,33 @@ PROCESS = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""Telemetry off, our logs to Prefect, threads polite. A value the user has set already stays."""
+"""Telemetry off, our log lines to Prefect, short spinning. A value that the user has set stays."""
 
 
 def prepare_libraries() -> None:
-    """Set what the libraries read when they are imported, so that they neither call home nor hog the machine."""
+    """Set what libraries read from the environment when they are imported: PROCESS, and Prefect's home."""
     settings = Settings.load()
     for name, value in (PROCESS | {"PREFECT_HOME": str(settings.home / "prefect")}).items():
         os.environ.setdefault(name, value)
 
 
 def prepare_process() -> None:
-    """For a run in this process: the home exists, and Prefect's console lines are off, as ours are printed anyway."""
-    Settings.load().home.mkdir(parents=True, exist_ok=True)
+    """For a run in this process: make the home, and turn Prefect's console lines off, as ours are printed anyway.
+
+    Raises NightStopped if the home cannot be made.
+    """
+    home = Settings.load().home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NightStopped(
+            f"the home {home} cannot be made ({error.strerror}); set NIGHTSCHOOL_HOME to a folder that can be made"
+        ) from None
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def chosen_prefect_api() -> str:
-    """The Prefect server that the user chose, or nothing."""
+    """Address of the Prefect server that the user chose, or an empty string."""
     return os.environ.get("PREFECT_API_URL", "")
 
 
@@ -52,7 +63,7 @@ def use_prefect_api(url: str) -> None:
 
 
 def child_environment(**values: str) -> dict[str, str]:
-    """This process's environment with some variables added, for a process we start."""
+    """The environment of this process with some variables added, for a child process."""
     return os.environ | values
 
 

@@ -14,12 +14,14 @@ import pytest
 
 import data.sides.deal
 import tasks.stages.deduplicate
-from benchmarks.data.our_way import UntrackedNight, run_id_of
+from benchmarks.data.ours import UntrackedNight, run_id_of
 from data.duplicates.near import accepted_from
+from data.lookup.exposure import Trained, note_reading
 from data.rows.keys import row_ids
 from data.rows.sketch import similarity, sketches_of
 from data.sides.rules import SideRules
 from model.config.training import TrainConfig
+from model.tokens.order import Reading
 from tasks.home.contents.packed import digest_of_kind
 from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
@@ -163,7 +165,7 @@ def prepare(home: Path, recipe: Recipe) -> list[StageRecord]:
     """A night as far as the tokens."""
     night = UntrackedNight(recipe, "k", home, "", run_id_of("night"), 0, None)
     newest = night.journal.newest("validate", recipe.name)
-    known = [piece.known for piece in read_pieces(newest.path)] if newest else []
+    known = [scanned.piece for scanned in read_pieces(newest.path)] if newest else []
     night = replace(night, raw=resolve(recipe.sources, home, known))
     validated = validate.fn(night)
     distinct = deduplicate.fn(night, validated)
@@ -172,13 +174,21 @@ def prepare(home: Path, recipe: Recipe) -> list[StageRecord]:
 
 
 def publish(
-    home: Path, stage: str, inputs: dict[str, str], counts: dict[str, int], config: object = None, run: str = ""
+    home: Path,
+    stage: str,
+    inputs: dict[str, str],
+    counts: dict[str, int],
+    config: object = None,
+    run: str = "",
+    read: Trained | None = None,
 ) -> StageRecord:
-    """A finished stage that did nothing but to leave its record."""
+    """A finished stage that did nothing but to leave its record, and what it `read`."""
     journal = Journal(home)
     key = digest_of([stage, inputs, counts, plain(config)])
     working = journal.working_folder(stage, key, resumable=False)
     (working / "output").write_text(key)
+    if read:
+        note_reading(working, read)
     record = StageRecord(
         stage=stage, key=key, path=journal.stage_folder(stage, key), digest=digest_of(file_digests(working)),
         config=plain(config), inputs=inputs, code_version="", counts=counts, figures={}, headline="", seconds=0.0,
@@ -191,10 +201,15 @@ def publish(
 def train(home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1) -> tuple[StageRecord, StageRecord]:
     """The records of pretraining and SFT for so many steps."""
     config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}
+
+    def read(kind: str, num_steps: int) -> Trained:
+        num_rows = packed.counts[f"{kind}_train_rows"]
+        return Trained(kind, packed.path, Reading(num_rows, TRAIN["batch_rows"], seed, num_steps))
+
     inputs = {"tokens": digest_of_kind(packed, "pretrain")}
-    first = publish(home, "pretrain", inputs, {"steps": steps[0]}, config)
+    first = publish(home, "pretrain", inputs, {"steps": steps[0]}, config, read=read("pretrain", steps[0]))
     inputs = {"tokens": digest_of_kind(packed, "chat"), "pretrained": first.digest}
-    return first, publish(home, "sft", inputs, {"steps": steps[1]}, config)
+    return first, publish(home, "sft", inputs, {"steps": steps[1]}, config, read=read("chat", steps[1]))
 
 
 def live(folder: Path) -> LivedHome:

@@ -1,4 +1,4 @@
-"""The example of docs/model-in-20-lines.md runs as it is written, on a small budget."""
+"""The example of docs/model-in-20-lines.md runs as it is written, on a small budget; docs/log.md keeps to its rule."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = "num_tokens=300_000"
+LINES_PER_TOPIC = 45
 
 
 def example(page: str) -> str:
@@ -45,3 +46,19 @@ def test_it_learns_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(losses) == 12
     assert losses[-1] < losses[0] - 0.5
     assert "\nThe import statement" in said
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_topic_of_the_log_is_in_its_index_in_order_and_fits_a_screen() -> None:
+    text = (ROOT / "docs/log.md").read_text(encoding="utf-8")
+    _, (first, *index), *sections = (part.splitlines() for part in re.split(r"^## ", text, flags=re.MULTILINE))
+    assert first == "Index"
+    entries = re.findall(r"^- \[(.+?)\]\(#(.+?)\): \S", "\n".join(index), flags=re.MULTILINE)
+    headings = [heading for heading, *_ in sections]
+    assert entries == [(heading, anchor_of(heading)) for heading in headings]
+    assert set(re.findall(r"\]\(#(.+?)\)", text)) <= {anchor_of(heading) for heading in headings}
+    assert {lines[0]: len(lines) for lines in sections if len(lines) > LINES_PER_TOPIC} == {}

@@ -75,8 +75,8 @@ def test_the_tree_in_the_architecture_page_is_the_tree() -> None:
     for package in ("flows", "tasks", "data", "schemas", "model"):
         section = re.search(rf"^    {package}/ .*?(?=^    \w|^$)", text, flags=re.DOTALL | re.MULTILINE)
         assert section is not None
-        rooms = {path.parent for path in (ROOT / package).rglob("*.py")} - {ROOT / package}
-        named_rooms = set(re.findall(r"^ {6,8}(\w+)/ ", section.group(), flags=re.MULTILINE))
-        assert named_rooms == {room.name for room in rooms}, package
+        folders = {path.parent for path in (ROOT / package).rglob("*.py")} - {ROOT / package}
+        named_folders = set(re.findall(r"^ {6,8}(\w+)/ ", section.group(), flags=re.MULTILINE))
+        assert named_folders == {folder.name for folder in folders}, package
         loose = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
-        assert set(re.findall(r"\b(\w+\.py)\b", section.group())) == (loose if rooms else set()), package
+        assert set(re.findall(r"\b(\w+\.py)\b", section.group())) == (loose if folders else set()), package

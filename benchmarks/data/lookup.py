@@ -5,7 +5,7 @@ the code of the deduplication itself, segments and shards of short packed rows, 
 for no answer reads any. Queries are asked in a warm page cache, each kind 20 times with other rows; nothing is kept
 from one query to the next, and after a first round that is not counted.
 
-    .venv/bin/python -m benchmarks.lookup --home /big/disk/lookup     # the home is made once, some 6 GB
+    .venv/bin/python -m benchmarks.data.lookup --home /big/disk/lookup     # the home is made once, some 6 GB
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from data.sides.deal import choose_slices, describe_slices, num_buckets
 from data.sides.read import SLICES, val_path
 from data.sides.rules import SideRules
 from data.tokens.shards import segments_frame, write_shard
-from model.tokens.order import Reading, permutation, swaps
+from model.tokens.order import Reading, permutation
 from model.tokens.packing import PackedTokens
 from schemas.domain import DOMAINS
 from tasks.home.digests import digest_of
@@ -94,8 +94,11 @@ def write_pieces(folder: Path, parts: list[PartRows]) -> None:
     found = {"filter_symbols": {"count": BAD_PER_PART, "examples": [""]}}
     pieces = [
         {
-            "number": p.part.number, "source": SOURCE, "kind": "pretrain", "label": label(p.part), "start": 0,
-            "end": None, "first_line": 1, "digest": "", "scan_key": "",
+            "piece": {
+                "source": SOURCE, "label": label(p.part), "start": 0, "end": None, "first_line": 1, "num_lines": 0,
+                "digest": "",
+            },
+            "number": p.part.number, "kind": "pretrain", "scan_key": "",
             "scanned": {
                 "read": p.count + BAD_PER_PART, "valid": p.count, "quarantined": BAD_PER_PART,
                 "num_bytes": p.count * BYTES_PER_ROW, "rules": found, "statistics": {},
@@ -244,7 +247,6 @@ def timed(asks: Iterable[Callable[[], object]]) -> dict[str, float]:
     clock, work = [], []
     for ask in asks:
         permutation.cache_clear()
-        swaps.cache_clear()
         started, worked = time.perf_counter(), time.process_time()
         ask()
         clock.append((time.perf_counter() - started) * 1e3)

@@ -125,7 +125,7 @@ def cut(sentence: str, spaced: bool) -> tuple[str, str]:
 
 @cache
 def built_in_material() -> Material:
-    """The sections of `tasks.corpus`; reading them takes some seconds."""
+    """The sections of `tasks/sources/builtin.py`; reading them takes some seconds."""
     from tasks.sources.builtin import MAKERS
 
     def texts(maker: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The data room's row rules in plain Python, for those who must not use its code."""
+"""The row rules of validation in plain Python, for a side that must not use our code."""
 
 from __future__ import annotations
 

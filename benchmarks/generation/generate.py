@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.generation.generation_ways import WAYS, Generate, Prompts
+from benchmarks.generation.ways import WAYS, Generate, Prompts
 from benchmarks.machine import machine_facts
 from benchmarks.training.contestants import Contestant, contestant
 from benchmarks.training.shapes import MODELS

@@ -2,8 +2,8 @@
 
 Every variant differs from the base in what its name says. Differences are paired by seed, in validation bits per byte
 of single documents, in fp32. CPU time is beside them, as a technique that learns more may cost more. The text is the
-one that `benchmarks/learn.py` prepares. Every result goes to the file as it comes; what it holds already is not run
-again.
+one that `benchmarks/learning/text.py` prepares. Every result is appended to the file at once; a run whose result the
+file holds already is not repeated.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.learning.learn_score import Chunks, bits_per_byte, nats_of, plain_rows
-from benchmarks.learning.learn_text import prepare, recipe_of
+from benchmarks.learning.scoring import Chunks, bits_per_byte, nats_of, plain_rows
+from benchmarks.learning.text import prepare, recipe_of
 from data.tokens.encode import Encoder
 from data.tokens.shards import open_shards
 from model.config.network import ModelConfig

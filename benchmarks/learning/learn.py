@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning.learn_report import MINIMIND_SIDES, OURS, SIXTH, Result, report
-from benchmarks.learning.learn_score import Job
+from benchmarks.learning.report import MINIMIND_SIDES, OURS, SIXTH, Result, report
+from benchmarks.learning.scoring import Job
 from benchmarks.memory import measure
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,12 +46,12 @@ class Side:
 
 
 SIDES = {
-    OURS: Side("benchmarks.learning.learn_ours", RECIPE),
-    SIXTH: Side("benchmarks.learning.learn_ours", RECIPE, 1 / 6),
-    MINIMIND_SIDES[0]: Side("benchmarks.learning.learn_minimind", MINIMIND_RECIPE),
-    MINIMIND_SIDES[1]: Side("benchmarks.learning.learn_minimind", MINIMIND_RECIPE | {"accumulation_steps": 1}),
+    OURS: Side("benchmarks.learning.ours", RECIPE),
+    SIXTH: Side("benchmarks.learning.ours", RECIPE, 1 / 6),
+    MINIMIND_SIDES[0]: Side("benchmarks.learning.minimind", MINIMIND_RECIPE),
+    MINIMIND_SIDES[1]: Side("benchmarks.learning.minimind", MINIMIND_RECIPE | {"accumulation_steps": 1}),
     "MiniMind, our batch and rate": Side(
-        "benchmarks.learning.learn_minimind",
+        "benchmarks.learning.minimind",
         MINIMIND_RECIPE
         | {"accumulation_steps": 1, "batch_rows": RECIPE["batch_rows"], "learning_rate": RECIPE["optim"]["peak_lr"]},
     ),
@@ -133,7 +133,7 @@ def prepared(given: argparse.Namespace, cache: Path) -> dict[str, Any]:
     print("Preparing the text with the data stages, once", file=sys.stderr, flush=True)
     wanted = str(given.tokens), str(given.work.resolve()), *given.sources
     found: dict[str, Any] = measure(
-        "benchmarks.learn_text:prepare_named", *wanted, environment=environment(given.threads, cache)
+        "benchmarks.learning.text:prepare_named", *wanted, environment=environment(given.threads, cache)
     ).result
     return found
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.learning.learn_score import Chunks, bits_per_byte, nats_of, plain_rows
+from benchmarks.learning.scoring import Chunks, bits_per_byte, nats_of, plain_rows
 from benchmarks.memory import measure
 from benchmarks.training.shapes import Shape
 from data.tokens.shards import open_shards
@@ -52,11 +52,11 @@ def run(shape: str, text: str, steps: str, seed: str, precision: str) -> float:
 
 def pairs(shape: Shape, work: Path, steps: int, seeds: int) -> list[Pair]:
     """A pair for each seed, on the built-in text in rows of the shape's length."""
-    prepared = measure("benchmarks.learn_text:prepare_named", str(shape.tokens), str(work.resolve())).result
+    prepared = measure("benchmarks.learning.text:prepare_named", str(shape.tokens), str(work.resolve())).result
     found = []
     for seed in range(1, seeds + 1):
         words = shape.name, prepared["folder"], str(steps), str(seed)
-        bf16, fp32 = (float(measure("benchmarks.accuracy:run", *words, p).result) for p in ("bf16", "fp32"))
+        bf16, fp32 = (float(measure("benchmarks.training.accuracy:run", *words, p).result) for p in ("bf16", "fp32"))
         found.append((bf16, fp32))
     return found
 

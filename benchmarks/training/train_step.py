@@ -23,7 +23,7 @@ from benchmarks.machine import machine_facts
 from benchmarks.training import accuracy
 from benchmarks.training.contestants import contestant
 from benchmarks.training.shapes import SHAPES, Shape
-from benchmarks.training.training_ways import WAYS
+from benchmarks.training.ways import WAYS
 from tasks.planning.machine import keep_freed_memory
 
 ROUNDS, WARMUP_ROUNDS = 8, 2

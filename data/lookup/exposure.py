@@ -132,11 +132,8 @@ def note_reading(folder: Path, trained: Trained) -> None:
 
 
 def last_step(folder: Path, reading: Reading, row: int) -> int | None:
-    """The step of the unfinished epoch that read a packed row, if one did; worked out now if the stage noted none."""
-    path = folder / LAST_STEPS
-    if not path.exists():
-        return reading.last_step(row)
-    return int(raw_records(path, np.dtype("<u4"))[row]) or None
+    """The step of the unfinished epoch that read a packed row, if one did."""
+    return (int(raw_records(folder / LAST_STEPS, np.dtype("<u4"))[row]) or None) if reading.rest else None
 
 
 def rows_read(exposure: Exposure, part: PartRows, rules: SideRules) -> Iterator[pl.DataFrame]:

@@ -54,11 +54,6 @@ def contributions(tonight: Sequence[float], reference: Sequence[float], rows: tu
     return parts
 
 
-def population_stability_index(tonight: Sequence[float], reference: Sequence[float], rows: tuple[int, int]) -> float:
-    """Sum of `contributions`: 0 for equal shares, symmetric, without an upper bound."""
-    return float(contributions(tonight, reference, rows).sum())
-
-
 @dataclass(frozen=True, kw_only=True)
 class FeatureDrift:
     """One feature, and the bin that moved most."""

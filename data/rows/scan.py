@@ -13,6 +13,7 @@ import polars as pl
 
 from data.rows.keys import row_ids
 from data.rows.parts import FACTS_DTYPE, Part, PartWriter, Scanned, content_column, texts_of
+from data.rows.piece import Piece
 from data.rows.sketch import SKETCH_BYTES, sketches_of
 from data.rows.statistics import Statistics, measure
 from schemas.adapters import Format, check_rows
@@ -39,27 +40,27 @@ class ScanRules:
 class ScanJob:
     """One piece and where its part goes."""
 
+    piece: Piece
     path: Path
-    start: int
-    end: int | None
-    first_line: int
-    label: str
+    """The file of the piece on this machine, a table's as jsonl."""
     kind: str
+    """One of data.rows.parts.KINDS."""
     format: Format
     domain: Domain | None
+    """What the source declares all its rows to be about; None: each row is classified."""
     rules: ScanRules
     part: Part
 
 
 def scan(job: ScanJob) -> Scanned:
     """Read, check and classify every line of a piece; write the part."""
-    report, statistics = FailureReport(), Statistics()
+    piece, report, statistics = job.piece, FailureReport(), Statistics()
     read = valid = num_bytes = 0
     quarantine_path = job.part.path("quarantine.jsonl")
     with PartWriter(job.part, job.kind) as writer, quarantine_path.open("w", encoding="utf-8") as quarantine:
-        chunks = read_chunks(job.path, job.rules.max_line_bytes, job.start, job.end, job.first_line)
+        chunks = read_chunks(job.path, job.rules.max_line_bytes, piece.start, piece.end, piece.first_line)
         for chunk in chunks:
-            content, lines, faults = check_chunk(chunk, job)
+            content, lines, faults = check_chunk(chunk, job.kind, job.format, job.rules.filters)
             texts = texts_of(content)
             domains = domains_of(texts, job)
             facts = facts_of(chunk, lines, texts, domains)
@@ -69,7 +70,7 @@ def scan(job: ScanJob) -> Scanned:
                 else np.zeros((len(lines), SKETCH_BYTES), dtype=np.uint8)
             )
             writer.write(content, row_ids(texts), sketches, facts)
-            reject(chunk, faults, job.label, quarantine, report)
+            reject(chunk, faults, piece.label, quarantine, report)
             turns = content.list.len() if job.kind == "chat" else None
             statistics = statistics.merge(measure(texts, turns, domains))
             read, valid = read + len(chunk.lines), valid + len(lines)
@@ -77,7 +78,7 @@ def scan(job: ScanJob) -> Scanned:
     quarantined = sum(report.counts.values())
     if read != valid + quarantined:
         raise AssertionError(
-            f"{job.label}: {read} lines read, {valid} valid and {quarantined} quarantined do not add up"
+            f"{piece.label}: {read} lines read, {valid} valid and {quarantined} quarantined do not add up"
         )
     return Scanned(
         read=read, valid=valid, quarantined=quarantined, num_bytes=num_bytes, rules=report.as_dict(),
@@ -85,17 +86,23 @@ def scan(job: ScanJob) -> Scanned:
     )  # fmt: skip
 
 
-def check_chunk(chunk: Chunk, job: ScanJob) -> tuple[pl.Series, np.ndarray, dict[int, Fault]]:
-    """Content of the good lines, their places in the chunk, and the fault of every other line."""
+def check_chunk(
+    chunk: Chunk, kind: str, row_format: Format, filters: FilterConfig
+) -> tuple[pl.Series, np.ndarray, dict[int, Fault]]:
+    """Parse the lines of a chunk, check them as rows of `kind` (pretrain or chat) in `row_format`, apply `filters`.
+
+    Returns the content of the N good lines, their places in the chunk, (N,) int64 ascending, and the fault of every
+    other line by its place.
+    """
     rows, faults = parse_chunk(chunk)
     parsed = [index for index, row in enumerate(rows) if row is not None and index not in faults]
-    checked = check_rows([row for index in parsed if (row := rows[index]) is not None], job.kind, job.format)
+    checked = check_rows([row for index in parsed if (row := rows[index]) is not None], kind, row_format)
     places = np.array(parsed, dtype=np.int64)
     faults |= {parsed[index]: fault for index, fault in checked.faults.items()}
-    content = checked.good[content_column(job.kind)]
+    content = checked.good[content_column(kind)]
     kept = places[checked.good["row"].to_numpy()] if len(content) else np.zeros(0, dtype=np.int64)
-    if job.rules.filters.active and len(content):
-        filtered = faults_of_texts(texts_of(content), job.rules.filters)
+    if filters.active and len(content):
+        filtered = faults_of_texts(texts_of(content), filters)
         faults |= {int(kept[index]): fault for index, fault in filtered.items()}
         stays = np.ones(len(kept), dtype=bool)
         stays[list(filtered)] = False

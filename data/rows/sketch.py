@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from data.hashing import mix, powers
+from data.rows.keys import WHITE_SPACE
 
 SHINGLE_WORDS = 5
 BANDS, ROWS_PER_BAND = 20, 4
@@ -25,22 +26,22 @@ SLICE_BYTES = 1 << 20
 """Texts and their minima hashed at once; the arrays stay in the cache of a core."""
 MULTIPLIER = 0x9E3779B1
 EMPTY = np.uint32(0xFFFFFFFF)
-WHITE_SPACE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\0"
-FOLDED = bytes(0 if b in WHITE_SPACE else b + 32 if 65 <= b <= 90 else b for b in range(256))
+SEPARATORS = WHITE_SPACE + b"\0"
+FOLDED = bytes(0 if b in SEPARATORS else b + 32 if 65 <= b <= 90 else b for b in range(256))
 """Byte → its value in a word's hash: ASCII letters in lower case, white space nothing."""
 SPACE, CONTINUES, NARROW, WIDE = range(4)
-KINDS = bytes(
-    SPACE if b in WHITE_SPACE else WIDE if b >= 0xE0 else CONTINUES if 0x80 <= b < 0xC0 else NARROW for b in range(256)
+BYTE_CLASSES = bytes(
+    SPACE if b in SEPARATORS else WIDE if b >= 0xE0 else CONTINUES if 0x80 <= b < 0xC0 else NARROW for b in range(256)
 )
 """Byte → white space, continues a character, begins a narrow one, begins a wide one."""
 
 
 def word_starts(joined: bytes) -> np.ndarray:
     """Where words begin in bytes that begin with white space: after white space, before and after wide characters."""
-    kinds = np.frombuffer(joined.translate(KINDS), dtype=np.uint8)
-    apart = kinds[:-1] == SPACE
-    apart[1:] |= (kinds[1:-1] == CONTINUES) & (kinds[:-2] == CONTINUES)  # only wide characters have three bytes
-    return np.flatnonzero((kinds[1:] == WIDE) | ((kinds[1:] == NARROW) & apart)) + 1
+    classes = np.frombuffer(joined.translate(BYTE_CLASSES), dtype=np.uint8)
+    apart = classes[:-1] == SPACE
+    apart[1:] |= (classes[1:-1] == CONTINUES) & (classes[:-2] == CONTINUES)  # only wide characters have three bytes
+    return np.flatnonzero((classes[1:] == WIDE) | ((classes[1:] == NARROW) & apart)) + 1
 
 
 def word_hashes(joined: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What every configuration class shares: unknown keys are errors, and all problems are told at once."""
+"""What every configuration class shares: unknown keys are errors, and all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ STRICT = {"extra": "forbid"}
 
 
 def require(problems: list[str], owner: str) -> None:
-    """Raise one ValueError that lists every problem found in a configuration, or none."""
+    """Raise one ValueError that names `owner` and lists all problems, if there are any."""
     if problems:
         raise ValueError(f"{owner}: " + "; ".join(problems))

@@ -1,6 +1,6 @@
 """What a Qwen3-MoE reader cannot express, and the nearest choice that it can.
 
-transformers would take some of it, but a model is handed out for every engine: llama.cpp's `qwen3moe` has a softmax,
+transformers would load some of it, but a model is exported for every engine: llama.cpp's `qwen3moe` has a softmax,
 renormalises always, and has neither a bias, nor groups, nor shared experts.
 """
 
@@ -12,7 +12,7 @@ from model.config.network import ModelConfig
 def export_obstacles(config: ModelConfig) -> list[str]:
     """Why a model of this configuration cannot be exported, setting by setting; nothing if it can.
 
-    A router's bias is none while it is zero: see `model.export`.
+    A router's bias is none while it is zero: see `model.exchange.export`.
     """
     if config.dense:
         return []

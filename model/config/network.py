@@ -19,7 +19,7 @@ ExpertPath = Literal["auto", "grouped", "loop"]
 class ModelConfig:
     """A Qwen3-MoE transformer, named as Hugging Face's `Qwen3MoeConfig` names it; every layer is a mixture of experts.
 
-    With its defaults it exports as one; what other gates, groups, shared experts and a bias cost is said at export.
+    With its defaults it exports as one; `export_obstacles` lists what cannot be exported.
     """
 
     __pydantic_config__ = STRICT
@@ -88,7 +88,7 @@ class ModelConfig:
         if top_k == 1 and self.norm_topk_prob and not (self.dense or self.minimind_compatible):
             problems.append(
                 "num_experts_per_tok (1) with norm_topk_prob makes every weight the constant 1, and the router would "
-                "never learn from text; take 2 experts, or norm_topk_prob: false, or say minimind_compatible: true"
+                "never learn from text; take 2 experts, or norm_topk_prob: false, or set minimind_compatible: true"
             )
         if groups < 1 or self.num_experts % groups:
             problems.append(f"num_experts ({self.num_experts}) must be a multiple of num_expert_groups ({groups})")
@@ -106,16 +106,12 @@ class ModelConfig:
         """Width of all feed-forward units that one token passes."""
         return (self.num_experts_per_tok + self.num_shared_experts) * self.moe_intermediate_size
 
-    @property
-    def expert_parameters(self) -> int:
-        """Parameters of one expert (gate, up and down projection)."""
-        return 3 * self.hidden_size * self.moe_intermediate_size
-
     def _parameters(self, experts: int) -> int:
         attention = self.hidden_size * self.head_dim * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
         norms = 2 * self.hidden_size + 2 * self.head_dim
         router = 0 if self.dense else self.num_experts * self.hidden_size
-        layer = attention + norms + router + (experts + self.num_shared_experts) * self.expert_parameters
+        expert = 3 * self.hidden_size * self.moe_intermediate_size
+        layer = attention + norms + router + (experts + self.num_shared_experts) * expert
         return self.num_hidden_layers * layer + self.hidden_size + self.vocab_size * self.hidden_size
 
     @property

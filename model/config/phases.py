@@ -1,7 +1,7 @@
 """Which configuration a model has at which step of a stage that changes its experts.
 
-A recipe names the model that is handed out; what it was before each change is derived from that, backwards. A change
-belongs to the step that it is made after: whoever has done that many steps, in memory or in a checkpoint, has made it.
+A recipe names the model that is exported; what it was before each change is derived from that, backwards. A change
+belongs to the step that it is made after: a state or a checkpoint of that step has made it.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ class Phase:
 
 
 def phases(model: ModelConfig, changes: Sequence[ExpertChange], num_steps: int) -> list[Phase]:
-    """The phases of a stage of `num_steps` that hands out `model`, in order; ValueError with every problem."""
+    """The phases of a stage of `num_steps` that ends with `model`, in order; ValueError with every problem."""
     require(phase_problems(model, changes, num_steps), "expert_changes")
-    configs, _ = backwards(model, changes)
+    configs, _ = configs_around(model, changes)
     starts = [0, *(step_of(change, num_steps) for change in changes)]
     lengths = [end - start for start, end in pairwise([*starts, num_steps])]
     return [Phase(*phase) for phase in zip(configs, starts, lengths, (None, *changes), strict=True)]
 
 
-def phase_after(found: Sequence[Phase], step: int) -> Phase:
+def phase_after(stage_phases: Sequence[Phase], step: int) -> Phase:
     """The phase that has begun once `step` optimizer steps are done."""
-    return [phase for phase in found if phase.first_step <= step][-1]
+    return [phase for phase in stage_phases if phase.first_step <= step][-1]
 
 
 def phase_problems(model: ModelConfig, changes: Sequence[ExpertChange], num_steps: int) -> list[str]:
-    """Why a stage of `num_steps` cannot make these changes and hand out `model`; nothing if it can."""
+    """Why a stage of `num_steps` cannot make these changes and end with `model`; nothing if it can."""
     steps = [step_of(change, num_steps) for change in changes]
-    return backwards(model, changes)[1] + [
+    return configs_around(model, changes)[1] + [
         f"{number} ({changes[number].kind}) falls on step {steps[number]} of {num_steps}, not after step "
         f"{steps[number - 1]} of the change before it: put them in order of at_share, a step or more apart"
         for number in range(1, len(changes))
@@ -64,18 +64,19 @@ def step_of(change: ExpertChange, num_steps: int) -> int:
     return max(1, round(change.at_share * num_steps))
 
 
-def backwards(model: ModelConfig, changes: Sequence[ExpertChange]) -> tuple[list[ModelConfig], list[str]]:
-    """Configurations before each change and at the end, and why they cannot be; an impossible change counts as none."""
+def configs_around(model: ModelConfig, changes: Sequence[ExpertChange]) -> tuple[list[ModelConfig], list[str]]:
+    """Configurations before each change and at the end, and problems of the changes; an impossible one changes
+    nothing."""
     configs, problems = [model], list[str]()
     for number, change in reversed(list(enumerate(changes))):
-        found, before = obstacles(change, configs[0], first=number == 0), configs[0]
-        if not found:
+        of_change, before = change_obstacles(change, configs[0], first=number == 0), configs[0]
+        if not of_change:
             try:
                 before = before_change(change, configs[0])
             except ValueError as error:
-                found.append(f"before it, {error}")
+                of_change.append(f"before it, {error}")
         configs.insert(0, before)
-        problems = [*(f"{number} ({change.kind}): {problem}" for problem in found), *problems]
+        problems = [*(f"{number} ({change.kind}): {problem}" for problem in of_change), *problems]
     return configs, problems
 
 
@@ -89,7 +90,7 @@ def before_change(change: ExpertChange, after: ModelConfig) -> ModelConfig:
     )  # fmt: skip
 
 
-def obstacles(change: ExpertChange, after: ModelConfig, first: bool) -> list[str]:
+def change_obstacles(change: ExpertChange, after: ModelConfig, first: bool) -> list[str]:
     """Why a change cannot make `after`, whatever was before."""
     if after.dense:
         return ["the model after it is dense and has no experts; set model.dense: false"]

@@ -13,7 +13,8 @@ ChangeKind = Literal["upcycle", "grow", "prune", "merge"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertChange:
-    """A change of a model's experts in the middle of a training stage; `model.phases` says what was before and when."""
+    """A change of a model's experts in the middle of a training stage; `model.config.phases` derives what was before
+    and when."""
 
     __pydantic_config__ = STRICT
 
@@ -93,8 +94,8 @@ class TrainConfig:
             )
         if self.compile_blocks == "always" and self.precision == "fp32":
             problems.append(
-                "compile_blocks (always) with precision (fp32): PyTorch compiles grouped products in bf16 alone; say "
-                "auto, or precision: bf16"
+                "compile_blocks (always) with precision (fp32): PyTorch compiles grouped products in bf16 alone; set "
+                "compile_blocks: auto, or precision: bf16"
             )
         if self.micro_batch_rows < 1 or self.batch_rows % self.micro_batch_rows:
             problems.append(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.config.exportable import export_obstacles
 from model.config.network import ModelConfig
+from model.config.sampling import Sampling
 from model.experts.router import TopKRouter
 from model.files import write_json
 from model.network.transformer import Transformer
@@ -35,11 +36,14 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     save_file(to_hugging_face(model), folder / "model.safetensors", metadata={"format": "pt"})
     end, start, padding = (special_id(tokenizer, t) for t in (TURN_END, TURN_START, END_OF_TEXT))
+    sampling = Sampling()
     ids = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": padding}
     write_json(folder / "config.json", hugging_face_config(model.config) | ids)
     write_json(
         folder / "generation_config.json",
-        {"do_sample": True, "temperature": 0.6, "top_p": 0.9} | ids | {"eos_token_id": [end, padding]},
+        {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        | ids
+        | {"eos_token_id": [end, padding]},
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(
@@ -58,6 +62,7 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Non
 
 
 def refuse_unexportable(model: Transformer) -> None:
+    """Raise NotExportable with every setting, and the bias, that readers would compute differently."""
     obstacles = export_obstacles(model.config)
     biases = [router.e_score_correction_bias for router in model.modules() if isinstance(router, TopKRouter)]
     largest = max((float(bias.abs().max()) for bias in biases if bias is not None), default=0.0)
@@ -67,7 +72,7 @@ def refuse_unexportable(model: Transformer) -> None:
             "step, where it has gone to zero (router_bias_fade_share)"
         )
     if obstacles:
-        raise NotExportable("this model cannot be handed out as Qwen3-MoE: " + "; ".join(obstacles))
+        raise NotExportable("this model cannot be exported as Qwen3-MoE: " + "; ".join(obstacles))
 
 
 def hugging_face_config(config: ModelConfig) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """An exported folder as one GGUF file, for llama.cpp and the engines around it.
 
 The package `gguf` knows the format and the names of tensors; here is what goes into it. llama.cpp's own converter
-takes only tokenizers whose digest is on its list, and one that was trained last night is not.
+accepts only tokenizers whose digest is on its list, and one that was trained last night is not.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch import Tensor
 from model.config.network import ModelConfig
 from model.exchange.export import NotExportable, refuse_unexportable
 from model.exchange.hugging_face import import_hugging_face
+from model.files import atomic_write
 from model.network.transformer import Transformer
 
 Precision = Literal["fp32", "fp16"]
 FILE_TYPES = {"fp32": gguf.LlamaFileType.ALL_F32, "fp16": gguf.LlamaFileType.MOSTLY_F16}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-"""The only way of cutting text before merging that is written; llama.cpp calls it gpt-2."""
+"""The only pre-tokenizer that is written; llama.cpp calls it gpt-2."""
 GENERATION_TAGS = re.compile(r"\{%-? *(?:end)?generation *-?%\}")
 """A tag of transformers that not every engine knows; what it marks is for training."""
 
@@ -33,27 +34,27 @@ def write_gguf(folder: Path, path: Path, precision: Precision = "fp16") -> None:
     """Write the model, tokenizer and chat template of an exported folder as `path`, which appears whole.
 
     In fp16, norms and routers stay fp32, as llama.cpp wants and has it. Raises NotImportable or NotExportable for a
-    folder that would be computed otherwise, for a tokenizer that the format cannot describe
-    and for weights beyond fp16.
+    folder that would be computed otherwise, for a tokenizer that the format cannot describe and for weights beyond
+    fp16.
     """
     model = import_hugging_face(folder)
     refuse_unexportable(model)
-    partial = path.with_name(f"{path.name}.partial")
-    writer = gguf.GGUFWriter(partial, "qwen3" if model.config.dense else "qwen3moe")
-    write_sizes(writer, model.config)
-    writer.add_file_type(FILE_TYPES[precision])
-    write_tokenizer(writer, json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), model.config)
-    write_turns(writer, folder)
-    for name, tensor in named_tensors(model):
-        writer.add_tensor(name, stored(name, tensor, precision))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    partial.replace(path)
+    with atomic_write(path) as temporary:
+        writer = gguf.GGUFWriter(temporary, "qwen3" if model.config.dense else "qwen3moe")
+        write_sizes(writer, model.config)
+        writer.add_file_type(FILE_TYPES[precision])
+        write_tokenizer(writer, json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), model.config)
+        write_chat(writer, folder)
+        for name, tensor in named_tensors(model):
+            writer.add_tensor(name, array_of(name, tensor, precision))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def write_sizes(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
+    """The configuration, under the keys of the writer's architecture."""
     writer.add_name("Nightschool")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -74,18 +75,18 @@ def write_sizes(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 def write_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any], config: ModelConfig) -> None:
     """A byte-level BPE from its tokenizer.json; ids of the model that it does not use are marked as unused."""
-    cutting, merging = tokenizer["pre_tokenizer"] or {}, tokenizer["model"]
-    plain = {key: cutting.get(key) for key in BYTE_LEVEL} == BYTE_LEVEL and not tokenizer["normalizer"]
-    if merging["type"] != "BPE" or merging.get("ignore_merges") or not plain:
+    pre_tokenizer, bpe = tokenizer["pre_tokenizer"] or {}, tokenizer["model"]
+    plain = {key: pre_tokenizer.get(key) for key in BYTE_LEVEL} == BYTE_LEVEL and not tokenizer["normalizer"]
+    if bpe["type"] != "BPE" or bpe.get("ignore_merges") or not plain:
         raise NotExportable(
-            f"tokenizer.json has model {merging['type']}, pre_tokenizer {json.dumps(cutting)[:200]} and normalizer "
+            f"tokenizer.json has model {bpe['type']}, pre_tokenizer {json.dumps(pre_tokenizer)[:200]} and normalizer "
             f"{json.dumps(tokenizer['normalizer'])[:100]}; a GGUF file is written for a BPE after "
-            f"{json.dumps(BYTE_LEVEL)} alone, without normalizer. Take transformers for this model, or train one with "
+            f"{json.dumps(BYTE_LEVEL)} alone, without normalizer. Use transformers for this model, or train one with "
             "an empty data.tokenizer"
         )
     tokens = [f"[unused {index}]" for index in range(config.vocab_size)]
     types = [gguf.TokenType.UNUSED] * config.vocab_size
-    for token, index in merging["vocab"].items():
+    for token, index in bpe["vocab"].items():
         tokens[index], types[index] = token, gguf.TokenType.NORMAL
     for added in tokenizer["added_tokens"]:
         kind = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
@@ -94,11 +95,11 @@ def write_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any], config: 
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merging["merges"]])
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in bpe["merges"]])
     writer.add_add_bos_token(False)
 
 
-def write_turns(writer: gguf.GGUFWriter, folder: Path) -> None:
+def write_chat(writer: gguf.GGUFWriter, folder: Path) -> None:
     """Special ids and the chat template."""
     ids = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     writer.add_bos_token_id(ids["bos_token_id"])
@@ -125,8 +126,8 @@ def named_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
             yield f"{known}.weight", part
 
 
-def stored(name: str, tensor: Tensor, precision: Precision) -> np.ndarray:
-    """The numbers as they lie in the file."""
+def array_of(name: str, tensor: Tensor, precision: Precision) -> np.ndarray:
+    """The numbers of a tensor, under its name in the file, in the type that they are written in."""
     exact: np.ndarray = tensor.contiguous().numpy()
     if precision == "fp32" or exact.ndim < 2 or name.endswith("ffn_gate_inp.weight"):
         return exact

@@ -1,4 +1,5 @@
-"""Folders of Hugging Face's Qwen3 and Qwen3-MoE as our models, whoever wrote them; the way back from `model.export`.
+"""Folders of Hugging Face's Qwen3 and Qwen3-MoE as our models, whoever wrote them; the way back from
+`model.exchange.export`.
 
 Strict: a setting that this project computes otherwise is refused by name with both values, and so is every tensor that
 is missing, unknown or of another shape. Weights come out in fp32, whatever type they were stored in.
@@ -42,7 +43,7 @@ SIZES = (
 )  # fmt: skip
 MIXTURE_SIZES = ("num_experts_per_tok", "moe_intermediate_size")
 TRAINING = ("initializer_range", "router_aux_loss_coef", "router_z_loss_coef")
-"""Taken over if they are there; they change no logits."""
+"""Copied if they are there; they change no logits."""
 
 
 class NotImportable(ValueError):
@@ -50,7 +51,7 @@ class NotImportable(ValueError):
 
 
 def refuse(problems: list[str], source: Path) -> None:
-    """Raise NotImportable with all the problems found, the first few if there are many."""
+    """Raise NotImportable that names `source` and lists the problems, the first few if there are many."""
     if problems:
         more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
         raise NotImportable(f"{source} cannot be imported: " + "; ".join(problems[:SHOWN_PROBLEMS] + more))
@@ -75,16 +76,16 @@ def read_config(written: Mapping[str, Any], path: Path) -> ModelConfig:
     if kind not in ("qwen3", "qwen3_moe"):
         refuse([f"model_type is {json.dumps(kind)}, not qwen3 or qwen3_moe"], path)
     rope = written.get("rope_parameters") or {}
-    problems = unlike(written, COMPUTED) + unlike(rope, ROPE)
+    problems = differing(written, COMPUTED) + differing(rope, ROPE)
     if attention := sorted(set(written.get("layer_types") or ()) - {FULL_ATTENTION}):
         problems.append(f"layer_types has {', '.join(attention)}, and this model computes {FULL_ATTENTION} alone")
 
     def required(*values: object, name: str) -> Any:
-        """The one value that is given, in whatever spellings."""
-        given = [value for value in values if value is not None]
-        if not given or any(value != given[0] for value in given):
-            problems.append(f"{name} is {' in one place, in another '.join(map(str, given)) or 'missing'}")
-        return given[0] if given else 1
+        """The one value of a setting under all its spellings; where there is none or several, a problem is noted."""
+        spelled = [value for value in values if value is not None]
+        if not spelled or any(value != spelled[0] for value in spelled):
+            problems.append(f"{name} is {' in one place, in another '.join(map(str, spelled)) or 'missing'}")
+        return spelled[0] if spelled else 1
 
     names = SIZES if kind == "qwen3" else (*SIZES, *MIXTURE_SIZES)
     fields = {name: required(written.get(name), name=name) for name in names}
@@ -100,8 +101,8 @@ def read_config(written: Mapping[str, Any], path: Path) -> ModelConfig:
     return ModelConfig(**fields, **{name: written[name] for name in TRAINING if written.get(name) is not None})
 
 
-def unlike(written: Mapping[str, object], computed: Mapping[str, object]) -> list[str]:
-    """Settings that are written otherwise than they are computed, with both values."""
+def differing(written: Mapping[str, object], computed: Mapping[str, object]) -> list[str]:
+    """A problem for each setting that is written with another value than the one that is computed."""
     return [
         f"{name} is {json.dumps(written[name])}, and this model computes {json.dumps(only)} alone"
         for name, only in computed.items()
@@ -129,7 +130,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 def from_hugging_face(tensors: Mapping[str, Tensor], config: ModelConfig, source: Path) -> Transformer:
     """A model of tensors under Hugging Face's names, one matrix an expert: the inverse of `to_hugging_face`.
 
-    An output head of its own is taken if it equals the embedding. Raises NotImportable; `source` names the files.
+    A separate output head is accepted if it equals the embedding. Raises NotImportable; `source` names the files.
     """
     model = Transformer(config)
     tensors = dict(tensors)
@@ -149,12 +150,12 @@ def from_hugging_face(tensors: Mapping[str, Tensor], config: ModelConfig, source
     return model
 
 
-def tensor_problems(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+def tensor_problems(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Tensors that are missing, quantised, of another shape, or not known."""
-    problems = [f"{name} is missing" for name in sorted(wanted.keys() - given.keys())]
-    for name in sorted(wanted.keys() & given.keys()):
-        if given[name].shape != wanted[name].shape:
-            problems.append(f"{name} is {list(given[name].shape)}, by the configuration {list(wanted[name].shape)}")
-        if not given[name].is_floating_point():
-            problems.append(f"{name} is of {given[name].dtype}, no floating point type")
-    return problems + [f"{name} is not known" for name in sorted(given.keys() - wanted.keys())]
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
+    for name in sorted(expected.keys() & tensors.keys()):
+        if tensors[name].shape != expected[name].shape:
+            problems.append(f"{name} is {list(tensors[name].shape)}, by the configuration {list(expected[name].shape)}")
+        if not tensors[name].is_floating_point():
+            problems.append(f"{name} is of {tensors[name].dtype}, no floating point type")
+    return problems + [f"{name} is not known" for name in sorted(tensors.keys() - expected.keys())]

@@ -1,7 +1,7 @@
 """Checkpoints of MiniMind as our models.
 
 Its transformer is Qwen3's: norms of query and key, rotary embedding by halves, SwiGLU, a softmax over all experts
-before the best are taken. What differs is refused by name.
+before the top k are chosen. What differs is refused by name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.config.network import ModelConfig
-from model.exchange.hugging_face import NotImportable, from_hugging_face, refuse, unlike
+from model.exchange.hugging_face import NotImportable, differing, from_hugging_face, refuse
 from model.network.transformer import Transformer
 
 
@@ -52,7 +52,7 @@ class MiniMindConfig:
 
     def __post_init__(self) -> None:
         computed = {"hidden_act": "silu", "inference_rope_scaling": False}
-        refuse(unlike(vars(self), computed), Path("MiniMindConfig"))
+        refuse(differing(vars(self), computed), Path("MiniMindConfig"))
 
     @property
     def model(self) -> ModelConfig:
@@ -93,5 +93,5 @@ def import_minimind(path: Path, config: MiniMindConfig) -> Transformer:
     except pickle.UnpicklingError as error:
         raise NotImportable(f"{path} cannot be imported: it holds more than tensors ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        refuse(["it is no dictionary of tensors; take the file of weights, without _resume in its name"], path)
+        refuse(["it is not a dictionary of tensors; use the file of weights, without _resume in its name"], path)
     return from_hugging_face(content, config.model, path)

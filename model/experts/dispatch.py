@@ -1,4 +1,4 @@
-"""Tokens to the experts they chose, and what the experts say back to the tokens.
+"""Tokens to the experts they chose, and the outputs of the experts back to the tokens.
 
 Shapes: N = tokens, K = choices a token, M = N * K choices, E = experts, D = hidden size, P = places, which are rows
 sorted by expert: at least one a choice.
@@ -30,11 +30,14 @@ class Places:
     ends_E: Tensor
     """Place after the last of each expert, int32."""
     num_computed: int
-    """Choices of no expert stand behind so many places."""
+    """How many places are computed; choices that are skipped stand behind them."""
 
     @classmethod
-    def of(cls, experts_NK: Tensor, num_experts: int, *, some_of_none: bool) -> Places:
-        """A function of the choices alone. With `some_of_none`, `experts_NK` is `num_experts` for a choice of none."""
+    def of(cls, experts_NK: Tensor, num_experts: int, *, skips_some: bool) -> Places:
+        """A function of the choices alone.
+
+        With `skips_some`, `experts_NK` is `num_experts` for a choice that no expert is to compute.
+        """
         chosen_M = experts_NK.flatten()
         multiple = group_multiple(len(chosen_M) // num_experts) if chosen_M.device.type == "cpu" else 1
         order_M = chosen_M.argsort(stable=True)
@@ -47,9 +50,9 @@ class Places:
         choice_P = order_M.new_zeros(num_places).scatter_(0, sorted_M, order_M)
         is_choice_P = torch.zeros_like(choice_P, dtype=torch.bool).scatter_(0, sorted_M, True)
         ends_E = (count_E + spare_E)[:num_experts].cumsum(0).to(torch.int32)
-        if not some_of_none:
+        if not skips_some:
             ends_E[-1] = num_places
-        return cls(place_NK, choice_P, is_choice_P, ends_E, int(ends_E[-1]) if some_of_none else num_places)
+        return cls(place_NK, choice_P, is_choice_P, ends_E, int(ends_E[-1]) if skips_some else num_places)
 
 
 def group_multiple(even_share: int) -> int:
@@ -58,8 +61,10 @@ def group_multiple(even_share: int) -> int:
 
 
 class Dispatch(torch.autograd.Function):
-    """(N, D) → (P, D) of a type: each place gets its choice's token. A gather both ways, so that gradients add up in
-    one order on every device, and several times as fast on CPU as what indexing makes of it.
+    """(N, D) → (P, D) of a type: each place gets its choice's token.
+
+    A gather both ways, so that gradients add up in one order on every device; on CPU it is several times as fast as
+    indexing and its backward pass.
     """
 
     @staticmethod
@@ -97,5 +102,5 @@ class Combine(torch.autograd.Function):
         weight_P = weights_NK.flatten().index_select(0, places.choice_P).masked_fill_(~places.is_choice_P, 0)
         token_P = places.choice_P // weights_NK.shape[1]
         grad_PD = grad_ND.to(out_PD.dtype).index_select(0, token_P) * weight_P.to(out_PD.dtype)[:, None]
-        said = (out_PD.index_select(0, place_N) for place_N in places.place_NK.T)
-        return grad_PD, torch.stack([(grad_ND * said_ND).sum(dim=-1) for said_ND in said], dim=1), None
+        outputs = (out_PD.index_select(0, place_N) for place_N in places.place_NK.T)
+        return grad_PD, torch.stack([(grad_ND * out_ND).sum(dim=-1) for out_ND in outputs], dim=1), None

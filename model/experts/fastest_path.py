@@ -1,4 +1,4 @@
-"""Which way of computing experts is the fastest here: measured, as it hangs on the machine and on the sizes."""
+"""Which way of computing experts is the fastest here: measured, as it depends on the machine and on the sizes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from model.precision import autocast
 
 ROUNDS = 3
 WORTH_CHANGING = 0.97
-"""Another path than grouped products must take less than this share of their time: below it a probe cannot tell."""
+"""Another path than grouped products must take less than this share of their time: nearer ones a probe cannot tell
+apart."""
 
 
 def expert_seconds(
     config: ModelConfig, num_tokens: int, precision: str, device: torch.device
 ) -> dict[ExpertPath, float]:
-    """Forward and backward of one layer's experts on tokens that are routed evenly, by path; the best of some rounds.
+    """Seconds of forward and backward of one layer's experts of `config` on `device`, by path; the best of some rounds.
 
-    Paths take turns, so that a change of the machine hits all alike; a round that warms up does not count.
+    The `num_tokens` tokens are routed evenly and computed in `precision`, "bf16" or "fp32". Paths take turns, so that a
+    change of the machine affects all alike; the first round, which warms up, does not count.
     """
     generator = torch.Generator().manual_seed(0)
     x_ND = torch.randn(num_tokens, config.hidden_size, generator=generator).to(device)
@@ -46,7 +48,10 @@ def expert_seconds(
 def step_seconds(
     layer: RoutedExperts, precision: str, x_ND: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor
 ) -> float:
-    """Of one forward and backward pass as the trainer runs them, waited for to the end."""
+    """Of one forward and backward pass of `layer` as the trainer runs them in `precision`, waited for to the end.
+
+    Inputs are those of `RoutedExperts.forward`: tokens `x_ND`, `weights_NK` and ids `experts_NK` of their choices.
+    """
     layer.zero_grad(set_to_none=True)
     inputs = x_ND.detach().requires_grad_()
     started = time.perf_counter()

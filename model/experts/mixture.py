@@ -18,22 +18,17 @@ from model.experts.router import SPARSE_GATES, Routing, TopKRouter
 from model.precision import compute_dtype
 
 
-def grouped_product(x_PD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
-    """Each group of rows times its expert's matrix, transposed, in one kernel."""
-    return F.grouped_mm(x_PD, weight_EFD.transpose(1, 2), offs=ends_E)
+def looped_mm(x_PD: Tensor, weight_EDF: Tensor, *, offs: Tensor) -> Tensor:
+    """What `grouped_mm` computes, one product after the other: the rows up to `offs[e]` times matrix e."""
+    products, start = [], 0
+    for end, weight_DF in zip(offs.tolist(), weight_EDF, strict=True):
+        products.append(torch.mm(x_PD[start:end], weight_DF))
+        start = end
+    return torch.cat(products)
 
 
-def looped_product(x_PD: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
-    """The same, one product after the other."""
-    ends = ends_E.tolist()
-    starts = [0, *ends[:-1]]
-    return torch.cat([F.linear(x_PD[s:e], w_FD) for s, e, w_FD in zip(starts, ends, weight_EFD, strict=True)])
-
-
-PRODUCTS: dict[ExpertPath, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "grouped": grouped_product,
-    "loop": looped_product,
-}
+PRODUCTS: dict[ExpertPath, Callable[..., Tensor]] = {"grouped": F.grouped_mm, "loop": looped_mm}
+"""(P, D) rows sorted by expert, (E, D, F) and the place after each expert's last row, `offs` (E,) int32 → (P, F)."""
 
 
 class RoutedExperts(nn.Module):
@@ -56,11 +51,12 @@ class RoutedExperts(nn.Module):
     def forward(self, x_ND: Tensor, weights_NK: Tensor, experts_NK: Tensor) -> Tensor:
         if self.skips_weightless:
             experts_NK = experts_NK.masked_fill(weights_NK == 0, self.num_experts)
-        places = Places.of(experts_NK, self.num_experts, some_of_none=self.skips_weightless)
+        places = Places.of(experts_NK, self.num_experts, skips_some=self.skips_weightless)
         dtype = compute_dtype(x_ND)
         sorted_PD = Dispatch.apply(x_ND, places, dtype)[: places.num_computed]
-        gate_PF, up_PF = self.product(sorted_PD, self.gate_up_proj.to(dtype), places.ends_E).chunk(2, dim=-1)
-        out_PD = self.product(F.silu(gate_PF) * up_PF, self.down_proj.to(dtype), places.ends_E)
+        gate_up_ED2F, down_EFD = self.gate_up_proj.to(dtype).mT, self.down_proj.to(dtype).mT
+        gate_PF, up_PF = self.product(sorted_PD, gate_up_ED2F, offs=places.ends_E).chunk(2, dim=-1)
+        out_PD = self.product(F.silu(gate_PF) * up_PF, down_EFD, offs=places.ends_E)
         if self.skips_weightless:
             out_PD = F.pad(out_PD, (0, 0, 0, len(places.choice_P) - places.num_computed))
         mixed_ND: Tensor = Combine.apply(out_PD, weights_NK, places)

@@ -19,7 +19,7 @@ SPARSE_GATES: tuple[Gate, ...] = ("sparsemax", "entmax15")
 
 
 class Routing(NamedTuple):
-    """What the router decided; the losses are pure functions of it (`model.losses`)."""
+    """What the router decided; the losses are pure functions of it (`model.experts.losses`)."""
 
     logits_NE: Tensor
     """fp32, before the gate."""
@@ -54,9 +54,9 @@ def limit_groups(scores_NE: Tensor, num_groups: int, num_kept: int) -> Tensor:
 
 
 class TopKRouter(nn.Module):
-    """Gate, groups, top-k; fp32 throughout, whatever autocast says.
+    """Gate, groups, top-k; fp32 throughout, under autocast too.
 
-    The bias (`e_score_correction_bias`, zero at first) has a say in the choice alone, never in the weights, and no
+    The bias (`e_score_correction_bias`, zero at first) changes the choice alone, never the weights, and has no
     gradient: see `rebalance`.
     """
 
@@ -89,7 +89,7 @@ class TopKRouter(nn.Module):
     def rebalance(self, counts_E: Tensor, rate: float) -> None:
         """Raise the bias of experts that got less than the mean load and lower the others', each by `rate`.
 
-        Source: loss-free balancing (arXiv 2408.15664); the mean is taken out afterwards, as torchtitan does, so that
+        Source: loss-free balancing (arXiv 2408.15664); the mean is subtracted afterwards, as torchtitan does, so that
         the bias cannot drift. `counts_E` are the real tokens of a whole optimizer step.
         """
         if self.e_score_correction_bias is not None:

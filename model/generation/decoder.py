@@ -1,4 +1,7 @@
-"""One token at a time for a batch of rows, with keys and values kept."""
+"""One token at a time for a batch of rows, with keys and values kept.
+
+Shapes: B = rows, T = tokens of the longest prompt, D = hidden size, V = vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from model.network.transformer import Transformer
 
 
 def few_rows_twin(model: Transformer) -> Transformer:
-    """The same model, parameters and all, with the modules above in place of those for many rows.
+    """The same model, parameters and all, with the modules of `few_rows` in place of those for many rows.
 
-    An accelerator keeps its experts: there the sorted, grouped product needs no word from the CPU.
+    On an accelerator the experts stay as they are: their sorted, grouped product waits for nothing from the CPU.
     """
     shared = [*model.parameters(), *model.buffers()]
     twin = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
@@ -35,7 +38,7 @@ def few_rows_twin(model: Transformer) -> Transformer:
 
 
 class Decoder:
-    """A batch that is being read: the scores of every row's next token, given the prompts and then one token a row.
+    """A batch that is continued: the scores of every row's next token, after the prompts and then after each token.
 
     Prompts go through the model itself, the tokens after them through its twin for few rows.
     """
@@ -57,6 +60,7 @@ class Decoder:
         return self.logits(hidden_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Scores (B, V) in fp32 after the last of the tokens."""
         return self.head(hidden_BTD[:, -1]).float()
 
     def keep(self, rows: Tensor) -> None:

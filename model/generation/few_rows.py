@@ -1,8 +1,8 @@
-"""Reading prompts and then token by token, with modules that suit few rows.
+"""The modules of a model that is read one token at a time: the same results, from what is faster for few rows.
 
-Shapes: B = rows, T = tokens of a prompt, V = vocabulary; M = rows of a product, I = inputs, O = outputs; N = tokens,
-D = hidden size, E = experts, F = their width; H = query heads, G = those of one key head, J = query and key heads,
-C = head dim, S = slots of the cache. K is key/value heads in attention and experts per token behind it.
+Shapes: B = rows, T = tokens read at once, M = rows of a product, I = inputs, O = outputs; N = tokens, D = hidden size,
+E = experts, F = their width; H = query heads, G = those of one key head, J = query and key heads, C = head dim,
+S = slots of the cache. K is key/value heads in attention and experts per token in the experts.
 """
 
 from __future__ import annotations
@@ -16,50 +16,37 @@ from torch import Tensor, nn
 
 from model.experts.mixture import RoutedExperts
 from model.network.layers import Attention, LayerCache, rotate
+from model.torch_internals import PackedLinear
 
 FEW_ROWS = 32
 """Up to this many rows a product takes about as long as reading its weights."""
 
 PLAIN_ROWS = 8
-"""Up to this many rows of fp32, plain weights as the left factor are as fast as those laid out for the library."""
-
-
-def packs(weight: Tensor) -> bool:
-    """Whether PyTorch's library for CPUs (oneDNN) can lay these weights out for itself."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+"""Up to this many rows of fp32, plain weights as the left factor are as fast as packed ones."""
 
 
 class FewRowsProduct:
     """Rows times fixed weights: (M, I) → (M, O), as `linear` gives it up to rounding.
 
-    On a CPU the library's kernels for few rows read plain weights several times slower than memory could give them.
-    They read weights that were laid out for them at full speed, so the first product makes such a copy, in the way
-    PyTorch's compiler does for frozen weights. One row of fp32 needs no copy: the product of a batch of two halves
-    takes a better kernel than that of one whole.
+    On a CPU PyTorch's kernels for few rows read plain weights several times slower than memory could give them. Packed
+    ones they read at full speed, for a copy of the weights. Up to `PLAIN_ROWS` rows of fp32 need no copy: one row is
+    multiplied as a batch of two halves, several from the right, and both ways take a better kernel.
     """
 
     def __init__(self, weight_OI: Tensor) -> None:
         self.weight_OI = weight_OI.detach()
-        self.packs = packs(weight_OI)
-        self.packed: Tensor | None = None
+        self.packed = PackedLinear(self.weight_OI)
 
     def __call__(self, x_MI: Tensor) -> Tensor:
         outputs, inputs = self.weight_OI.shape
-        if not self.packs:
-            return F.linear(x_MI, self.weight_OI)
-        if len(x_MI) == 1 and outputs % 2 == 0 and x_MI.dtype == torch.float32:
-            # The strides say that `x` is a column: taken for a row, it would lead to the slow kernel.
-            x_2I1 = x_MI.contiguous().as_strided((2, inputs, 1), (0, 1, inputs))
-            return torch.bmm(self.weight_OI.view(2, outputs // 2, -1), x_2I1).view(1, outputs)
-        if 1 < len(x_MI) <= PLAIN_ROWS and x_MI.dtype == torch.float32:
-            return (self.weight_OI @ x_MI.T).T
-        if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), len(x_MI))
-        return torch.ops.mkldnn._linear_pointwise(x_MI, self.packed, None, "none", [], "")
+        if self.weight_OI.device.type == "cpu" and x_MI.dtype == torch.float32:
+            if len(x_MI) == 1 and outputs % 2 == 0:
+                # The strides say that `x` is a column: taken for a row, it would lead to the slow kernel.
+                x_2I1 = x_MI.contiguous().as_strided((2, inputs, 1), (0, 1, inputs))
+                return torch.bmm(self.weight_OI.view(2, outputs // 2, -1), x_2I1).view(1, outputs)
+            if 1 < len(x_MI) <= PLAIN_ROWS:
+                return (self.weight_OI @ x_MI.T).T
+        return self.packed(x_MI)
 
 
 class FewRowsLinear(nn.Module):
@@ -92,7 +79,10 @@ class FewRowsNorm(nn.Module):
 
 
 def attend_with_one(q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, bias_B1TS: Tensor) -> Tensor:
-    """Attention of a single query a row, T = 1. On a CPU PyTorch's fused kernel is slow with anything but fp32."""
+    """Attention of a single query a row, (B, H, 1, C), over keys and values (B, K, S, C) → (B, H, 1, C).
+
+    `bias_B1TS`, T = 1, is added to the scores. On a CPU PyTorch's fused kernel is slow with anything but fp32.
+    """
     if q_BHTC.device.type != "cpu" or q_BHTC.dtype == torch.float32:
         return F.scaled_dot_product_attention(q_BHTC, k_BKSC, v_BKSC, attn_mask=bias_B1TS, enable_gqa=True)
     rows, heads, _, size = q_BHTC.shape
@@ -118,6 +108,7 @@ class FewRowsAttention(nn.Module):
         self.o_proj = FewRowsLinear(attention.o_proj)
 
     def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], bias_B1TS: Tensor, cache: LayerCache) -> Tensor:
+        """(B, 1, D) → (B, 1, D); the other arguments as in `Attention.forward` with a cache that holds tokens."""
         projected = self.qkv_proj(x_BTD.flatten(0, 1)).contiguous()
         heads_BTJC = projected.view(*x_BTD.shape[:2], -1, self.head_dim)
         turned = self.queries + self.keys
@@ -132,7 +123,7 @@ class FewTokensExperts(nn.Module):
 
     When about every expert is chosen by some token, all weights are read anyway. All experts for all tokens are two
     large products, with a share of 0 for those not chosen; more arithmetic, but in less time than many small products.
-    It costs copies of the experts' weights, made when they are first wanted.
+    It costs copies of the experts' weights, made when they are first needed.
     """
 
     def __init__(self, experts: RoutedExperts) -> None:

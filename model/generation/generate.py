@@ -1,108 +1,103 @@
 """Sampling: batches of prompts, one token a step, with a cache of keys and values.
 
-Shapes: B = unfinished rows, T = slots of the longest prompt, V = vocabulary, K = candidates, N = new tokens at most.
+Shapes: B = unfinished rows, T = tokens of the longest prompt, V = vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from tokenizers import Tokenizer
 
+from model.config.sampling import Sampling
 from model.generation.decoder import Decoder
-from model.generation.sampling import Chooser, Sampling
+from model.generation.sampling import Chooser
 from model.network.transformer import Transformer
 from model.tokens.chat import Turn, render_prompt
 from model.tokens.tokenizer import END_OF_TEXT, TURN_END, special_id
 from model.training.scoring import evaluating
 
 
-def reply(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    turns: list[Turn],
-    *,
-    max_new_tokens: int = 48,
-    temperature: float = 0.6,
-    top_p: float = 0.9,
-    seed: int = 0,
-) -> str:
-    """The assistant's next turn, sampled as `generate` does.
+def reply(model: Transformer, tokenizer: Tokenizer, turns: list[Turn], sampling: Sampling) -> str:
+    """The assistant's next turn after `turns`, (role, content) each, without special tokens and outer white space.
 
-    Stops at the end of the turn, of the text, or at `max_new_tokens`. The same seed gives the same reply.
+    `sampling` is that of `generate`, but for its stop ids: a reply ends with the turn, with the text, or at
+    `max_new_tokens`. The same seed gives the same reply. Raises ValueError as `generate` does.
     """
     stops = (special_id(tokenizer, TURN_END), special_id(tokenizer, END_OF_TEXT))
-    settings = Sampling(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, stop_ids=stops, seed=seed,
-    )  # fmt: skip
-    (ids,) = generate(model, [render_prompt(tokenizer, turns)], settings)
+    (ids,) = generate(model, [render_prompt(tokenizer, turns)], replace(sampling, stop_ids=stops))
     return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def generate(
-    model: Transformer, prompts: Sequence[Sequence[int]], settings: Sampling, seeds: Sequence[int] | None = None
+    model: Transformer, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """The new ids of each prompt, with the stop id that ended the row, if one did.
+    """The new ids of each of `prompts`, which are ids, with the stop id that ended the row, if one did.
 
-    A row's result depends on its prompt, the settings and its seed alone, not on the other rows: on `settings.seed`,
-    or on its own of `seeds`, one a prompt. Leaves the model in the mode it was in. Prompts that are too long lose
-    their oldest tokens, so that prompt and `max_new_tokens` fit in `max_position_embeddings`. Raises ValueError when
-    no room is left for a prompt, a prompt is empty, `seeds` are too few or too many, or a score is not finite.
+    A row's result depends on its prompt, on `sampling` and on its seed alone, not on the other rows. The seed is
+    `sampling.seed`, or with `seeds`, one a prompt, its own. Leaves the model in the mode it was in. Prompts that are
+    too long lose their oldest tokens, so that prompt and `max_new_tokens` fit in `max_position_embeddings`. Raises
+    ValueError when no room is left for a prompt, a prompt is empty, `seeds` are too few or too many, or a score is not
+    finite.
     """
     new: list[list[int]] = [[] for _ in prompts]
     with evaluating(model):
-        for step in stream(model, prompts, settings, seeds):
+        for step in stream(model, prompts, sampling, seeds):
             for row, token in step.items():
                 new[row].append(token)
     return new
 
 
 def stream(
-    model: Transformer, prompts: Sequence[Sequence[int]], settings: Sampling, seeds: Sequence[int] | None = None
+    model: Transformer, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> Iterator[dict[int, int]]:
     """What `generate` returns as it comes: each step's new id of every unfinished row, by the prompt's number.
 
-    Tells of errors in its arguments at once. The model runs in the mode it is in, and its weights must stay as they are
-    until the last step.
+    Arguments and errors are those of `generate`; wrong arguments raise at once. The model runs in the mode it is in,
+    and its weights must stay as they are until the last step.
     """
-    room = model.config.max_position_embeddings - settings.max_new_tokens
+    room = model.config.max_position_embeddings - sampling.max_new_tokens
     if room < 1:
         raise ValueError(
-            f"max_new_tokens ({settings.max_new_tokens}) must be below max_position_embeddings "
+            f"max_new_tokens ({sampling.max_new_tokens}) must be below max_position_embeddings "
             f"({model.config.max_position_embeddings}) to leave room for a prompt; ask for fewer"
         )
     empty = [number for number, prompt in enumerate(prompts) if not len(prompt)]
     if empty:
         raise ValueError(f"prompt {empty[0]} of {len(prompts)} has no tokens; start it with at least one")
     if seeds is None:
-        seeds = [settings.seed] * len(prompts)
+        seeds = [sampling.seed] * len(prompts)
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one to each")
-    return steps(model, [list(prompt[-room:]) for prompt in prompts], settings, seeds)
+    return steps(model, [list(prompt[-room:]) for prompt in prompts], sampling, seeds)
 
 
 @torch.inference_mode()
 def steps(
-    model: Transformer, prompts: list[list[int]], settings: Sampling, seeds: Sequence[int]
+    model: Transformer, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]
 ) -> Iterator[dict[int, int]]:
-    """The loop: choose a token for every row, drop the rows that are done, read the tokens of the others."""
+    """The loop: choose a token for every row, drop the rows that are done, read the tokens of the others.
+
+    Takes the arguments of `generate`, checked and cut to length, and a seed for every prompt.
+    """
     if not prompts:
         return
     device = model.embed_tokens.weight.device
     longest = max(map(len, prompts))
     ids_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     segment_BT = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    decoder = Decoder(model, longest + settings.max_new_tokens - 1)  # the last token is not read
-    chooser = Chooser(settings, prompts, seeds, model.config.vocab_size, device)
+    decoder = Decoder(model, longest + sampling.max_new_tokens - 1)  # the last token is not read
+    chooser = Chooser(sampling, prompts, seeds, model.config.vocab_size, device)
     rows = list(range(len(prompts)))
     logits_BV = decoder.read(ids_BT, segment_BT)
-    for step in range(settings.max_new_tokens):
+    for step in range(sampling.max_new_tokens):
         token_B = chooser.choose(logits_BV, step)
         tokens = token_B.tolist()
         yield dict(zip(rows, tokens, strict=True))
-        going = [index for index, token in enumerate(tokens) if token not in settings.stop_ids]
-        if step + 1 == settings.max_new_tokens or not going:
+        going = [index for index, token in enumerate(tokens) if token not in sampling.stop_ids]
+        if step + 1 == sampling.max_new_tokens or not going:
             return
         if len(going) < len(rows):
             rows = [rows[index] for index in going]

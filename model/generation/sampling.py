@@ -1,72 +1,48 @@
-"""The next token of each row: temperature, nucleus and repetition penalty, drawn with one uniform number a row."""
+"""The next token of each row: temperature, nucleus and repetition penalty, drawn with one uniform number a row.
+
+Shapes: B = rows, V = vocabulary, K = candidates, N = new tokens at most.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from model.config.checks import require
+from model.config.sampling import Sampling
 
 CANDIDATES = 64
 """Most probable ids looked at first; a nucleus that is wider costs a sort of the whole vocabulary."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen, and when a row ends."""
-
-    max_new_tokens: int = 48
-    temperature: float = 0.6
-    """0 is greedy: always the best token."""
-    top_p: float = 0.9
-    """Draw from the smallest set of tokens that holds this probability (nucleus sampling, arXiv 1904.09751)."""
-    repetition_penalty: float = 1.0
-    """Divides the scores above 0 of ids that the row holds, prompt included, and multiplies those below: CTRL, arXiv
-    1909.05858, as transformers does it. 1 changes nothing."""
-    stop_ids: tuple[int, ...] = ()
-    """A row ends with the first of these."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.max_new_tokens < 1:
-            problems.append(f"max_new_tokens ({self.max_new_tokens}) must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            problems.append(f"temperature ({self.temperature}) must be finite and not negative")
-        if not 0 < self.top_p <= 1:
-            problems.append(f"top_p ({self.top_p}) must lie above 0 and not above 1")
-        if not 0 < self.repetition_penalty < float("inf"):
-            problems.append(f"repetition_penalty ({self.repetition_penalty}) must be finite and above 0")
-        require(problems, "Sampling")
-
-
 class Chooser:
-    """Next ids for a batch. Each row has random numbers of its own, fixed by its seed, one a step."""
+    """Next ids for a batch. Each row has random numbers of its own, fixed by its seed, one a step.
+
+    `prompts` are ids, `seeds` one a prompt; `vocab_size` is V, and `device` where scores will lie.
+    """
 
     def __init__(
-        self, settings: Sampling, prompts: list[list[int]], seeds: Sequence[int], vocab_size: int, device: torch.device
+        self, sampling: Sampling, prompts: list[list[int]], seeds: Sequence[int], vocab_size: int, device: torch.device
     ) -> None:
-        self.settings = settings
-        self.uniform_BN = torch.stack([uniform(seed, settings.max_new_tokens) for seed in seeds]).to(device)
+        self.sampling = sampling
+        self.uniform_BN = torch.stack([uniform(seed, sampling.max_new_tokens) for seed in seeds]).to(device)
         self.seen_BV = torch.zeros(len(prompts), vocab_size, dtype=torch.bool, device=device)
         for seen_V, prompt in zip(self.seen_BV, prompts, strict=True):
             seen_V[prompt] = True
 
     def choose(self, logits_BV: Tensor, step: int) -> Tensor:
-        """(B, V) → (B,)"""
-        settings = self.settings
-        if settings.repetition_penalty != 1:
-            logits_BV = penalise(logits_BV, self.seen_BV, settings.repetition_penalty)
-        token_B = sample(logits_BV, settings.temperature, settings.top_p, self.uniform_BN[:, step])
-        if settings.repetition_penalty != 1:
+        """The ids (B,) of a step, counted from 0, from scores (B, V). Raises ValueError as `sample` does."""
+        sampling = self.sampling
+        if sampling.repetition_penalty != 1:
+            logits_BV = penalise(logits_BV, self.seen_BV, sampling.repetition_penalty)
+        token_B = sample(logits_BV, sampling.temperature, sampling.top_p, self.uniform_BN[:, step])
+        if sampling.repetition_penalty != 1:
             self.seen_BV.scatter_(1, token_B[:, None], True)
         return token_B
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
+        """Drop all rows but these, by number."""
         self.uniform_BN, self.seen_BV = self.uniform_BN[rows], self.seen_BV[rows]
 
 
@@ -81,9 +57,10 @@ def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
 
 
 def sample(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tensor) -> Tensor:
-    """One id a row: the best at temperature 0, else the one at `uniform_B` of the smallest set that holds `top_p`.
+    """One id a row (B,) from scores (B, V): the best at temperature 0, else one of the smallest set that holds `top_p`.
 
-    Raises ValueError when a row's best score is not finite.
+    `uniform_B`, in [0, 1), is where in the running sum of that set's probabilities the id lies. Raises ValueError when
+    a row's best score is not finite.
     """
     best_B1, choice_B1 = logits_BV.max(dim=-1, keepdim=True)
     if not best_B1.isfinite().all():
@@ -106,7 +83,7 @@ def sample(logits_BV: Tensor, temperature: float, top_p: float, uniform_B: Tenso
 
 
 def sample_nucleus(share_BK: Tensor, id_BK: Tensor, top_p: float, uniform_B: Tensor) -> Tensor:
-    """One id a row, from shares that fall: those before which less than `top_p` lies."""
+    """One id a row (B,) of `id_BK`, at `uniform_B` of those before which less than `top_p` lies; `share_BK` falls."""
     before_BK = share_BK.cumsum(dim=-1, dtype=torch.float64) - share_BK
     return id_BK.gather(1, locate(share_BK * (before_BK < top_p), uniform_B)[:, None])[:, 0]
 

@@ -13,10 +13,10 @@ from model.network.layers import LayerCache, rotary_tables, segment_positions
 
 
 class KeyValueCache:
-    """What a batch has read: each layer's keys and values, and which slots each row may look at.
+    """What a batch has read: each layer's keys and values, and which slots each row may attend to.
 
     Rows may have prompts of different lengths, padded on the left with another segment number. A row goes on with the
-    segment its last token has; the slots of other segments are never looked at, and positions count from the start
+    segment its last token has; the slots of other segments are never attended to, and positions count from the start
     of that segment, so a row's result is the one it has alone.
     """
 
@@ -33,9 +33,9 @@ class KeyValueCache:
         return self.layers[0].length
 
     def begin(self, segment_BT: Tensor) -> None:
-        """Take the rows' segments from their first tokens; every later token belongs to its row's last segment.
+        """Note the segments of the rows' first tokens; every later token belongs to its row's last segment.
 
-        Raises ValueError when they do not fit, as `go_on` does.
+        Raises ValueError when they do not fit, as `rotary_and_bias` does.
         """
         rows, tokens = segment_BT.shape
         self._require_room(tokens)
@@ -46,28 +46,29 @@ class KeyValueCache:
         position_BS = torch.arange(self.capacity_tokens, device=segment_BT.device) - start_B1
         self.cos_B1SC, self.sin_B1SC = rotary_tables(position_BS, self.config.head_dim, self.config.rope_theta)
 
-    def go_on(self, tokens: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """For the next `tokens` tokens: `rotary_tables`, and what is added to their scores, fp32, (B, 1, 1 or T, S).
+    def rotary_and_bias(self, num_tokens: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """For the next tokens of each row: `rotary_tables`, and what is added to their scores, fp32, (B, 1, 1 or T, S).
 
-        S counts the slots that are filled after them; -inf is added where a token may not look.
+        S counts the slots that are filled after them; -inf is added where a token may not attend. Raises ValueError
+        when they do not fit.
         """
-        self._require_room(tokens)
-        end = self.length + tokens
+        self._require_room(num_tokens)
+        end = self.length + num_tokens
         rotary = self.cos_B1SC[:, :, self.length : end], self.sin_B1SC[:, :, self.length : end]
         bias_B11S = self.bias_B11S[..., :end]
-        if tokens == 1:
+        if num_tokens == 1:
             return rotary, bias_B11S
-        return rotary, bias_B11S + bias_B11S.new_full((tokens, end), float("-inf")).triu(self.length + 1)
+        return rotary, bias_B11S + bias_B11S.new_full((num_tokens, end), float("-inf")).triu(self.length + 1)
 
-    def _require_room(self, tokens: int) -> None:
-        if self.length + tokens > self.capacity_tokens:
+    def _require_room(self, num_tokens: int) -> None:
+        if self.length + num_tokens > self.capacity_tokens:
             raise ValueError(
-                f"the cache has room for {self.capacity_tokens} tokens, not {self.length + tokens}; "
+                f"the cache has room for {self.capacity_tokens} tokens, not {self.length + num_tokens}; "
                 "make it with a greater capacity"
             )
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these, by number; they come in the order given."""
+        """Drop all rows but these, by number; in the order of `rows`."""
         self.bias_B11S = self.bias_B11S[rows]
         self.cos_B1SC, self.sin_B1SC = self.cos_B1SC[rows], self.sin_B1SC[rows]
         for layer in self.layers:

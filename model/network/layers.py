@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from model.config.network import ModelConfig
 
+CPU_QUERY_CHUNK = 128
+"""Queries per matrix product on CPU; 64 to 256 were within 5 % of each other, see docs/log.md."""
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm (arXiv 1910.07467), computed in fp32 and returned in the input's type."""
@@ -49,21 +52,18 @@ def segment_positions(segment_BT: Tensor) -> Tensor:
 
 
 def segment_mask(segment_BT: Tensor) -> Tensor:
-    """Causal mask that keeps packed documents apart: (B, T) → (B, 1, T, T), True where attention may look."""
+    """Causal mask that keeps packed documents apart: (B, T) → (B, 1, T, T), True where attention is allowed."""
     same_BTT = segment_BT[:, :, None] == segment_BT[:, None, :]
     return same_BTT.tril()[:, None]
-
-
-CPU_QUERY_CHUNK = 128
-"""Queries per matrix product on CPU; 64 to 256 were within 5 % of each other, see docs/log.md."""
 
 
 def attend(q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, mask_B1TS: Tensor) -> Tensor:
     """Masked grouped-query attention: PyTorch's fused kernel on an accelerator, chunks of queries on CPU.
 
-    The fused kernel is the slower one on CPU, forward and backward. All query heads of a key head make one product
-    with it, so keys and values are not copied; a chunk never looks past its own end, which saves the upper half of
-    the score matrix. Scores are in the input's type, their sums in fp32.
+    Queries (B, H, T, C), keys and values (B, K, S, C), a mask that is True where a query may attend → (B, H, T, C). The
+    fused kernel is the slower one on CPU, forward and backward. All query heads of a key head make one product with it,
+    so keys and values are not copied; a chunk never attends past its own end, which saves the upper half of the score
+    matrix. Scores are in the input's type, their sums in fp32.
     """
     if q_BHTC.device.type != "cpu":
         return F.scaled_dot_product_attention(q_BHTC, k_BKSC, v_BKSC, attn_mask=mask_B1TS, enable_gqa=True)
@@ -84,7 +84,7 @@ def attend(q_BHTC: Tensor, k_BKSC: Tensor, v_BKSC: Tensor, mask_B1TS: Tensor) ->
 class LayerCache:
     """One layer's keys and values of the tokens already read, each (B, K, capacity, C).
 
-    The memory is taken with the first tokens, in their type and on their device.
+    The memory is allocated with the first tokens, in their type and on their device.
     """
 
     def __init__(self, capacity_tokens: int) -> None:
@@ -126,9 +126,10 @@ class Attention(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask_B1TS: Tensor, cache: LayerCache | None = None
     ) -> Tensor:
-        """(B, T, D) → (B, T, D). With a cache the tokens also look at those it holds, S in all, and are added to it.
+        """(B, T, D) → (B, T, D). With a cache the tokens also attend to those it holds, S in all, and are added to it.
 
-        `mask_B1TS` says where they may look; where a cache goes on, it is what the cache adds to their scores.
+        `rotary` are the `rotary_tables` of the tokens. `mask_B1TS` is True where they may attend; with a cache that
+        holds tokens already, it is the bias of `KeyValueCache.rotary_and_bias`, which is added to their scores.
         """
         rows, tokens, _ = x_BTD.shape
 
@@ -142,10 +143,10 @@ class Attention(nn.Module):
         q_BHTC = rotate(self.q_norm(heads(query)).transpose(1, 2), *rotary)
         k_BKSC = rotate(self.k_norm(heads(key)).transpose(1, 2), *rotary)
         v_BKSC = heads(value).transpose(1, 2)
-        goes_on = cache is not None and cache.length > 0
+        continues = cache is not None and cache.length > 0
         if cache is not None:
             k_BKSC, v_BKSC = cache.extend(k_BKSC, v_BKSC)
-        if goes_on:
+        if continues:
             # For few queries the fused kernel is the faster one on CPU too, and reads each key once for all its heads.
             bias_B1TS = mask_B1TS.type_as(q_BHTC)
             mixed_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BKSC, v_BKSC, attn_mask=bias_B1TS, enable_gqa=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,10 @@ from torch import Tensor, nn
 from model.config.network import ModelConfig
 from model.experts.mixture import SparseMoE, feed_forward
 from model.experts.router import Routing
-from model.network.cache import KeyValueCache
 from model.network.layers import Attention, LayerCache, RMSNorm, rotary_tables, segment_mask, segment_positions
 
-
-def compile_blocks(model: Transformer) -> None:
-    """Compile each block at its first training step. Evaluation runs blocks as they are written, see `evaluating`."""
-    for block in model.layers:
-        block.compile(dynamic=False)
+if TYPE_CHECKING:
+    from model.network.cache import KeyValueCache
 
 
 class Block(nn.Module):
@@ -37,6 +34,7 @@ class Block(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None = None
     ) -> tuple[Tensor, Routing | None]:
+        """(B, T, D) → (B, T, D), and the routing of a mixture; the other arguments as in `Attention.forward`."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask, cache)
         normed_BTD = self.post_attention_layernorm(x_BTD)
         if not isinstance(self.mlp, SparseMoE):
@@ -80,10 +78,10 @@ class Transformer(nn.Module):
 
         `segment_BT` numbers the packed documents of a row; without it a row is one document. Positions restart
         and attention stops at every change of segment. An empty `cache` is filled with what is read; with one that
-        is not, each row's ids go on where it stopped, and `segment_BT` is not looked at.
+        is not, each row's ids continue it, and `segment_BT` is ignored.
         """
         if cache is not None and cache.length:
-            rotary, mask = cache.go_on(ids_BT.shape[1])
+            rotary, mask = cache.rotary_and_bias(ids_BT.shape[1])
         else:
             if segment_BT is None:
                 segment_BT = torch.zeros_like(ids_BT)
@@ -107,3 +105,9 @@ class Transformer(nn.Module):
         """Logits (B, T, V)."""
         hidden_BTD, _ = self.hidden(ids_BT, segment_BT)
         return self.logits(hidden_BTD)
+
+
+def compile_blocks(model: Transformer) -> None:
+    """Compile each block at its first training step. Evaluation runs them eagerly, see `evaluating`."""
+    for block in model.layers:
+        block.compile(dynamic=False)

@@ -25,21 +25,21 @@ def kind_of(name: str, parameter: nn.Parameter) -> str:
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Every parameter in one group, with the group's decay and its factor on the learning rate.
 
-    Norms and other vectors never decay; embeddings and routers have a decay of their own. `stacked` tells Muon how
-    many matrices lie above one another in a weight; groups without it are left to AdamW.
+    Norms and other vectors never decay; embeddings and routers have a decay of their own. `stacked` is how many
+    matrices lie above one another in a weight, for Muon; groups without it are left to AdamW.
     """
-    settings: dict[str, dict[str, Any]] = {
+    options: dict[str, dict[str, Any]] = {
         "matrices": {"weight_decay": config.weight_decay, "stacked": 1},
         "gate_up": {"weight_decay": config.weight_decay, "stacked": 2},
         "router": {"weight_decay": config.router_weight_decay},
         "embedding": {"weight_decay": config.embedding_weight_decay, "lr_factor": config.embedding_lr_factor},
         "vectors": {"weight_decay": 0.0},
     }
-    members: dict[str, list[nn.Parameter]] = {kind: [] for kind in settings}
+    members: dict[str, list[nn.Parameter]] = {kind: [] for kind in options}
     for name, parameter in model.named_parameters():
         members[kind_of(name, parameter)].append(parameter)
     common = {"lr_factor": 1.0}
-    return [common | settings[kind] | {"kind": kind, "params": found} for kind, found in members.items() if found]
+    return [common | options[kind] | {"kind": kind, "params": params} for kind, params in members.items() if params]
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, tokens_per_step: int = 0) -> torch.optim.Optimizer:

@@ -23,7 +23,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 UPDATE_RMS = 0.2
 """Root mean square of AdamW's update over its learning rate, as Moonlight measured it."""
-EPS = 1e-7
+SMALLEST_NORM = 1e-7
+"""Matrices with a smaller norm are divided by this one, so that zeros stay zeros."""
+ADAMW_EPS = 1e-8
+"""As in torch.optim.AdamW."""
 
 
 def orthogonalise(matrix_BMN: Tensor) -> Tensor:
@@ -33,7 +36,7 @@ def orthogonalise(matrix_BMN: Tensor) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     x_BMN = matrix_BMN.bfloat16()
-    x_BMN = x_BMN / x_BMN.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
+    x_BMN = x_BMN / x_BMN.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(ITERATIONS):
         gram_BMM = torch.bmm(x_BMN, x_BMN.mT)
         gram_BMM = torch.baddbmm(gram_BMM, gram_BMM, gram_BMM, beta=b, alpha=c)
@@ -54,7 +57,8 @@ class MuonAdamW(torch.optim.Optimizer):
     """Muon for groups with `stacked` of 1 or more, AdamW for groups without.
 
     `stacked` is how many matrices lie above one another in the last two dimensions of a weight: 2 for gate and up
-    projections. The state of a matrix is its `momentum_buffer`, half as large as AdamW's.
+    projections. The state of a matrix is its `momentum_buffer`, half as large as AdamW's. `lr` and `weight_decay` hold
+    for groups without their own, `betas` are AdamW's and `momentum` is Muon's.
     """
 
     def __init__(
@@ -62,13 +66,11 @@ class MuonAdamW(torch.optim.Optimizer):
         groups: list[dict[str, Any]],
         lr: float,
         betas: tuple[float, float],
-        momentum: float = 0.95,
+        momentum: float,
         weight_decay: float = 0.0,
-        eps: float = 1e-8,
     ) -> None:
         defaults = {
-            "lr": lr, "betas": betas, "momentum": momentum, "weight_decay": weight_decay, "eps": eps,
-            "stacked": 0, "fused": True,
+            "lr": lr, "betas": betas, "momentum": momentum, "weight_decay": weight_decay, "stacked": 0, "fused": True,
         }  # fmt: skip
         super().__init__(groups, defaults)
 
@@ -105,7 +107,7 @@ class MuonAdamW(torch.optim.Optimizer):
             beta2=group["betas"][1],
             lr=group["lr"],
             weight_decay=group["weight_decay"],
-            eps=group["eps"],
+            eps=ADAMW_EPS,
             maximize=False,
         )
 

@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from model.torch_internals import gloo_group
+
 
 class RankLost(RuntimeError):
     """Another rank ended, or did not answer in time; the weights are those of the last whole step."""
@@ -43,7 +45,7 @@ class Store(Protocol):
 class Ranks:
     """One of `count` processes that train together. All of them must call the same functions in the same order.
 
-    Sums are the same bits on every rank: gloo and NCCL add in one place and hand the result round.
+    Sums are the same bits on every rank: gloo and NCCL add in one place and send the result to all.
     """
 
     rank: int = 0
@@ -55,7 +57,7 @@ class Ranks:
         if not 0 <= self.rank < self.count:
             raise ValueError(f"rank ({self.rank}) must lie between 0 and the {self.count} ranks there are")
         if self.count > 1 and self.group is None:
-            raise ValueError(f"{self.count} ranks need a group to sum over; make one with model.ranks.join")
+            raise ValueError(f"{self.count} ranks need a group to sum over; make one with model.parallel.ranks.join")
 
     def rows(self, rows_N: np.ndarray, micro_batch_rows: int) -> np.ndarray:
         """This rank's share of a step's rows, in turns of a micro-batch: (N / count,).
@@ -124,28 +126,24 @@ class Ranks:
 ALONE = Ranks()
 
 
-def meet(path: Path, rank: int, count: int, device: torch.device, patience: timedelta) -> Ranks:
-    """`join` the other processes of this machine through a file, which must not be there before the first comes."""
+def meet(path: Path, rank: int, count: int, device: torch.device, timeout: timedelta) -> Ranks:
+    """`join` the other processes of this machine through the file `path`, which must not exist before the first
+    comes."""
     stores: Any = dist  # torch's stubs do not export them
-    return join(stores.FileStore(str(path), count), rank, count, device, patience)
+    return join(stores.FileStore(str(path), count), rank, count, device, timeout)
 
 
-def join(store: Store, rank: int, count: int, device: torch.device, patience: timedelta) -> Ranks:
-    """Meet the other ranks through `store` and become one of them; returns when all have come.
+def join(store: Store, rank: int, count: int, device: torch.device, timeout: timedelta) -> Ranks:
+    """Meet the other ranks through `store` and become number `rank` of `count`; returns when all have come.
 
-    NCCL on GPUs, gloo over the loopback interface on CPU. `patience` is how long a rank waits for another, at the
-    meeting and in every sum; after that, or when one has ended: RankLost.
+    NCCL where `device` is a GPU, gloo over the loopback interface on CPU. `timeout` is how long a rank waits for
+    another, at the meeting and in every sum; after that, or when one has ended: RankLost.
     """
-    store.set_timeout(patience)
-    groups: Any = dist  # torch's stubs do not know the options of its groups
+    store.set_timeout(timeout)
+    groups: Any = dist  # torch's stubs have NCCL in builds with it alone
     try:
         if device.type == "cuda":
-            options = groups.ProcessGroupNCCL.Options()
-            options._timeout = patience
-            return Ranks(rank, count, groups.ProcessGroupNCCL(store, rank, count, options))
-        options = groups.ProcessGroupGloo._Options()
-        options._devices = [groups.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        options._timeout = patience
-        return Ranks(rank, count, groups.ProcessGroupGloo(store, rank, count, options))
+            return Ranks(rank, count, groups.ProcessGroupNCCL(store, rank, count, timeout))
+        return Ranks(rank, count, gloo_group(store, rank, count, timeout))
     except RuntimeError as error:
         raise RankLost(f"rank {rank} of {count} did not meet the others: {error}") from error

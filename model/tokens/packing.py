@@ -37,7 +37,7 @@ class PackedTokens:
         return int(self.input_ids.shape[1])
 
     def rows(self, numbers: np.ndarray) -> PackedTokens:
-        """A copy of some rows, in the order asked for."""
+        """A copy of the rows of these numbers, in their order."""
         arrays = (self.input_ids[numbers], self.labels[numbers], self.segment_ids[numbers])
         return PackedTokens(*arrays, self.fingerprint)
 
@@ -58,13 +58,13 @@ class ShardedTokens:
         return self.shards[0].sequence_length_tokens
 
     def rows(self, numbers: np.ndarray) -> PackedTokens:
-        """A copy of some rows, in the order asked for."""
+        """A copy of the rows of these numbers, in their order."""
         bases = np.cumsum([0, *(shard.num_rows for shard in self.shards)])
         owner = np.searchsorted(bases, numbers, side="right") - 1
         used = np.unique(owner) if len(owner) else [0]
-        taken = [self.shards[s].rows(numbers[owner == s] - bases[s]) for s in used]
+        parts = [self.shards[s].rows(numbers[owner == s] - bases[s]) for s in used]
         back = np.argsort(np.argsort(owner, kind="stable"), kind="stable")
-        columns = ((t.input_ids, t.labels, t.segment_ids) for t in taken)
+        columns = ((part.input_ids, part.labels, part.segment_ids) for part in parts)
         arrays = [np.concatenate(column)[back] for column in zip(*columns, strict=True)]
         return PackedTokens(arrays[0], arrays[1], arrays[2], self.fingerprint)
 
@@ -115,15 +115,16 @@ def document_segments(ids: np.ndarray, offsets: np.ndarray, end_of_text: int) ->
     return Segments(inputs, labels, lengths, np.arange(len(lengths)))
 
 
-def cut(segments: Segments, max_tokens: int, end_ranks: np.ndarray, slack_share: float) -> Segments:
-    """Segments of documents, none longer than a row.
+def cut(segments: Segments, row_length_tokens: int, end_ranks: np.ndarray, slack_share: float) -> Segments:
+    """`segments` of documents cut so that none is longer than `row_length_tokens`.
 
-    A cut comes after the last slot that predicts the end of a line (rank 2 in `end_ranks`, by id) or else of a
-    sentence (rank 1) within the slack, or at the end of the row. Each piece starts by reading the last token of the
-    piece before, so every token is predicted exactly once, and end-of-text only where the document ends.
+    `slack_share` is how far before the end of a row a cut may come, as a share of it. A cut comes after the last slot
+    that predicts the end of a line (rank 2 in `end_ranks`, by id) or else of a sentence (rank 1) within the slack, or
+    at the end of the row. Each piece starts by reading the last token of the piece before, so every token is predicted
+    exactly once, and end-of-text only where the document ends.
     """
-    slack = int(max_tokens * slack_share)
-    long = np.flatnonzero(segments.lengths > max_tokens)
+    slack = int(row_length_tokens * slack_share)
+    long = np.flatnonzero(segments.lengths > row_length_tokens)
     if not len(long):
         return segments
     ranks = end_ranks[segments.labels]
@@ -133,8 +134,8 @@ def cut(segments: Segments, max_tokens: int, end_ranks: np.ndarray, slack_share:
     for number in long.tolist():
         done, end = int(offsets[number]), int(offsets[number + 1])
         lengths = []
-        while end - done > max_tokens:
-            limit = done + max_tokens
+        while end - done > row_length_tokens:
+            limit = done + row_length_tokens
             stop = next(
                 (stop for ends in (line_ends, sentence_ends) if (stop := last_before(ends, limit)) > limit - slack),
                 limit,
@@ -149,8 +150,8 @@ def cut(segments: Segments, max_tokens: int, end_ranks: np.ndarray, slack_share:
 
 def last_before(ends: list[int], limit: int) -> int:
     """Where a piece stops that predicts the last of these slots before the limit; -1 if there is none."""
-    found = bisect_left(ends, limit)
-    return ends[found - 1] + 1 if found else -1
+    index = bisect_left(ends, limit)
+    return ends[index - 1] + 1 if index else -1
 
 
 def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
@@ -195,37 +196,37 @@ class Packing:
     def num_rows(self) -> int:
         return int(self.rows.max()) + 1 if len(self.rows) else 0
 
-    def fill(self, capacity: int) -> float:
+    def fill(self, row_length_tokens: int) -> float:
         """Share of slots that hold a token."""
-        return float(self.segments.lengths.sum() / (self.num_rows * capacity)) if self.num_rows else 0.0
+        return float(self.segments.lengths.sum() / (self.num_rows * row_length_tokens)) if self.num_rows else 0.0
 
-    def fill_rows(self, capacity: int, padding: int, dtype: type[np.unsignedinteger]) -> PackedTokens:
-        """Arrays (rows, capacity): ids of `dtype`, labels int32, segment ids uint16."""
-        num_slots = self.num_rows * capacity
+    def fill_rows(self, row_length_tokens: int, padding: int, dtype: type[np.unsignedinteger]) -> PackedTokens:
+        """Arrays (rows, row length): ids of `dtype`, labels int32, segment ids uint16."""
+        num_slots = self.num_rows * row_length_tokens
         input_ids = np.full(num_slots, padding, dtype=dtype)
         labels = np.full(num_slots, IGNORED, dtype=np.int32)
         segment_ids = np.zeros(num_slots, dtype=np.uint16)
-        slots = spans(self.rows * capacity + self.starts, self.segments.lengths)
+        slots = spans(self.rows * row_length_tokens + self.starts, self.segments.lengths)
         input_ids[slots], labels[slots] = self.segments.inputs, self.segments.labels
         order = np.lexsort((self.starts, self.rows))
         begins = np.flatnonzero(np.diff(self.rows[order], prepend=-1))
         numbers = np.empty(len(order), dtype=np.uint16)
         numbers[order] = np.arange(len(order)) - np.repeat(begins, np.diff(np.append(begins, len(order)))) + 1
         segment_ids[slots] = np.repeat(numbers, self.segments.lengths)
-        shape = (self.num_rows, capacity)
+        shape = (self.num_rows, row_length_tokens)
         return PackedTokens(input_ids.reshape(shape), labels.reshape(shape), segment_ids.reshape(shape), "")
 
 
-def pack(segments: Segments, capacity: int) -> Packing:
-    """Place segments, none longer than a row."""
-    return Packing(segments, *best_fit_decreasing(segments.lengths, capacity))
+def pack(segments: Segments, row_length_tokens: int) -> Packing:
+    """Place segments in rows. Raises ValueError if one is longer than a row."""
+    return Packing(segments, *best_fit_decreasing(segments.lengths, row_length_tokens))
 
 
-def pack_documents(segments: Segments, capacity: int, end_ranks: np.ndarray) -> Packing:
+def pack_documents(segments: Segments, row_length_tokens: int, end_ranks: np.ndarray) -> Packing:
     """Cut and place documents: where a line or sentence ends as long as that leaves the rows full enough."""
-    packing = pack(cut(segments, capacity, end_ranks, SLACK_SHARES[0]), capacity)
+    packing = pack(cut(segments, row_length_tokens, end_ranks, SLACK_SHARES[0]), row_length_tokens)
     for slack_share in SLACK_SHARES[1:]:
-        if packing.fill(capacity) >= WANTED_FILL or len(packing.segments.lengths) == len(segments.lengths):
+        if packing.fill(row_length_tokens) >= WANTED_FILL or len(packing.segments.lengths) == len(segments.lengths):
             break
-        packing = pack(cut(segments, capacity, end_ranks, slack_share), capacity)
+        packing = pack(cut(segments, row_length_tokens, end_ranks, slack_share), row_length_tokens)
     return packing

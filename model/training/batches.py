@@ -1,6 +1,6 @@
 """Batches of packed rows as a pure function of (data, seed, step): nothing to save, nothing to lose on resume.
 
-Shapes: N = packed rows, T = slots of a row.
+Shapes: B = rows, T = slots of a row, N = B * T.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.tokens.packing import IGNORED, PackedTokens, ShardedTokens
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of some rows, each (rows, T), int64."""
+    """Tensors of some rows, each (B, T), int64."""
 
     ids_BT: Tensor
     labels_BT: Tensor
@@ -26,7 +26,7 @@ class Batch:
 
     @property
     def real_N(self) -> Tensor:
-        """True where a slot is no padding, flattened to (rows * T,)."""
+        """True where a slot is not padding, flattened to (N,)."""
         return (self.segment_BT != 0).flatten()
 
     @property
@@ -42,19 +42,23 @@ class Batch:
         return Batch(self.ids_BT.to(device), self.labels_BT.to(device), self.segment_BT.to(device))
 
 
-def take(tokens: PackedTokens | ShardedTokens, rows: np.ndarray) -> Batch:
-    """The given rows as tensors."""
-    taken = tokens.rows(rows)
-    arrays = (taken.input_ids, taken.labels, taken.segment_ids)
+def batch_of_rows(packed: PackedTokens | ShardedTokens, row_numbers: np.ndarray) -> Batch:
+    """The rows of these numbers as tensors, in their order."""
+    rows = packed.rows(row_numbers)
+    arrays = (rows.input_ids, rows.labels, rows.segment_ids)
     return Batch(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
 
 def batch_of_step(
-    tokens: PackedTokens | ShardedTokens, batch_rows: int, seed: int, step: int, ranks: Ranks = ALONE,
+    packed: PackedTokens | ShardedTokens, batch_rows: int, seed: int, step: int, ranks: Ranks = ALONE,
     micro_batch_rows: int = 1,
 ) -> Batch:  # fmt: skip
-    """The batch of optimizer step `step`, counted from 0; of several ranks the share of this one, see `Ranks.rows`."""
-    if tokens.num_rows == 0:
+    """The batch of optimizer step `step`, counted from 0: `batch_rows` of `packed` in the order that `seed` gives them.
+
+    Of several ranks the share of this one, micro-batch by micro-batch, see `Ranks.rows`. Raises ValueError if there are
+    no rows, or if they cannot be dealt evenly.
+    """
+    if packed.num_rows == 0:
         raise ValueError("the training side has no packed rows; give the recipe more text or shorter rows")
-    rows = rows_of_step(tokens.num_rows, batch_rows, seed, step)
-    return take(tokens, ranks.rows(rows, micro_batch_rows))
+    row_numbers = rows_of_step(packed.num_rows, batch_rows, seed, step)
+    return batch_of_rows(packed, ranks.rows(row_numbers, micro_batch_rows))

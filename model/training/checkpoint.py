@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.files import fsync_tree, sha256_of
+from model.files import publish_folder, sha256_of
 from model.training.state import TrainState
 
 
@@ -55,10 +55,7 @@ def save(state: TrainState, folder: Path, identity: str, keep: int = 2) -> Check
         "sha256": {name: sha256_of(beside / name) for name in ("model.safetensors", "optimizer.safetensors")},
     }
     (beside / "meta.json").write_text(json.dumps(meta, indent=1))
-    fsync_tree(beside)
-    shutil.rmtree(final, ignore_errors=True)
-    beside.rename(final)
-    fsync_tree(folder, files=False)
+    publish_folder(beside, final)
     for old in discover(folder)[:-keep]:
         shutil.rmtree(old.path)
     return Checkpoint(final, state.step, identity)
@@ -76,16 +73,16 @@ def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 def discover(folder: Path) -> list[Checkpoint]:
     """Complete and undamaged checkpoints, oldest first."""
-    found = []
+    complete = []
     for path in sorted(folder.glob("step-*")):
         try:
             meta = json.loads((path / "meta.json").read_text())
             undamaged = path.name == step_name(meta["step"])
             if undamaged and all(sha256_of(path / name) == digest for name, digest in meta["sha256"].items()):
-                found.append(Checkpoint(path, meta["step"], meta["identity"]))
+                complete.append(Checkpoint(path, meta["step"], meta["identity"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # torn or damaged: the one before it counts
-    return found
+    return complete
 
 
 def load_into(state: TrainState, checkpoint: Checkpoint, identity: str) -> None:

@@ -22,8 +22,9 @@ keeps kernels for each size of a product that it meets."""
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Gradients are made beside the loss, while a chunk's probabilities are there: what is left to the backward pass
-    is to scale them. Source of the idea: Liger Kernel (arXiv 2410.10989).
+    """Loss and gradients in one pass, while a chunk's probabilities exist: the backward pass only scales the gradients.
+
+    Source of the idea: Liger Kernel (arXiv 2410.10989).
     """
 
     @staticmethod
@@ -58,7 +59,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 def cross_entropy_sum(hidden_MD: Tensor, weight_VD: Tensor, labels_M: Tensor) -> Tensor:
     """Sum of -log p of the labels, in fp32, nats; the caller divides once by the step's token count.
 
-    Products are in the type autocast says, everything else in fp32.
+    Hidden states (M, D), embedding table (V, D), ids (M,). Products are in the type of autocast, all else in fp32.
     """
     total: Tensor = LinearCrossEntropy.apply(hidden_MD, weight_VD, labels_M, compute_dtype(hidden_MD))
     return total

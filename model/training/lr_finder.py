@@ -23,6 +23,9 @@ RISE = 1.1
 """The loss has turned where it is a tenth above its minimum."""
 DIVERGED = 1.5
 """A sweep ends where the smoothed loss is half above its minimum."""
+SAFETY_FACTOR = 2.0
+"""The suggestion is so many times below the steepest descent: the smoothed loss lags, and a whole training stands less
+than a few steps."""
 
 
 def smoothed_loss(losses: np.ndarray) -> np.ndarray:
@@ -40,10 +43,9 @@ class LrSweep:
     lrs: np.ndarray
     """Rising, peak learning rate of each step."""
     losses: np.ndarray
-    """Nats per supervised token, before the update with that rate; infinite where loss or gradient were no numbers."""
+    """Nats per supervised token, before the update with that rate; infinite where loss or gradient were not finite."""
     diverged: bool = False
     """Whether the sweep ended because of its loss."""
-    safety_factor: float = 2.0
 
     @property
     def smoothed(self) -> np.ndarray:
@@ -74,12 +76,8 @@ class LrSweep:
 
     @property
     def suggestion(self) -> float:
-        """A peak learning rate to start from: the steepest descent, divided by the safety factor.
-
-        The factor makes up for the lag of the smoothed loss, and for whole trainings standing less than a few steps.
-        Raises as `steepest` does.
-        """
-        return self.steepest / self.safety_factor
+        """A peak learning rate to start from: the steepest descent over SAFETY_FACTOR. Raises as `steepest` does."""
+        return self.steepest / SAFETY_FACTOR
 
 
 def find_learning_rate(
@@ -89,9 +87,8 @@ def find_learning_rate(
     lr_min: float = 1e-6,
     lr_max: float = 1.0,
     num_steps: int = 100,
-    safety_factor: float = 2.0,
 ) -> LrSweep:
-    """Train a copy of `make_state()` for `num_steps` steps, each with a higher rate, evenly spaced on a log scale.
+    """Train a copy of `make_state()` for `num_steps` steps, at rates from `lr_min` to `lr_max`, evenly on a log scale.
 
     The state that `make_state` gives is left as it is. `batches` yields one batch a step, `config` is that of the
     training to come but for its schedule. Ends early once the loss diverges. Raises ValueError for a bad range or
@@ -106,9 +103,9 @@ def find_learning_rate(
     state.model.train()
     lrs = np.geomspace(lr_min, lr_max, num_steps)
     losses: list[float] = []
-    supply, diverged = iter(batches), False
+    remaining, diverged = iter(batches), False
     for lr in lrs.tolist():
-        batch = next(supply, None)
+        batch = next(remaining, None)
         if batch is None:
             raise ValueError(f"{len(losses)} batches for {num_steps} steps of a sweep; give more, or lower num_steps")
         try:
@@ -120,7 +117,7 @@ def find_learning_rate(
         smoothed = smoothed_loss(np.array(losses))
         if diverged := bool(smoothed[-1] > DIVERGED * smoothed.min()):
             break
-    return LrSweep(lrs[: len(losses)], np.array(losses), diverged, safety_factor)
+    return LrSweep(lrs[: len(losses)], np.array(losses), diverged)
 
 
 def constant_rate(config: TrainConfig, lr: float) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""What a training is at a step: model, optimizer, counters; and the error of a loss that is no number."""
+"""What a training is at a step: model, optimizer, counters; and the error of a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from model.optim.groups import build_optimizer
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or the gradient is not a number; the weights are those of the last good step."""
+    """The loss or the gradient is not finite; the weights are those of the last good step."""
 
 
 @dataclass
 class TrainState:
-    """All that changes during training; `model.checkpoint` saves and loads exactly this."""
+    """All that changes during training; `model.training.checkpoint` saves and loads exactly this."""
 
     model: Transformer
     optimizer: torch.optim.Optimizer
@@ -35,6 +35,9 @@ class TrainState:
         device: torch.device | None = None,
         tokens_per_step: int = 0,
     ) -> TrainState:
-        """Fresh weights from the seed and an empty optimizer; `tokens_per_step` as in `build_optimizer`."""
+        """Fresh weights of `model_config` from the seed of `config`, on `device` (CPU by default), an empty optimizer.
+
+        `tokens_per_step` as in `build_optimizer`, with its ValueError.
+        """
         model = Transformer(model_config, seed=config.seed).to(device or torch.device("cpu"))
         return cls(model, build_optimizer(model, config.optim, tokens_per_step))

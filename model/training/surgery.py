@@ -37,9 +37,10 @@ Origin = tuple[tuple[str, ...], Callable[..., Tensor]]
 def begin_phase(
     state: TrainState, phase: Phase, batches: Sequence[Batch], config: TrainConfig, tokens_per_step: int = 0
 ) -> TrainState:
-    """Make the change that `phase` begins with; `batches` tell how important and how busy experts are.
+    """Make the change that `phase` begins with; load and importance of experts are measured on `batches`.
 
-    The result depends on the arguments alone. `tokens_per_step` as in `build_optimizer`.
+    The result depends on the arguments alone: optimizer and seed are those of `config`, `tokens_per_step` is as in
+    `build_optimizer`. Raises ValueError if the model of `state` does not allow the change.
     """
     optim, wanted = config.optim, phase.model.num_experts
     if phase.change is None:
@@ -56,13 +57,14 @@ def begin_phase(
     return state
 
 
-def remade(
+def rebuilt(
     state: TrainState, config: ModelConfig, origin: Callable[[str], Origin], optim: OptimConfig,
     tokens_per_step: int = 0, seed: int = 0,
 ) -> TrainState:  # fmt: skip
     """`state` with a model of `config`, whose tensors and their moments are made of the old ones as `origin` says.
 
-    What has no origin is drawn from the seed, and the optimizer knows nothing of it yet.
+    What has no origin is drawn from the seed, and has no moments yet. `optim` and `tokens_per_step` as in
+    `build_optimizer`.
     """
     model = Transformer(config, seed).to(state.model.embed_tokens.weight.device)
     old, new = state.model.state_dict(), model.state_dict()
@@ -85,14 +87,13 @@ def remade(
 
 
 def upcycle(
-    state: TrainState, config: ModelConfig, optim: OptimConfig, tokens_per_step: int = 0, noise_std: float = 0.0,
-    seed: int = 0,
-) -> TrainState:  # fmt: skip
+    state: TrainState, config: ModelConfig, optim: OptimConfig, tokens_per_step: int = 0, seed: int = 0
+) -> TrainState:
     """A mixture in which every expert begins as a copy of the dense model's block, moments too (arXiv 2212.05055).
 
-    Renormalised weights of equal experts give the block back, so the new model computes what the dense one did;
-    `noise_std`, relative to the spread of each weight, breaks the symmetry at the price of that. Routers are drawn
-    from the seed. Raises ValueError if the shapes or the gate do not allow it.
+    `config` is that of the mixture, `optim` and `tokens_per_step` are as in `build_optimizer`. Renormalised weights of
+    equal experts give the block back, so the new model computes what the dense one did. Routers are drawn from the
+    seed; their choices are what makes experts differ. Raises ValueError if the shapes or the gate do not allow it.
     """
     require(upcycling_obstacles(state.model.config, config), "upcycle")
 
@@ -106,14 +107,7 @@ def upcycle(
             return tuple(f"{block}.{of_block}.weight" for of_block in parts), copies
         return () if ".mlp.gate." in name else (name,), torch.clone
 
-    mixture = remade(state, config, origin, optim, tokens_per_step, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in mixture.model.named_parameters():
-            if noise_std and ".experts." in name:
-                noise = torch.randn(weight.shape, generator=generator).to(weight.device)
-                weight.add_(noise_std * weight.std() * noise)
-    return mixture
+    return rebuilt(state, config, origin, optim, tokens_per_step, seed)
 
 
 def expert_load(model: Transformer, batches: Iterable[Batch]) -> Tensor:
@@ -132,11 +126,11 @@ def expert_importance(model: Transformer, batches: Iterable[Batch]) -> Tensor:
     importance_LE = torch.zeros(len(mixtures), model.config.num_experts, dtype=torch.float64)
     real_N = torch.zeros(0, dtype=torch.bool)
 
-    def note(layer: int, mixture: SparseMoE, inputs: tuple[Tensor], output: tuple[Tensor, Routing]) -> None:
+    def add_norms(layer: int, mixture: SparseMoE, inputs: tuple[Tensor], output: tuple[Tensor, Routing]) -> None:
         norms_NE = output_norms(mixture.experts, inputs[0].flatten(0, 1), output[1])
         importance_LE[layer] += norms_NE[real_N].sum(dim=0).double().cpu()
 
-    handles = [mixture.register_forward_hook(partial(note, layer)) for layer, mixture in enumerate(mixtures)]
+    handles = [mixture.register_forward_hook(partial(add_norms, layer)) for layer, mixture in enumerate(mixtures)]
     try:
         with evaluating(model):
             for batch in batches:
@@ -149,7 +143,7 @@ def expert_importance(model: Transformer, batches: Iterable[Batch]) -> Tensor:
 
 
 def output_norms(experts: RoutedExperts, x_ND: Tensor, routing: Routing) -> Tensor:
-    """Gate weight x norm of the output of each expert for each token that it got, else 0: (N, E)."""
+    """Gate weight x norm of the output of each expert for each token routed to it, else 0: (N, E)."""
     norms_NE = torch.zeros(len(x_ND), experts.num_experts, device=x_ND.device)
     for expert in range(experts.num_experts):
         tokens, choice = torch.where(routing.experts_NK == expert)
@@ -159,46 +153,57 @@ def output_norms(experts: RoutedExperts, x_ND: Tensor, routing: Routing) -> Tens
     return norms_NE
 
 
-def most(values_LE: Tensor, count: int, top_k: int) -> Tensor:
-    """The `count` experts of each layer with the highest values, ascending (L, count); ValueError if it cannot be."""
+def top_experts(values_LE: Tensor, count: int, top_k: int) -> Tensor:
+    """The `count` experts of each layer with the highest values, ascending (L, count).
+
+    Raises ValueError unless `count` lies between the `top_k` experts of a token and those there are.
+    """
     if not top_k <= count <= values_LE.shape[1]:
         raise ValueError(f"{count} experts cannot stay: a token takes {top_k}, there are {values_LE.shape[1]}")
     return values_LE.topk(count, dim=-1).indices.sort(dim=-1).values
 
 
-def with_experts(
+def with_changed_experts(
     state: TrainState, num_experts: int, change: Callable[[int, Tensor], Tensor], optim: OptimConfig,
     tokens_per_step: int,
 ) -> TrainState:  # fmt: skip
-    """`state` after its tensors that have one entry per expert went through `change(layer, tensor)`."""
+    """`state` with `num_experts` experts: tensors with one entry per expert went through `change(layer, tensor)`.
+
+    `optim` and `tokens_per_step` as in `build_optimizer`.
+    """
 
     def origin(name: str) -> Origin:
         return (name,), partial(change, int(name.split(".")[1])) if name.endswith(STACKED) else torch.clone
 
-    return remade(state, replace(state.model.config, num_experts=num_experts), origin, optim, tokens_per_step)
+    return rebuilt(state, replace(state.model.config, num_experts=num_experts), origin, optim, tokens_per_step)
 
 
 def prune(
     state: TrainState, importance_LE: Tensor, num_experts: int, optim: OptimConfig, tokens_per_step: int = 0
 ) -> TrainState:
-    """The `num_experts` most important experts of each layer, in their old order; what exported still does.
+    """The `num_experts` most important experts of each layer by `importance_LE`, in their old order.
 
-    Raises ValueError if that is not between the experts of a token and those there are.
+    A model that could be exported still can. `optim` and `tokens_per_step` as in `build_optimizer`. Raises ValueError
+    as `top_experts` does.
     """
-    kept_LK = most(importance_LE, num_experts, state.model.config.num_experts_per_tok)
-    return with_experts(state, num_experts, lambda layer, tensor: tensor[kept_LK[layer]], optim, tokens_per_step)
+    kept_LK = top_experts(importance_LE, num_experts, state.model.config.num_experts_per_tok)
+
+    def kept(layer: int, tensor: Tensor) -> Tensor:
+        return tensor[kept_LK[layer]]
+
+    return with_changed_experts(state, num_experts, kept, optim, tokens_per_step)
 
 
 def merge(
     state: TrainState, load_LE: Tensor, num_experts: int, optim: OptimConfig, tokens_per_step: int = 0
 ) -> TrainState:
-    """The `num_experts` busiest experts of each layer, each the mean, by load, of itself and those nearest to it.
+    """The `num_experts` busiest experts of each layer, each the mean, by `load_LE`, of itself and those nearest to it.
 
-    Near is what has a like router row. Source: arXiv 2310.01334, without its alignment of neurons. Raises ValueError
-    as `prune` does.
+    Near are experts with similar router rows. Source: arXiv 2310.01334, without its alignment of neurons. `optim` and
+    `tokens_per_step` as in `build_optimizer`. Raises ValueError as `top_experts` does.
     """
     gates = [block.mlp.gate.weight for block in state.model.layers if isinstance(block.mlp, SparseMoE)]
-    busiest_LK = most(load_LE, num_experts, state.model.config.num_experts_per_tok)
+    busiest_LK = top_experts(load_LE, num_experts, state.model.config.num_experts_per_tok)
     shares = []
     for gate_ED, load_E, kept_K in zip(gates, load_LE.double(), busiest_LK, strict=True):
         rows_ED = F.normalize(gate_ED.detach().double().cpu(), dim=-1)
@@ -210,18 +215,18 @@ def merge(
     def mean(layer: int, tensor: Tensor) -> Tensor:
         return torch.einsum("ke,e...->k...", shares[layer].to(tensor.device), tensor.double()).to(tensor.dtype)
 
-    return with_experts(state, num_experts, mean, optim, tokens_per_step)
+    return with_changed_experts(state, num_experts, mean, optim, tokens_per_step)
 
 
 def grow(
     state: TrainState, load_LE: Tensor, optim: OptimConfig, tokens_per_step: int = 0, noise_std: float = 0.01,
     seed: int = 0,
 ) -> TrainState:  # fmt: skip
-    """One more expert in each layer: a clone of the busiest, with its router row and its optimizer state.
+    """One more expert in each layer: a clone of the busiest by `load_LE`, with its router row and optimizer state.
 
-    Noise, relative to the spread of the router's rows, tells the two rows apart. Tokens that went to the one may now
-    go to both, and lose their second choice for a while: look at the loss before and after. Groups of experts cannot
-    grow by one; ValueError.
+    Noise from `seed`, `noise_std` times the spread of the clone's router row, makes the two rows differ. Tokens that
+    went to the one may now go to both, and lose their second choice for a while: look at the loss before and after.
+    `optim` and `tokens_per_step` as in `build_optimizer`. Groups of experts cannot grow by one; ValueError.
     """
     require(growing_obstacles(state.model.config), "grow")
     busiest_L = load_LE.argmax(dim=-1)
@@ -230,7 +235,7 @@ def grow(
     def cloned(layer: int, tensor: Tensor) -> Tensor:
         return torch.cat([tensor, tensor[busiest_L[layer], None]])
 
-    grown = with_experts(state, state.model.config.num_experts + 1, cloned, optim, tokens_per_step)
+    grown = with_changed_experts(state, state.model.config.num_experts + 1, cloned, optim, tokens_per_step)
     with torch.no_grad():
         for block in grown.model.layers:
             if isinstance(block.mlp, SparseMoE):

@@ -2,7 +2,7 @@
 
 Pretraining and SFT differ in batches and starting state. Tracking, progress and stopping belong to the caller:
 
-    for step in train(state, tokens, config):
+    for step in train(state, packed, config):
         tracker.log(step.as_metrics(), step=step.number)
 
 Shapes: B = rows, T = slots, N = B*T, L = layers, E = experts.
@@ -79,10 +79,10 @@ class StepMetrics:
 
 
 def supervised_loss_sum(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
-    """Sum of the cross entropy over supervised slots; no other slot has logits."""
-    wanted_N = labels_BT.flatten() != IGNORED
+    """Sum of the cross entropy over supervised slots, nats; no other slot gets logits."""
+    supervised_N = labels_BT.flatten() != IGNORED
     return cross_entropy_sum(
-        hidden_BTD.flatten(0, 1)[wanted_N], model.embed_tokens.weight, labels_BT.flatten()[wanted_N]
+        hidden_BTD.flatten(0, 1)[supervised_N], model.embed_tokens.weight, labels_BT.flatten()[supervised_N]
     )
 
 
@@ -103,11 +103,12 @@ class StepSums(NamedTuple):
 def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig, ranks: Ranks = ALONE) -> StepSums:
     """Forward and backward over the micro-batches of `batch`, this rank's share of the step; gradients are summed.
 
-    The loss of the step is the sum over all its supervised tokens divided once by their number, whatever the
-    split: (loss sum, tokens) = (2, 1) and (90, 9) give 9.2. The router losses weigh each micro-batch by its share
-    of real tokens, and the expert shares are counted over the step so far, on all ranks; with `balance_scope`
-    micro_batch over one micro-batch of one rank. So R ranks compute what one process does with the same rows and
-    micro-batches R times as large, or with that scope as large as theirs. Raises ValueError without a target on any.
+    Gradients are added to those of `model`, micro-batches and their precision are those of `config`. The loss of the
+    step is the sum over all its supervised tokens divided once by their number, whatever the split: (loss sum, tokens)
+    = (2, 1) and (90, 9) give 9.2. The router losses weigh each micro-batch by its share of real tokens, and the expert
+    shares are counted over the step so far, on all ranks; with `balance_scope` micro_batch over one micro-batch of one
+    rank. So R ranks compute what one process does with the same rows and micro-batches R times as large, or with that
+    scope as large as theirs. Raises ValueError if no rank has a target.
     """
     model_config = model.config
     device = batch.ids_BT.device
@@ -141,8 +142,11 @@ def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig, 
 def adjust_router_bias(
     model: Transformer, counts_LE: Tensor, config: TrainConfig, steps_left: int, num_steps: int
 ) -> None:
-    """Even the load by the routers' biases; in the last steps, the very last at least, bring these to zero, so that the
-    model exports."""
+    """Even the load by the routers' biases, from the real tokens of the step for each expert, `counts_LE`.
+
+    `steps_left` of `num_steps` are still to come. In the last steps, the very last at least, the biases go to zero, so
+    that the model can be exported; how many these are, and how far a bias moves in a step, is in `config`.
+    """
     fading_steps = max(1, round(config.router_bias_fade_share * num_steps))
     routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
     for router, counts_E in zip(routers, counts_LE, strict=True):
@@ -153,8 +157,10 @@ def adjust_router_bias(
 
 
 def clip_gradients(model: Transformer, clip_norm: float) -> float:
-    """The norm of all gradients, which are scaled down to `clip_norm` if it is larger: `clip_grad_norm_` to the bit,
-    which multiplies by 1 otherwise, and goes over all gradients for that."""
+    """The norm of all gradients, which are scaled down to `clip_norm` if it is larger.
+
+    The same bits as `clip_grad_norm_`, which goes over all gradients to multiply them by 1 where it is not.
+    """
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     if float(norm) > clip_norm - 1e-6:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
@@ -164,9 +170,10 @@ def clip_gradients(model: Transformer, clip_norm: float) -> float:
 def train_step(
     state: TrainState, batch: Batch, config: TrainConfig, num_steps: int, ranks: Ranks = ALONE
 ) -> StepMetrics:
-    """One optimizer step on this rank's share of its rows; afterwards every rank has the same bits.
+    """One optimizer step on `batch`, this rank's share of its rows; afterwards every rank has the same bits.
 
-    Raises NonFiniteLoss, on every rank, before the weights are touched.
+    `state` is changed in place. Its step out of `num_steps` and `config` give learning rate and bias. Raises
+    NonFiniteLoss, on every rank, before the weights are touched.
     """
     started = time.perf_counter()
     sums = accumulate_gradients(state.model, batch, config, ranks)
@@ -194,21 +201,21 @@ def train_step(
 
 
 def train(
-    state: TrainState, tokens: PackedTokens | ShardedTokens, config: TrainConfig, ranks: Ranks = ALONE
+    state: TrainState, packed: PackedTokens | ShardedTokens, config: TrainConfig, ranks: Ranks = ALONE
 ) -> Iterator[StepMetrics]:
-    """Train from `state.step` to the last step of `config`, yielding after each step.
+    """Train on rows of `packed` from `state.step` to the last step of `config`, yielding after each step.
 
-    The rows of a step depend on data, seed and step number alone, so a run that was interrupted and resumed
-    from a checkpoint gives the same bits as one that was not; each of several ranks takes its share of them. Changes of
-    experts are the caller's: what it puts into `state` between two steps, on every rank, is trained on. Raises
-    RankLost if another rank has ended, RanksDiffer if weights differ at a step that `checkpoint_every_steps` names.
+    The rows of a step depend on data, seed and step number alone, so a run that was interrupted and resumed from a
+    checkpoint gives the same bits as one that was not; each of several ranks computes its share of them. Changes of
+    experts are the caller's: what it puts into `state` between two steps, on every rank, is trained on. Raises RankLost
+    if another rank has ended, RanksDiffer if weights differ at a step that `checkpoint_every_steps` names.
     """
-    num_steps = config.num_steps(tokens.sequence_length_tokens)
+    num_steps = config.num_steps(packed.sequence_length_tokens)
     device = next(state.model.parameters()).device
     state.model.train()
     while state.step < num_steps:
         started = time.perf_counter()
-        batch = batch_of_step(tokens, config.batch_rows, config.seed, state.step, ranks, config.micro_batch_rows)
+        batch = batch_of_step(packed, config.batch_rows, config.seed, state.step, ranks, config.micro_batch_rows)
         batch = batch.to(device)
         waited = time.perf_counter() - started
         step = train_step(state, batch, config, num_steps, ranks)

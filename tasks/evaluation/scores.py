@@ -61,14 +61,15 @@ def load_model(folder: Path, tokens: Path) -> tuple[Transformer, Tokenizer]:
 
 def sample_chats(model: Transformer, tokenizer: Tokenizer, config: EvaluateConfig) -> list[dict[str, str]]:
     """The model's reply to each prompt of the recipe."""
+    from model.config.sampling import Sampling
     from model.generation.generate import reply
 
     return [
         {
             "prompt": prompt,
             "reply": reply(
-                model, tokenizer, [("user", prompt)], max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature, seed=number,
+                model, tokenizer, [("user", prompt)],
+                Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=number),
             ),
         }
         for number, prompt in enumerate(config.prompts)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from model.files import fsync_tree, write_json
+from model.files import publish_folder, write_json
 from tasks.errors import NightBusy
 from tasks.home.records import LOGS, StageRecord
 
@@ -56,10 +56,7 @@ class Journal:
         """Make a finished stage visible: record last, flush, one rename. Raises NightBusy if the lease moved on."""
         self.check(token)
         record.write(working)
-        fsync_tree(working)
-        shutil.rmtree(record.path, ignore_errors=True)
-        working.rename(record.path)
-        fsync_tree(record.path.parent, files=False)
+        publish_folder(working, record.path)
         self.note(
             event="published", stage=record.stage, branch=record.branch, key=record.key, digest=record.digest,
             run_id=record.run_id,

@@ -9,18 +9,20 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
-from model.files import write_json
+from model.files import write_json, write_text
+from tasks.errors import StoreAway
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
-from tasks.home.contents.registered import read_decision
+from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_samples
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.night.candidate import WAITING, Candidate
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
+from tasks.recipes.recipe import plain_recipe
 from tasks.services.addresses import MLFLOW_PORT
 from tasks.services.processes import running_url
-from tasks.stage import Night
 from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
@@ -29,19 +31,24 @@ EVALUATED = (*(entry.name for entry in TRAINING_STAGES), "evaluate")
 """Stages that the dense twin has, too."""
 
 
-def conclude(night: Night, records: Sequence[StageRecord], twin: TrainedTwin | None = None) -> NightReport:
-    """Put the headline numbers on the parent run, the summary into Prefect and MLflow, and return it."""
-    by_stage = {record.stage: record for record in records}
+def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> NightReport:
+    """Put the headline numbers on the parent run, the summary into Prefect and MLflow, and return it.
+
+    registered: the record of the register stage, or why it has to wait.
+    """
+    night, twin = candidate.night, candidate.twin
+    waiting = str(registered) if isinstance(registered, StoreAway) else ""
+    records = [*candidate.records, *([registered] if isinstance(registered, StageRecord) else [])]
     everything = [*records, *(twin.records if twin else ())]
     report = NightReport(
         recipe=night.recipe.name,
         key=night.key[:KEY_CHARACTERS],
         records=tuple(everything),
-        twin=beside_twin(night, by_stage, twin) if twin else None,
-        decision=read_decision(by_stage["register"].path),
-        chats=tuple(read_samples(by_stage["evaluate"].path)),
+        twin=beside_twin(candidate, twin) if twin else None,
+        decision=decision_of(registered),
+        chats=tuple(read_samples(candidate.scored.path)),
         home=night.home,
-        export=by_stage["register"].path / "model",
+        export=candidate.model.path if isinstance(registered, StoreAway) else registered.path / EXPORT,
         tracking_uri=night.tracking_uri,
         tracking_ui=tracking_ui(night.tracking_uri),
         run_id=night.run_id,
@@ -60,21 +67,30 @@ def conclude(night: Night, records: Sequence[StageRecord], twin: TrainedTwin | N
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
-        summary.write_text(report.as_markdown(), encoding="utf-8")
+        write_text(summary, report.as_markdown())
         tracker.artifact(summary)
         tracker.close("RUNNING")
-    note_outcome(note, everything, report.decision)
+    later = {"recipe": plain_recipe(night.recipe), "twin_diverged": twin.diverged if twin else ""} if waiting else None
+    note_outcome(note, everything, report.decision, later)
     if FlowRunContext.get() is not None:
         create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
     return report
 
 
-def beside_twin(night: Night, by_stage: Mapping[str, StageRecord], twin: TrainedTwin) -> TwinComparison | str:
+def decision_of(registered: StageRecord | StoreAway) -> dict[str, object]:
+    """`promoted`, `version` and `reason`; the version is None where the decision has to wait for the registry."""
+    if isinstance(registered, StoreAway):
+        reason = f"{registered}. The next run in this home registers it and decides"
+        return {"promoted": False, "version": None, "reason": reason}
+    return read_decision(registered.path)
+
+
+def beside_twin(candidate: Candidate, twin: TrainedTwin) -> TwinComparison | str:
     """The comparison with the dense twin, or why there is none."""
     if twin.diverged:
         return twin.diverged
-    mixture = [by_stage[stage] for stage in EVALUATED]
-    return compare(night.recipe.model, night.recipe.promote, mixture, twin.records)
+    mixture = [candidate.record_of(stage) for stage in EVALUATED]
+    return compare(candidate.night.recipe.model, candidate.night.recipe.promote, mixture, twin.records)
 
 
 def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str | None, room: int) -> dict[str, float]:
@@ -88,11 +104,17 @@ def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str 
     return {key: figures[key] for key in kept}
 
 
-def note_outcome(note: Path, records: Sequence[StageRecord], decision: Mapping[str, object]) -> None:
-    """Add to a night's note where its stages lie and which version it made: questions need no tracking server then."""
-    content = json.loads(note.read_text())
+def note_outcome(
+    note: Path, records: Sequence[StageRecord], decision: Mapping[str, object], waiting: object = None
+) -> None:
+    """Add to a night's note where its stages lie, which version it made, and what is needed if it waits for one.
+
+    Questions, and the run that registers it later, need no tracking server then.
+    """
+    content = {name: value for name, value in json.loads(note.read_text()).items() if name != WAITING}
     stages = {record.name: record.path.name for record in records}
-    write_json(note, content | {"stages": stages, "version": decision["version"]})
+    later = {WAITING: waiting} if waiting else {}
+    write_json(note, {**content, "stages": stages, "version": decision["version"], **later})
 
 
 def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from prefect import get_client
 from prefect.context import FlowRunContext
 
+from data.rows.piece import Piece
 from model.files import write_json
 from tasks.errors import Interrupted, PlainMessages
 from tasks.home.code import code_version
-from tasks.home.contents.validated import KnownPiece, read_pieces
+from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
@@ -48,7 +49,7 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
         key = digest_of(
             {
                 "recipe": plain(recipe),
-                "pieces": [(p.label, p.start, p.digest) for p in raw.pieces],
+                "pieces": [located.piece for located in raw.pieces],
                 "code": {entry.name: code_version(entry.module) for entry in STAGES},
                 **({"kind": kind, "asked": asked} if asked else {}),
             }
@@ -67,10 +68,10 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
             store.tracker(run_id).close(status)
 
 
-def known_pieces(journal: Journal, recipe: Recipe) -> list[KnownPiece]:
+def known_pieces(journal: Journal, recipe: Recipe) -> list[Piece]:
     """Pieces that the recipe's last validation knew: of a file that has grown since, only the tail is new."""
     newest = journal.newest("validate", recipe.name)
-    return [piece.known for piece in read_pieces(newest.path)] if newest else []
+    return [scanned.piece for scanned in read_pieces(newest.path)] if newest else []
 
 
 def prepare_logging() -> None:

@@ -18,8 +18,9 @@ from data.lookup.fates import Fate, Place, Segment, fate_of, row_at_line, rows_n
 from data.rows.keys import parse_name, row_ids
 from data.rows.parts import PartRows
 from tasks.errors import NightStopped
-from tasks.questions.history import Data, History, PieceFacts, Training, told
-from tasks.questions.lineage import Model, find_model
+from tasks.home.contents.validated import ScannedPiece
+from tasks.questions.history import FinishedTraining, History, PreparedData, listed
+from tasks.questions.lineage import ModelLineage, find_model
 from tasks.questions.quarantine import (
     Line,
     Searched,
@@ -50,7 +51,7 @@ class Found:
     """Quarantined lines, if there is no row."""
 
 
-def find(data: Data, recipe: str, question: str) -> Found:
+def find(data: PreparedData, recipe: str, question: str) -> Found:
     """Rows by name, by file and line, or by text; else quarantined lines. Raises NightStopped if there is nothing."""
     question = question.encode("utf-8", "replace").decode()  # a shell passes on bytes that are no text, too
     if not question.strip():
@@ -77,37 +78,37 @@ def find(data: Data, recipe: str, question: str) -> Found:
     return Found([], 0, searched.lines)
 
 
-def nothing_found(data: Data, question: str, searched: Searched) -> str:
+def nothing_found(data: PreparedData, question: str, searched: Searched) -> str:
     shown = question if len(question) <= ASKED_CHARACTERS else f"{question[:ASKED_CHARACTERS]}…"
     some = "" if searched.searched == searched.total else f" of {searched.total:,}"
     labels = sorted({piece.label for piece in data.pieces})
     return (
         f"nothing is known of {shown!r}: no row among {data.corpus.ledger.next_row:,} has that name or text, and "
         f"{searched.searched:,}{some} quarantined lines were searched. A whole text is asked for, white space aside; "
-        f"FILE is one of {told(labels)}"
+        f"FILE is one of {listed(labels)}"
     )
 
 
-def by_name(data: Data, identity: np.ndarray) -> Found:
+def by_name(data: PreparedData, identity: np.ndarray) -> Found:
     per_generation = rows_named(data.corpus.ledger, identity)
     first = [int(row) for rows in per_generation for row in rows[:ROWS_SHOWN]][:ROWS_SHOWN]
     return Found(first, sum(map(len, per_generation)), [])
 
 
-def pieces_of(data: Data, file: str) -> list[PieceFacts]:
+def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
     """Pieces of a file, by its label or the end of it."""
     labels = sorted({p.label for p in data.pieces if p.label == file or p.label.endswith(f"/{file}")})
     if len(labels) > 1 and file not in labels:
-        raise NightStopped(f"{file!r:.200} is the end of {len(labels)} files: {told(labels)}")
+        raise NightStopped(f"{file!r:.200} is the end of {len(labels)} files: {listed(labels)}")
     return [piece for piece in data.pieces if labels and piece.label == (file if file in labels else labels[0])]
 
 
-def by_line(data: Data, validation: Validation, pieces: list[PieceFacts], line: int) -> Found:
+def by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> Found:
     """The row or the quarantined line of a file's line."""
     label = pieces[0].label
     piece = next((piece for piece in pieces if line in piece.lines), None)
     if piece is None:
-        raise NightStopped(f"{label} has {sum(p.read for p in pieces):,} lines, there is no line {line:,}")
+        raise NightStopped(f"{label} has {sum(p.scanned.read for p in pieces):,} lines, there is no line {line:,}")
     part = next(p for p in data.corpus.ledger.parts if p.part.number == piece.number)
     if (row := row_at_line(part, line)) is not None:
         return Found([row], 1, [])
@@ -131,7 +132,7 @@ def why_row(home: Path, question: str, recipe: str | None = None, every_training
     return [*answer, as_of(history, name, data)]
 
 
-def as_of(history: History, recipe: str, data: Data) -> str:
+def as_of(history: History, recipe: str, data: PreparedData) -> str:
     """What the answer holds for."""
     newest = history.journal.newest("validate", recipe)
     behind = newest is not None and newest.path != data.validated.path
@@ -139,11 +140,11 @@ def as_of(history: History, recipe: str, data: Data) -> str:
     return f"as of {data.packed.path.name}, recipe {recipe}{newer}"
 
 
-def where(data: Data, place: Place) -> str:
+def where(data: PreparedData, place: Place) -> str:
     return f"{data.labels[place.part.part.number]}:{place.line}"
 
 
-def tell_fate(history: History, data: Data, fate: Fate, every_training: bool) -> list[str]:
+def tell_fate(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
     place = fate.place
 
     def named(row: int) -> str:
@@ -167,7 +168,7 @@ def tell_fate(history: History, data: Data, fate: Fate, every_training: bool) ->
     return lines
 
 
-def tell_training(history: History, data: Data, fate: Fate, every_training: bool) -> list[str]:
+def tell_training(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
     """Where a train row was packed, and which training stages read it how often."""
     segments = fate.segments
     lines = [
@@ -177,17 +178,17 @@ def tell_training(history: History, data: Data, fate: Fate, every_training: bool
     if len(segments) > SEGMENTS_SHOWN:
         lines.append(f"    and {len(segments) - SEGMENTS_SHOWN:,} more segments")
     stages = history.trainings_on(data.packed, fate.place.part.kind)
-    told_stages = [
+    stage_lines = [
         line
         for stage in islice(stages, None if every_training else TRAININGS_SHOWN)
         for line in tell_stage(stage, segments)
     ]
     if next(stages, None):
-        told_stages.append("    more training stages: --all")
-    return lines + (told_stages or ["    no training stage of this home has read it"])
+        stage_lines.append("    more training stages: --all")
+    return lines + (stage_lines or ["    no training stage of this home has read it"])
 
 
-def tell_stage(training: Training, segments: Iterable[Segment]) -> list[str]:
+def tell_stage(training: FinishedTraining, segments: Iterable[Segment]) -> list[str]:
     """How often a training stage read the packed rows of a row."""
     reading = training.trained.reading
     rows = {s.packed_row for s in segments if s.packed_row < reading.num_rows}
@@ -195,7 +196,7 @@ def tell_stage(training: Training, segments: Iterable[Segment]) -> list[str]:
         return []
     steps = sorted({step for row in rows if (step := last_step(training.record.path, reading, row))})
     whole = f"{reading.whole_epochs:,} whole epoch{'s' * (reading.whole_epochs > 1)}" if reading.whole_epochs else ""
-    partial = f"step{'s' * (len(steps) > 1)} {told([f'{step:,}' for step in steps])}" if steps else ""
+    partial = f"step{'s' * (len(steps) > 1)} {listed([f'{step:,}' for step in steps])}" if steps else ""
     often = " and ".join(filter(None, (whole, partial))) or "not read"
     return [f"    {training.name} (run {training.record.run_id}): {often}"]
 
@@ -221,15 +222,15 @@ def who_ate(home: Path, run: str) -> list[str]:
     first = sorted(row for rows in noted.values() for row in rows.first)[:ROWS_NOTED]
     for part in parts:
         if mine := [row for row in first if part.base <= row[0] < part.base + part.count]:
-            rows_told = in_full(model, part, told_rows(part, model.data.corpus.rules, *np.array(mine).T))
+            rows_in_full = in_full(model, part, told_rows(part, model.data.corpus.rules, *np.array(mine).T))
             lines += [
                 f"  {r['name']}  {r['file']}:{r['line']}  {r['source']}  {r['times']:g} times"
-                for r in rows_told.iter_rows(named=True)
+                for r in rows_in_full.iter_rows(named=True)
             ]
     return lines
 
 
-def never_seen(data: Data, seen: int) -> str:
+def never_seen(data: PreparedData, seen: int) -> str:
     """Lines that the model has never seen, by reason; with the seen ones they are all that were read."""
     distinct, sides = data.distinct.counts, data.sides.counts
     reasons = {
@@ -245,7 +246,7 @@ def never_seen(data: Data, seen: int) -> str:
     return f"never seen: {never:,} of {distinct['read']:,} lines: {parts}"
 
 
-def in_full(model: Model, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
+def in_full(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of a part as `told_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
     label = pl.lit(model.data.labels[part.part.number]).alias("file")
     source, kind = pl.lit(part.source).alias("source"), pl.lit(part.kind).alias("kind")
@@ -269,11 +270,11 @@ def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | Non
     return listing(validation, rule, file, LINES_SHOWN if show is None else show)
 
 
-def say(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Print lines as they come; a reader that has seen enough, like `head`, is no error."""
     try:
         for line in lines:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe at exit

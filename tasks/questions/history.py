@@ -1,4 +1,4 @@
-"""What this home has done, read back from its own files: which data a model was made of, and who trained on a row."""
+"""What this home has done, read back from its own files: what a model was trained on, and which stages read a row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data.sides.rules import SideRules
 from model.tokens.order import Reading
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import digest_of_kind
-from tasks.home.contents.validated import PARTS, PIECES
+from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import TRAINING_STAGES, entry_of
@@ -27,49 +27,15 @@ from tasks.home.stage_table import TRAINING_STAGES, entry_of
 NAMES_SHOWN = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class PieceFacts:
-    """What a validation noted of a piece of a file."""
-
-    number: int
-    """Of its part."""
-    label: str
-    source: str
-    kind: str
-    start: int
-    end: int | None
-    first_line: int
-    digest: str
-    read: int
-    """Lines."""
-    quarantined: int
-    rules: dict[str, dict[str, Any]]
-    """Quarantined lines by rule: count and a few examples."""
-
-    @property
-    def lines(self) -> range:
-        return range(self.first_line, self.first_line + self.read)
-
-
-def read_piece_facts(folder: Path) -> list[PieceFacts]:
-    """Pieces of a validation, in order of their parts."""
-    own = ("number", "label", "source", "kind", "start", "end", "first_line", "digest")
-    scanned = ("read", "quarantined", "rules")
-    return [
-        PieceFacts(**{key: piece[key] for key in own}, **{key: piece["scanned"][key] for key in scanned})
-        for piece in orjson.loads((folder / PIECES).read_bytes())
-    ]
-
-
-def told(names: list[str]) -> str:
-    """A few of many names."""
+def listed(names: list[str]) -> str:
+    """The first NAMES_SHOWN names, and how many more there are."""
     more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 @dataclass(frozen=True)
-class Data:
-    """The records of one finished preparation of data, each made of the one before."""
+class PreparedData:
+    """The records of one finished preparation of data, each made from the one before."""
 
     validated: StageRecord
     distinct: StageRecord
@@ -77,12 +43,12 @@ class Data:
     packed: StageRecord
 
     @cached_property
-    def pieces(self) -> list[PieceFacts]:
-        return read_piece_facts(self.validated.path)
+    def pieces(self) -> list[ScannedPiece]:
+        return read_pieces(self.validated.path)
 
     @cached_property
     def labels(self) -> dict[int, str]:
-        """Of each part by its number."""
+        """The label of each part's file, by the part's number."""
         return {piece.number: piece.label for piece in self.pieces}
 
     @cached_property
@@ -100,7 +66,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Training:
+class FinishedTraining:
     """A finished training stage and what it read."""
 
     record: StageRecord
@@ -125,11 +91,11 @@ class History:
     def entries(self) -> list[dict[str, Any]]:
         """Lines of the journal, oldest first."""
         path = self.home / "journal.jsonl"
-        found = []
+        entries = []
         for line in path.read_bytes().splitlines() if path.exists() else ():
-            with suppress(ValueError):  # a writer was killed
-                found.append(orjson.loads(line))
-        return [entry for entry in found if isinstance(entry, dict)]
+            with suppress(ValueError):  # a writer that is killed leaves half a line
+                entries.append(orjson.loads(line))
+        return [entry for entry in entries if isinstance(entry, dict)]
 
     def published(self, *stages: str) -> Iterator[dict[str, Any]]:
         """Entries of published stages, on all branches, newest first, each once."""
@@ -156,7 +122,7 @@ class History:
                 if record and record.stage in stages and digest in ("", record.digest):
                     yield record
 
-    def made(self, stage: str, digest: str) -> StageRecord | None:
+    def record_with_digest(self, stage: str, digest: str) -> StageRecord | None:
         """The record of the stage with this digest, if its folder is still there."""
         return next(self.records(stage, digest=digest), None)
 
@@ -169,31 +135,31 @@ class History:
         return None
 
     def recipes(self) -> list[str]:
-        """Recipes that have validated something, the last one last."""
+        """Names of the recipes that have validated data, oldest first."""
         return [p.stem for p in sorted((self.home / "newest").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)]
 
     def recipe(self, wanted: str | None) -> str:
-        """The recipe to speak of: the one that is named, or the one whose data was prepared last."""
+        """The recipe that a question is about: the one named, or else the one whose data was prepared last."""
         names = self.recipes()
         if not names:
             raise NightStopped(f"no night has validated anything in {self.home}; run one: python -m flows RECIPE")
         if wanted and wanted not in names:
-            raise NightStopped(f"no recipe {wanted!r:.80} has run in {self.home}, there are {told(sorted(names))}")
+            raise NightStopped(f"no recipe {wanted!r:.80} has run in {self.home}, there are {listed(sorted(names))}")
         return wanted or names[-1]
 
-    def notes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and content of what nights noted of themselves, newest first."""
+    def night_notes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and content of the nights' own notes, newest first."""
         paths = sorted((self.home / "nights").glob("*.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
         for path in paths:
-            with suppress(ValueError):  # a writer was killed
+            with suppress(ValueError):  # a writer that is killed leaves half a file
                 if isinstance(note := orjson.loads(path.read_bytes()), dict):
                     yield path.stem, note
 
-    def data_of(self, packed: StageRecord) -> Data:
-        """The records that packed rows were made of."""
+    def data_of(self, packed: StageRecord) -> PreparedData:
+        """The records that packed rows were made from."""
         chain = [packed]
         for stage in ("split", "deduplicate", "validate"):
-            before = self.made(stage, chain[-1].inputs["rows"])
+            before = self.record_with_digest(stage, chain[-1].inputs["rows"])
             if before is None:
                 raise NightStopped(
                     f"the {stage} stage that {chain[-1].path.name} was made of is not in {self.home / 'data'} "
@@ -201,25 +167,25 @@ class History:
                 )
             chain.append(before)
         packed, sides, distinct, validated = chain
-        return Data(validated, distinct, sides, packed)
+        return PreparedData(validated, distinct, sides, packed)
 
-    def newest_data(self, recipe: str) -> Data:
+    def newest_data(self, recipe: str) -> PreparedData:
         """The last finished preparation of a recipe's data."""
         packed = self.journal.newest("tokens", recipe)
         if packed is None:
             raise NightStopped(f"no night of recipe {recipe} has come as far as the tokens stage; run it again")
         return self.data_of(packed)
 
-    def training(self, record: StageRecord, packed: StageRecord) -> Training:
-        """What a training stage read of packed rows."""
+    def training(self, record: StageRecord, packed: StageRecord) -> FinishedTraining:
+        """A training stage together with its reading order over the packed rows."""
         kind, config = entry_of(record.stage).kind, record.config["train"]
         reading = Reading(
             num_rows=packed.counts[f"{kind}_train_rows"], batch_rows=config["batch_rows"], seed=config["seed"],
             num_steps=record.counts["steps"],
         )  # fmt: skip
-        return Training(record, Trained(kind, packed.path, reading))
+        return FinishedTraining(record, Trained(kind, packed.path, reading))
 
-    def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[Training]:
+    def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[FinishedTraining]:
         """Training stages of a kind on these packed rows, or on earlier ones that these grew from.
 
         Those of nights' own models come first, then those of twins and sweeps, each newest first.
@@ -228,7 +194,7 @@ class History:
         step: StageRecord | None = packed
         while step and digest_of_kind(step, kind) not in grown:
             grown[digest_of_kind(step, kind)] = step
-            step = self.made("tokens", step.inputs["base"]) if step.inputs.get("base") else None
+            step = self.record_with_digest("tokens", step.inputs["base"]) if step.inputs.get("base") else None
         stages = [entry.name for entry in TRAINING_STAGES if entry.kind == kind]
         for record in sorted(self.records(*stages), key=lambda record: bool(record.branch)):
             if shards := grown.get(record.inputs["tokens"]):

@@ -10,47 +10,47 @@ from tasks.errors import NightStopped
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES, entry_of
-from tasks.questions.history import Data, History, Training, told
+from tasks.questions.history import FinishedTraining, History, PreparedData, listed
 
 CHAMPION = "champion"
 MIN_PREFIX = 8
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelLineage:
     """A model by its name in the question, and the training stages that made it, in order."""
 
     name: str
-    trainings: tuple[Training, ...]
-    data: Data
+    trainings: tuple[FinishedTraining, ...]
+    data: PreparedData
 
 
-def find_model(history: History, run: str) -> Model:
-    """The model of a run id (or its beginning), of a registered version, or `champion`."""
+def find_model(history: History, run: str) -> ModelLineage:
+    """The model of a run id (or a prefix of one), of a registered version or `champion`, else NightStopped."""
     if run == CHAMPION:
-        version = champion(history)
-        return model_of(history, f"champion, version {version}", made_version(history, version))
-    if len(run) >= MIN_PREFIX and re.fullmatch("[0-9a-f]+", run) and (found := runs(history, run)):
+        version = champion_version(history)
+        return lineage_of(history, f"champion, version {version}", training_of_version(history, version))
+    if len(run) >= MIN_PREFIX and re.fullmatch("[0-9a-f]+", run) and (found := records_by_run(history, run)):
         if len(found) > 1:
-            raise NightStopped(f"{run} is the beginning of {len(found)} runs: {told(sorted(found))}")
+            raise NightStopped(f"{run} is the beginning of {len(found)} run ids: {listed(sorted(found))}")
         [(run_id, record)] = found.items()
         if record.stage not in {entry.name for entry in TRAINING_STAGES}:
             raise NightStopped(f"run {run_id} is of the stage {record.name}, which trains nothing")
-        return model_of(history, f"run {run_id}", record)
+        return lineage_of(history, f"run {run_id}", record)
     if re.fullmatch("[0-9]{1,8}", run):
-        return model_of(history, f"version {int(run)}", made_version(history, int(run)))
+        return lineage_of(history, f"version {int(run)}", training_of_version(history, int(run)))
     raise NightStopped(
         f"no run {run!r:.80} in {history.home}: name an MLflow run id of a night or a training stage (or its first "
         f"{MIN_PREFIX} digits), a version number, or {CHAMPION}"
     )
 
 
-def runs(history: History, prefix: str) -> dict[str, StageRecord]:
-    """Records by run id: of a night, the last stage that trained."""
+def records_by_run(history: History, prefix: str) -> dict[str, StageRecord]:
+    """Records by MLflow run id, for ids with this prefix; a night's is its last training stage."""
     found: dict[str, StageRecord] = {}
-    for name, note in history.notes():
+    for name, note in history.night_notes():
         if str(note.get("run_id", "")).startswith(prefix):
-            found[note["run_id"]] = trained_in(history, note, name)
+            found[note["run_id"]] = last_training_of_night(history, note, name)
     stages = {str(entry.get("stage")) for entry in history.entries} - {"None"}
     for entry in history.published(*stages):
         run_id = str(entry.get("run_id", ""))
@@ -62,7 +62,7 @@ def runs(history: History, prefix: str) -> dict[str, StageRecord]:
     return found
 
 
-def trained_in(history: History, note: dict[str, Any], night: str) -> StageRecord:
+def last_training_of_night(history: History, note: dict[str, Any], night: str) -> StageRecord:
     """The last training stage of a night."""
     stages = note.get("stages", {})
     folder = next((stages[entry.name] for entry in reversed(TRAINING_STAGES) if entry.name in stages), None)
@@ -74,34 +74,34 @@ def trained_in(history: History, note: dict[str, Any], night: str) -> StageRecor
     return record
 
 
-def champion(history: History) -> int:
-    """The version that was last promoted, by a night or by hand."""
+def champion_version(history: History) -> int:
+    """Number of the version that was promoted last, by a night or by hand."""
     for entry in reversed(history.entries):
         if entry.get("event") == "promoted by hand" or (entry.get("event") == "decided" and entry.get("promoted")):
             return int(entry["version"])
     raise NightStopped(f"no model was promoted in {history.home} so far")
 
 
-def made_version(history: History, version: int) -> StageRecord:
-    """The training stage whose model was registered as a version. A night's note tells, or its register stage."""
-    for name, note in history.notes():
+def training_of_version(history: History, version: int) -> StageRecord:
+    """The training stage whose model was registered as a version, by a night's note or its register stage."""
+    for name, note in history.night_notes():
         if note.get("version") == version:
-            return trained_in(history, note, name)
+            return last_training_of_night(history, note, name)
     for entry in history.published("register"):
         register = history.record_of(entry)
-        is_it = register is not None and register.counts["version"] == version
-        digest = register.inputs["trained"] if register and is_it else ""
+        matches = register is not None and register.counts["version"] == version
+        digest = register.inputs["trained"] if register and matches else ""
         trained = history.records(*(entry.name for entry in TRAINING_STAGES), digest=digest) if digest else iter(())
         if found := next(trained, None):
             return found
     known = sorted({int(entry["version"]) for entry in history.entries if entry.get("event") == "decided"})
     raise NightStopped(
         f"no night in {history.home} made version {version} of the model, or its folder is gone; the journal has "
-        f"{told([str(v) for v in known]) or 'none'}"
+        f"{listed([str(v) for v in known]) or 'none'}"
     )
 
 
-def model_of(history: History, name: str, record: StageRecord) -> Model:
+def lineage_of(history: History, name: str, record: StageRecord) -> ModelLineage:
     """The model that a training stage ended with: the stage, and those whose weights it started from."""
     records = [record]
     while start := entry_of(records[0].stage).starts_from:
@@ -117,4 +117,4 @@ def model_of(history: History, name: str, record: StageRecord) -> Model:
             f"the tokens that {record.path.name} was trained on are not in {history.home / 'data'} any more; "
             f"their digest was {record.inputs['tokens'][:KEY_CHARACTERS]}"
         )
-    return Model(name, tuple(history.training(r, packed) for r in records), history.data_of(packed))
+    return ModelLineage(name, tuple(history.training(r, packed) for r in records), history.data_of(packed))

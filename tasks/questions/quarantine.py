@@ -17,8 +17,8 @@ import orjson
 from data.rows.keys import row_ids
 from data.rows.parts import Part
 from tasks.errors import NightStopped
-from tasks.home.contents.validated import PARTS, PIECES
-from tasks.questions.history import History, PieceFacts, read_piece_facts, told
+from tasks.home.contents.validated import PARTS, PIECES, ScannedPiece, read_pieces
+from tasks.questions.history import History, listed
 
 SEARCHED_LINES = 100_000
 """A text that is in no index is looked for in so many quarantined lines."""
@@ -52,9 +52,9 @@ class Validation:
     folder: Path
     recipe: str | None
     """None where it stopped, for then nothing says whose it was."""
-    pieces: list[PieceFacts]
+    pieces: list[ScannedPiece]
 
-    def path(self, piece: PieceFacts) -> Path:
+    def path(self, piece: ScannedPiece) -> Path:
         return Part(self.folder / PARTS, piece.number).path("quarantine.jsonl")
 
 
@@ -70,7 +70,7 @@ def newest_validation(history: History, recipe: str | None) -> Validation:
     stopped = max(folders, key=age_of, default=None)
     names = history.recipes()
     if stopped and (not names or recipe not in (None, *names)):
-        return Validation(stopped, None, read_piece_facts(stopped))
+        return Validation(stopped, None, read_pieces(stopped))
     name = history.recipe(recipe)
     record = history.journal.newest("validate", name)
     if record is None:
@@ -78,8 +78,8 @@ def newest_validation(history: History, recipe: str | None) -> Validation:
             f"the last validation of recipe {name} is not in {history.home / 'data'} any more; run {name}"
         )
     if stopped and recipe is None and age_of(stopped) > age_of(record.path):
-        return Validation(stopped, None, read_piece_facts(stopped))
-    return Validation(record.path, name, read_piece_facts(record.path))
+        return Validation(stopped, None, read_pieces(stopped))
+    return Validation(record.path, name, read_pieces(record.path))
 
 
 def age_of(folder: Path) -> int:
@@ -171,8 +171,8 @@ def search_name(validation: Validation, identity: np.ndarray, limit: int) -> Sea
 def search(validation: Validation, wanted: Callable[[Line], bool], limit: int, words: Sequence[bytes] = ()) -> Searched:
     """The first `limit` wanted lines, of those that hold all words of ASCII: no way of writing JSON changes these."""
     found: list[Line] = []
-    searched, total = 0, sum(piece.quarantined for piece in validation.pieces)
-    for piece in (piece for piece in validation.pieces if piece.quarantined):
+    searched, total = 0, sum(piece.scanned.quarantined for piece in validation.pieces)
+    for piece in (piece for piece in validation.pieces if piece.scanned.quarantined):
         for number, bare in enumerate(lines_with(validation.path(piece), words[0] if words else b"")):
             if searched + number == SEARCHED_LINES:
                 return Searched(found, SEARCHED_LINES, total)
@@ -180,7 +180,7 @@ def search(validation: Validation, wanted: Callable[[Line], bool], limit: int, w
                 found.append(line)
                 if len(found) == limit:
                     return Searched(found, searched + number + 1, total)
-        searched += piece.quarantined
+        searched += piece.scanned.quarantined
     return Searched(found, searched, total)
 
 
@@ -197,19 +197,19 @@ def lines_with(path: Path, word: bytes) -> Iterator[bytes]:
             at = content.find(word, end)
 
 
-def chosen_pieces(validation: Validation, rule: str | None, file: str | None) -> list[PieceFacts]:
+def chosen_pieces(validation: Validation, rule: str | None, file: str | None) -> list[ScannedPiece]:
     """Pieces with quarantined lines of a rule and file. Raises NightStopped if there is no such file or rule."""
     labels = sorted({piece.label for piece in validation.pieces})
     if file is not None and file not in labels:
-        raise NightStopped(f"no file {file!r:.200} was validated, there are {told(labels)}")
-    rules = sorted({name for piece in validation.pieces for name in piece.rules})
+        raise NightStopped(f"no file {file!r:.200} was validated, there are {listed(labels)}")
+    rules = sorted({name for piece in validation.pieces for name in piece.scanned.rules})
     if rule is not None and rule not in rules:
-        raise NightStopped(f"no line was quarantined by the rule {rule!r:.80}, there are {told(rules) or 'none'}")
+        raise NightStopped(f"no line was quarantined by the rule {rule!r:.80}, there are {listed(rules) or 'none'}")
     of_file = [piece for piece in validation.pieces if file in (None, piece.label)]
-    return [piece for piece in of_file if piece.quarantined and (rule is None or rule in piece.rules)]
+    return [piece for piece in of_file if piece.scanned.quarantined and (rule is None or rule in piece.scanned.rules)]
 
 
-def chosen_lines(validation: Validation, pieces: Sequence[PieceFacts], rule: str | None) -> Iterator[Line]:
+def chosen_lines(validation: Validation, pieces: Sequence[ScannedPiece], rule: str | None) -> Iterator[Line]:
     """Their quarantined lines, in order."""
     for piece in pieces:
         for bare in lines_of(validation.path(piece)):
@@ -223,22 +223,22 @@ def summary(validation: Validation) -> list[str]:
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
     for piece in validation.pieces:
-        for rule, found in piece.rules.items():
+        for rule, found in piece.scanned.rules.items():
             counts[rule, piece.label] += found["count"]
             examples.setdefault((rule, piece.label), found["examples"][0])
-    read = sum(piece.read for piece in validation.pieces)
+    read = sum(piece.scanned.read for piece in validation.pieces)
     whose = f"recipe {validation.recipe}" if validation.recipe else "the night that stopped there"
-    told_lines = [f"{counts.total():,} of {read:,} lines were quarantined by {validation.folder.name}, {whose}"]
+    lines = [f"{counts.total():,} of {read:,} lines were quarantined by {validation.folder.name}, {whose}"]
     for (rule, label), count in counts.most_common(GROUPS_SHOWN):
-        told_lines.append(f"{count:>9,}  {rule}  {label}  e.g. {shortened(examples[rule, label])}")
+        lines.append(f"{count:>9,}  {rule}  {label}  e.g. {shortened(examples[rule, label])}")
     if len(counts) > GROUPS_SHOWN:
-        told_lines.append(f"and {len(counts) - GROUPS_SHOWN:,} more pairs of rule and file")
-    return told_lines
+        lines.append(f"and {len(counts) - GROUPS_SHOWN:,} more pairs of rule and file")
+    return lines
 
 
 def listing(validation: Validation, rule: str | None, file: str | None, limit: int) -> list[str]:
     """The first quarantined lines of a rule and file."""
     pieces = chosen_pieces(validation, rule, file)
-    count = sum(p.quarantined if rule is None else p.rules[rule]["count"] for p in pieces)
+    count = sum(p.scanned.quarantined if rule is None else p.scanned.rules[rule]["count"] for p in pieces)
     shown = [line.as_text() for line in islice(chosen_lines(validation, pieces, rule), limit)]
     return [*shown, f"{len(shown):,} of {count:,} lines shown"]

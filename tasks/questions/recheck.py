@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from data.rows.parts import Part
-from data.rows.scan import ScanJob, ScanRules, check_chunk
+from data.rows.scan import check_chunk
 from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt, read_chunks
 from tasks.errors import NightStopped
-from tasks.home.contents.validated import KnownPiece
-from tasks.questions.history import History, PieceFacts
+from tasks.home.contents.validated import ScannedPiece
+from tasks.questions.history import History
 from tasks.questions.quarantine import Line, Validation, chosen_lines, chosen_pieces, newest_validation
 from tasks.recipes.deployments import load_recipe
 from tasks.recipes.overrides import parse_settings
@@ -109,32 +108,29 @@ def again_from_raw(line: Line, max_line_bytes: int) -> Again:
     return content, too_long if len(content) > max_line_bytes else None
 
 
-def paths_of(source: SourceConfig, pieces: Iterable[PieceFacts], home: Path) -> dict[str, Path]:
+def paths_of(source: SourceConfig, pieces: Iterable[ScannedPiece], home: Path) -> dict[str, Path]:
     """Where the files of a source are, by label; those that are not to be had are left out."""
     known = {piece.label: piece for piece in pieces}
     found = {}
     with suppress(NightStopped):  # nothing is at the location any more
         for file in files_of(source, home):
             if piece := known.get(file.label):
-                whole = KnownPiece(
-                    piece.source, piece.label, piece.start, piece.end, piece.first_line, piece.digest, piece.read
-                )
                 with suppress(OSError, ValueError):
-                    found[file.label] = as_jsonl(file, [whole], home / "downloads")
+                    found[file.label] = as_jsonl(file, [piece.piece], home / "downloads")
     return found
 
 
 def lines_again(
-    lines: Sequence[Line], piece: PieceFacts, path: Path | None, max_line_bytes: int
+    lines: Sequence[Line], piece: ScannedPiece, path: Path | None, max_line_bytes: int
 ) -> Iterator[tuple[int, Again]]:
     """Lines of a piece as its file has them, by number; only those that are still what they were."""
     if not lines or path is None or not path.exists():
         return
     wanted = {line.line: line for line in lines}
-    start, first_line = piece.start, piece.first_line
+    start, first_line = piece.piece.start, piece.piece.first_line
     if path.suffix not in COMPRESSED:
         start, first_line = lines[0].byte_offset, lines[0].line
-    for chunk in read_chunks(path, max_line_bytes, start, piece.end, first_line, READ_BYTES):
+    for chunk in read_chunks(path, max_line_bytes, start, piece.piece.end, first_line, READ_BYTES):
         for index, content in enumerate(chunk.lines):
             before = wanted.get(chunk.first_line + index)
             if before and (before.rule in FILE_RULES or excerpt(content).startswith(before.raw)):
@@ -149,14 +145,7 @@ def judge(
     """Check lines of one source as a scan does, and count what becomes of them."""
     faults = {index: fault for index, line in enumerate(lines) if (fault := again[line.line][1])}
     chunk = Chunk(1, [line.byte_offset for line in lines], [again[line.line][0] for line in lines], faults)
-    rules = ScanRules(
-        max_line_bytes=recipe.validate.max_line_bytes, filters=recipe.validate.filters, near_duplicates=False
-    )
-    job = ScanJob(
-        path=Path(), start=0, end=None, first_line=1, label="", kind=source.kind, format=source.format,
-        domain=source.domain, rules=rules, part=Part(Path(), 0),
-    )  # fmt: skip
-    _, kept, broken = check_chunk(chunk, job)
+    _, kept, broken = check_chunk(chunk, source.kind, source.format, recipe.validate.filters)
     for index in kept.tolist():
         found.admitted[lines[index].rule] += 1
         if len(found.examples) < EXAMPLES_SHOWN:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tasks.errors import NightStopped
+from tasks.errors import NightStopped, did_you_mean
 
 
 def set_dotted(content: Any, dotted: str, value: Any) -> None:
@@ -16,37 +16,42 @@ def set_dotted(content: Any, dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     here = content
     for step in parents:
-        here = here[checked(dotted, here, step)]
+        here = here[key_of(step, here, dotted)]
     if not isinstance(here, dict):
-        raise NightStopped(f"no setting {dotted!r}: name a field, not a whole list entry")
-    here[checked(dotted, here, last)] = value
+        raise NightStopped(f"no setting {dotted!r:.200}: name a field, not a whole list entry")
+    here[key_of(last, here, dotted)] = value
 
 
-def checked(dotted: str, here: Any, step: str) -> str | int:
-    """`step` as a key of `here`, or NightStopped."""
+def key_of(step: str, here: Any, dotted: str) -> str | int:
+    """`step` as a key of a dictionary or list. Raises NightStopped, naming `dotted`, if it has no such entry."""
     keys = here if isinstance(here, dict) else map(str, range(len(here))) if isinstance(here, list | tuple) else ()
     choices = list(keys)
     if step not in choices:
-        raise NightStopped(f"no setting {dotted!r}: {step!r} is none of {', '.join(choices) or 'nothing'}")
+        raise NightStopped(
+            f"no setting {dotted!r:.200}: {step!r:.200} is none of {', '.join(choices) or 'nothing'}"
+            f"{did_you_mean(step, choices)}"
+        )
     return step if isinstance(here, dict) else int(step)
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """`key.path=value` pairs, values as YAML. Raises NightStopped if one has no `=`."""
+    """`key.path=value` pairs, values as YAML. Raises NightStopped if a pair has no `=` or its value is not YAML."""
     overrides = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator:
-            raise NightStopped(f"--set takes key.path=value, not {pair!r}")
+            raise NightStopped(f"--set takes key.path=value, not {pair!r:.200}")
         try:
-            overrides[key] = read_value(value)
+            overrides[key] = parse_value(value)
         except yaml.YAMLError as error:
-            raise NightStopped(f"--set {key}: {value!r} is no YAML value: {str(error).splitlines()[0]}") from None
+            raise NightStopped(
+                f"--set {key}: {value!r:.200} is not a YAML value: {str(error).splitlines()[0]}"
+            ) from None
     return overrides
 
 
-def read_value(text: str) -> Any:
-    """YAML, but 1e-3 is a number as everywhere else."""
+def parse_value(text: str) -> Any:
+    """A YAML value, with 1e-3 a number: YAML 1.1 takes it for a string."""
     try:
         return float(text) if not text.lstrip("-").isdigit() else int(text)
     except ValueError:
@@ -54,20 +59,21 @@ def read_value(text: str) -> Any:
 
 
 def parse_over(pairs: Iterable[str]) -> dict[str, list[Any]]:
-    """`key.path=value,value` pairs, values as YAML. Raises NightStopped if one has no values or is there twice."""
+    """`key.path=value,value` pairs, values as YAML. Raises NightStopped if a key has no values or is there twice."""
     over: dict[str, list[Any]] = {}
     for pair in pairs:
         key, _, text = pair.partition("=")
         try:
-            values = [read_value(v) if isinstance(v, str) else v for v in yaml.safe_load(f"[{text}]")]
+            values = [parse_value(v) if isinstance(v, str) else v for v in yaml.safe_load(f"[{text}]")]
         except yaml.YAMLError as error:
-            raise NightStopped(f"--over {key}: {text!r} is no list of YAML values: {error}") from None
+            reason = str(error).splitlines()[0]
+            raise NightStopped(f"--over {key:.200}: {text!r:.200} is not a list of YAML values: {reason}") from None
         if not values or key in over:
-            raise NightStopped(f"--over takes key.path=value,value and each key once, not {pair!r}")
+            raise NightStopped(f"--over takes key.path=value,value and each key once, not {pair!r:.200}")
         over[key] = values
     return over
 
 
-def written(value: object) -> str:
+def as_argument(value: object) -> str:
     """A value as the command line takes it."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -31,7 +31,7 @@ from tasks.recipes.stage_configs import (
 
 
 def side_rules(recipe: Recipe) -> SideRules:
-    """What decides sides, of a recipe."""
+    """The part of a recipe that decides on which side, train or validation, a row is."""
     split = recipe.split
     return SideRules(
         val_share=split.val_share, salt=split.salt, shuffle_seed=split.shuffle_seed,
@@ -58,7 +58,7 @@ class Recipe:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promote: PromoteConfig = field(default_factory=PromoteConfig)
     twin: bool = False
-    """Whether the night also trains the model's dense twin, on the same tokens, to say what the experts are worth."""
+    """Whether the night also trains the model's dense twin, on the same tokens, to measure what the experts gain."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -100,13 +100,13 @@ class Recipe:
         return recipe_from(content)
 
     def dense_twin(self) -> Recipe:
-        """The same but for a model with one block as wide as what a token passes of the experts, and no router."""
+        """The same recipe for a dense model: one block as wide as the experts a token passes, and no router."""
         dense, unchanged = replace(self.model, dense=True), replace(self.pretrain, expert_changes=())
         return replace(self, model=dense, pretrain=unchanged, twin=False)
 
 
 def recipe_from(content: Mapping[str, Any]) -> Recipe:
-    """Build a recipe from plain values, reporting every problem at once."""
+    """Build a recipe from plain values. Raises NightStopped with all problems in one message, ten at most in full."""
     try:
         return TypeAdapter(Recipe).validate_python(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What each stage of a night is told: the parts of a recipe, but for those of the model."""
+"""The parts of a recipe, one for each stage; those of the model and of training lie in `model/config/`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.filters import FilterConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """Raw jsonl, and what it is called in every report and metric."""
+    """Raw rows, and their name in every report and metric."""
 
     __pydantic_config__ = STRICT
 
@@ -34,23 +34,23 @@ class SourceConfig:
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"source name {self.name!r} may hold letters, digits, - and _ alone")
         if self.name in ("pretrain", "chat", "clean"):
-            raise ValueError(f"source name {self.name!r} is a kind or a metric; the two could not be told apart")
+            raise ValueError(f"source name {self.name!r} is the name of a kind or a metric; choose another name")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateConfig:
-    """How much dirt is bearable."""
+    """How many bad lines a night accepts."""
 
     __pydantic_config__ = STRICT
 
     max_bad_share: float = 0.05
     """Quarantined lines over all lines; above it the night stops before anything is trained."""
     max_bad_share_per_file: float = 0.5
-    """The same for each file with at least `min_lines_to_judge` lines: one spoilt file cannot hide among good ones."""
+    """The same for each file with at least `min_lines_to_judge` lines: one bad file cannot hide among good ones."""
     min_lines_to_judge: int = 100
     max_line_bytes: int = 1 << 20
     settle_seconds: float = 2.0
-    """A file changed more recently than this is looked at twice; one that still grows is left for the next night."""
+    """A file changed more recently than this is checked twice; one that still grows is left for the next night."""
     filters: FilterConfig = field(default_factory=FilterConfig)
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class ValidateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DeduplicateConfig:
-    """How alike is too alike. Exact copies, white space aside, are always left out."""
+    """From which similarity rows are duplicates. Exact copies, white space aside, are always left out."""
 
     __pydantic_config__ = STRICT
 
@@ -88,9 +88,9 @@ class SplitConfig:
     val_share: float = 0.02
     """Share of clusters of near-duplicate rows that is held out."""
     val_bytes_per_slice: int = 1_000_000
-    """UTF-8 bytes of text in each frozen validation slice, a kind and domain; what is held out beyond it rests."""
+    """UTF-8 bytes of text in each frozen validation slice, a kind and domain; rows held out beyond it are not used."""
     salt: str = "nightschool"
-    """Another salt gives another validation side; keep it, or nights stop being comparable."""
+    """Another salt gives another validation side, after which nights cannot be compared with earlier ones."""
     shuffle_seed: int = 1
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """How far tonight's data may be from the champion's."""
+    """How far tonight's data may drift from the champion's."""
 
     __pydantic_config__ = STRICT
 
@@ -118,7 +118,7 @@ class InspectConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What is asked of a model besides its score."""
+    """The samples that are generated for people to read, beside the scores."""
 
     __pydantic_config__ = STRICT
 

@@ -1,1 +1,1 @@
-"""Prefect's server, a worker and MLflow as processes of ours."""
+"""Prefect's server, a worker and MLflow as processes that this project starts and stops."""

@@ -7,10 +7,19 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from model.files import write_json
+from model.files import write_json, write_text
 from tasks.errors import NightStopped
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
-from tasks.services.processes import PROJECT, answers, free_port, read_services, services_file, start, stop, wait_until
+from tasks.services.processes import (
+    PROJECT,
+    answers_at,
+    free_port,
+    read_services,
+    services_file,
+    start_service,
+    stop_service,
+    wait_until_healthy,
+)
 from tasks.settings import Settings, child_environment
 
 POOL = "nightschool"
@@ -38,18 +47,20 @@ def up() -> None:
         if "prefect" not in running:
             port = prefect_url.rpartition(":")[2]
             command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", port]
-            running["prefect"] = start("prefect", command, environment, home, prefect_url)
+            running["prefect"] = start_service("prefect", command, environment, home, prefect_url)
         if "mlflow" not in running:
-            running["mlflow"] = start("mlflow", mlflow_command(settings, mlflow_url), environment, home, mlflow_url)
-        wait_until(answers(f"{prefect_url}/api/health"), running["prefect"], home)
+            running["mlflow"] = start_service(
+                "mlflow", mlflow_command(settings, mlflow_url), environment, home, mlflow_url
+            )
+        wait_until_healthy(answers_at(f"{prefect_url}/api/health"), running["prefect"], home)
         register_deployments(prefect, environment)
         if "worker" not in running:
             command = [prefect, "worker", "start", "--pool", POOL, "--type", "process"]
-            running["worker"] = start("worker", command, environment, home)
-        wait_until(answers(f"{mlflow_url}/health"), running["mlflow"], home)
+            running["worker"] = start_service("worker", command, environment, home)
+        wait_until_healthy(answers_at(f"{mlflow_url}/health"), running["mlflow"], home)
     finally:
         write_json(services_file(home), [asdict(service) for service in running.values()])
-    CLIENT_SETTINGS.write_text(f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
+    write_text(CLIENT_SETTINGS, f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
     print(
         f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\n"
         "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"
@@ -58,7 +69,7 @@ def up() -> None:
 
 
 def mlflow_command(settings: Settings, url: str) -> list[str]:
-    """MLflow's server over the same store that the flows write to."""
+    """The command that serves, at `url`, the store that the flows write to."""
     Path(settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
     return [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2],
@@ -68,7 +79,7 @@ def mlflow_command(settings: Settings, url: str) -> list[str]:
 
 
 def register_deployments(prefect: str, environment: dict[str, str]) -> None:
-    """Create the work pool and every deployment of prefect.yaml; both can be repeated."""
+    """Create or update the work pool and every deployment of prefect.yaml. Raises NightStopped if Prefect refuses."""
     for command in (
         [prefect, "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite"],
         [prefect, "--no-prompt", "deploy", "--all"],
@@ -81,11 +92,11 @@ def register_deployments(prefect: str, environment: dict[str, str]) -> None:
 
 
 def down() -> None:
-    """Stop what `up` started: the worker first, children with their parents, nothing else."""
+    """Stop what `up` started, with its child processes and nothing else; the worker first, as it reports to Prefect."""
     home = Settings.load().home
     services = sorted(read_services(home), key=lambda service: service.name != "worker")
     for service in services:
-        stop(service)
+        stop_service(service)
         print(f"stopped {service.name} ({service.pid})")
     services_file(home).unlink(missing_ok=True)
     CLIENT_SETTINGS.unlink(missing_ok=True)
@@ -101,9 +112,9 @@ def main() -> int:
         return 2
     try:
         actions[sys.argv[1]]()
-    except NightStopped as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        return stop.exit_code
+    except NightStopped as error:
+        print(f"\n{error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 

@@ -7,7 +7,16 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from tasks.services.processes import Service, answers, die_with_parent, free_port, running_url, start, stop, wait_until
+from tasks.services.processes import (
+    Service,
+    answers_at,
+    free_port,
+    running_url,
+    start_service,
+    stop_service,
+    terminate_with_parent,
+    wait_until_healthy,
+)
 from tasks.settings import Settings, child_environment, chosen_prefect_api, use_prefect_api
 
 
@@ -15,8 +24,8 @@ def embedded_prefect() -> Service:
     """Start Prefect's API for as long as this process lives.
 
     Prefect would start such a server itself, in our process group: Ctrl-C would end it first and every state after
-    that would be lost, and a killed run would leave it behind for ever. Call this before Prefect is imported: what
-    is registered first runs last at exit, and Prefect still sends events then.
+    that would be lost, and a killed run would leave it running. Call this before Prefect is imported: exit handlers
+    run in reverse order, and Prefect's own, which still sends events, must run before the server is stopped.
     """
     home = Settings.load().home
     port = free_port()
@@ -26,20 +35,21 @@ def embedded_prefect() -> Service:
         "--port", str(port), "--log-level", "error", "--lifespan", "on",
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    service = start("embedded-prefect", command, environment, home, url, prepare=die_with_parent)
-    atexit.register(stop, service)
+    service = start_service("embedded-prefect", command, environment, home, url, prepare=terminate_with_parent)
+    atexit.register(stop_service, service)
     return service
 
 
 @contextlib.contextmanager
 def reaching_prefect() -> Iterator[None]:
-    """Have this process report to the server of `make up`, or else to an embedded one, which answers from the end on.
+    """Have this process report to the server of `make up`, or else to an embedded one, which answers once this ends.
 
-    Prefect is imported inside, never before: it reads its settings then, and the server comes up at the same time.
+    Import Prefect inside, never before: it reads its settings when it is imported, and the server starts meanwhile.
+    Raises NightStopped if the embedded server does not come up.
     """
     url = running_url("prefect")
     server = None if url or chosen_prefect_api() else embedded_prefect()
     use_prefect_api(f"{server.url if server else url}/api")
     yield
     if server:
-        wait_until(answers(f"{server.url}/api/health"), server, Settings.load().home)
+        wait_until_healthy(answers_at(f"{server.url}/api/health"), server, Settings.load().home)

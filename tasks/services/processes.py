@@ -1,4 +1,4 @@
-"""Server processes of ours: started, waited for, found again and stopped by process id."""
+"""Server processes that this project starts: started, awaited, found again and stopped by process id."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from tasks.errors import NightStopped
 from tasks.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-READY_TIMEOUT_SECONDS = 120
+HEALTHY_TIMEOUT_SECONDS, POLL_SECONDS, STOP_TIMEOUT_SECONDS = 120, 0.2, 15
+LOG_LINES_SHOWN, LOG_CHARACTERS_SHOWN = 8, 1_000
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process we started; the start time tells it from a later one with the same id."""
+    """A process that was started here. Its start time distinguishes it from a later one with the same id."""
 
     name: str
     pid: int
     started: float
+    """Seconds since the epoch, as the system reports it."""
     url: str = ""
 
     def process(self) -> psutil.Process | None:
+        """The running process, or None if it has ended."""
         try:
             process = psutil.Process(self.pid)
             alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.started) < 1
@@ -43,25 +46,26 @@ class Service:
 
 
 def services_file(home: Path) -> Path:
+    """Where `make up` records the services it started."""
     return home / "services" / "services.json"
 
 
 def read_services(home: Path) -> list[Service]:
-    """Services that were started from this home and still run."""
+    """Services that `make up` started for this home and that still run."""
     try:
-        written = [Service(**entry) for entry in json.loads(services_file(home).read_text())]
+        recorded = [Service(**entry) for entry in json.loads(services_file(home).read_text())]
     except (OSError, ValueError, TypeError):
         return []
-    return [service for service in written if service.process()]
+    return [service for service in recorded if service.process()]
 
 
 def running_url(name: str) -> str:
-    """Address of a service of `make up` that runs, or nothing."""
+    """Address of a running service of `make up`, or an empty string."""
     return next((service.url for service in read_services(Settings.load().home) if service.name == name), "")
 
 
 def free_port(preferred: int = 0) -> int:
-    """`preferred` if nothing listens there, else one the system gives."""
+    """A port of 127.0.0.1: `preferred` if nothing listens there, else one that the system chooses."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", preferred))
@@ -70,29 +74,37 @@ def free_port(preferred: int = 0) -> int:
         return int(probe.getsockname()[1])
 
 
-def take_signals() -> None:
-    """In a child, before it becomes the service: a shell that starts us in the background ignores SIGINT, which the
-    worker needs in order to end."""
+def restore_sigint() -> None:
+    """In the child, before it becomes the service: let SIGINT end it again.
+
+    A shell that starts this process in the background has it ignore SIGINT, children inherit that, and Prefect's worker
+    ends by SIGINT alone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def die_with_parent() -> None:
-    """In a child, before it becomes the service: have Linux end it when its parent ends, however that happens."""
-    take_signals()
+def terminate_with_parent() -> None:
+    """In the child, before it becomes the service: have Linux end it when its parent ends, even if that is killed."""
+    restore_sigint()
     with contextlib.suppress(AttributeError, OSError):
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def start(
+def start_service(
     name: str,
     command: list[str],
     environment: dict[str, str],
     home: Path,
     url: str = "",
-    prepare: Callable[[], None] = take_signals,
+    prepare: Callable[[], None] = restore_sigint,
 ) -> Service:
-    """Start a process in a session of its own, where no Ctrl-C reaches it, its output in a log under the home."""
+    """Start a process in a session of its own, where no Ctrl-C reaches it, its output in a log under the home.
+
+    `name`: of the service and of its log, `home/services/NAME.log`. `command`: program and arguments. `environment`:
+    all variables of the process. `home`: folder of the home. `url`: where it will answer, if anywhere. `prepare`: runs
+    in the child before the command does. Raises OSError if the program cannot be started.
+    """
     log = home / "services" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -103,36 +115,40 @@ def start(
     return Service(name, process.pid, psutil.Process(process.pid).create_time(), url)
 
 
-def wait_until(ready: Callable[[], bool], service: Service, home: Path) -> None:
-    """Poll until ready. Raises NightStopped with the log's end if the process dies or takes too long."""
-    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-    while not ready():
-        if service.process() is None or time.monotonic() > deadline:
+def wait_until_healthy(healthy: Callable[[], bool], service: Service, home: Path) -> None:
+    """Poll until `healthy`. Raises NightStopped with the log's end if the process ends or the time is up."""
+    deadline = time.monotonic() + HEALTHY_TIMEOUT_SECONDS
+    while not healthy():
+        running = service.process() is not None
+        if not running or time.monotonic() > deadline:
             log = home / "services" / f"{service.name}.log"
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-            raise NightStopped(f"{service.name} did not come up; the end of {log}:\n{tail}")
-        time.sleep(0.2)
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])[-LOG_CHARACTERS_SHOWN:]
+            reason = f"did not answer within {HEALTHY_TIMEOUT_SECONDS} s" if running else "ended before it answered"
+            raise NightStopped(f"{service.name} {reason}; run the same again, or see {log}, which ends with:\n{tail}")
+        time.sleep(POLL_SECONDS)
 
 
-def answers(url: str) -> Callable[[], bool]:
-    def ask() -> bool:
+def answers_at(url: str) -> Callable[[], bool]:
+    """A check whether `url` answers with status 200."""
+
+    def answers() -> bool:
         try:
             with urllib.request.urlopen(url, timeout=2) as reply:
                 return bool(reply.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 
-    return ask
+    return answers
 
 
-def stop(service: Service) -> None:
-    """End a service and its children, politely first."""
+def stop_service(service: Service) -> None:
+    """End a service and its children: SIGTERM to the service, SIGKILL to what is left after STOP_TIMEOUT_SECONDS."""
     process = service.process()
     if process is None:
         return
     children = process.children(recursive=True)
     process.terminate()
-    _, stubborn = psutil.wait_procs([process, *children], timeout=15)
-    for survivor in stubborn:
+    _, remaining = psutil.wait_procs([process, *children], timeout=STOP_TIMEOUT_SECONDS)
+    for survivor in remaining:
         with contextlib.suppress(psutil.NoSuchProcess):
             survivor.kill()

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 import yaml
 
+from model.files import publish_folder
 from tasks.home.code import code_version
 from tasks.home.digests import digest_of
 
@@ -168,7 +169,7 @@ def build_corpus(home: Path) -> Path:
     beside.mkdir(parents=True)
     counts = {name: write_rows(beside / f"{name}.jsonl", make()) for name, make in MAKERS.items()}
     (beside / "data-card.md").write_text(data_card(beside, counts), encoding="utf-8")
-    beside.rename(folder)
+    publish_folder(beside, folder)
     return folder
 
 

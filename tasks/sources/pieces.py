@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,14 +13,15 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from data.rows.piece import Piece
+from model.files import atomic_write
 from schemas.jsonl import BLOCK_BYTES, BYTE_ORDER_MARK, what_else
-from tasks.home.contents.validated import KnownPiece
 
 COMPRESSED, TABLES = (".gz", ".zst"), (".parquet", ".arrow", ".feather")
 LAST_LINE_BYTES = 4 << 20
 """An unfinished line that is longer is not parsed here but left to the reader, whose memory is bounded."""
 RACY_NS = 2 * 10**9
-State = tuple[int, int, int, int]
+FileState = tuple[int, int, int, int]
 """Size, time of modification, inode, time of change: what shows that a file is as it was."""
 
 
@@ -37,22 +37,23 @@ class RawFile:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a file held in a state."""
+class CutFile:
+    """The pieces of a file in a state."""
 
-    state: State
+    state: FileState
     recorded_ns: int
-    pieces: tuple[KnownPiece, ...]
-    left: str = ""
+    """When the state was read; nanoseconds since 1970."""
+    pieces: tuple[Piece, ...]
+    deferred: str = ""
     """Why something in it is left for the next night, if so."""
 
-    def called(self, file: RawFile) -> Found:
-        """The same under the names of a file, which may be in several sources."""
+    def renamed(self, file: RawFile) -> CutFile:
+        """The same under the source and label of `file`: one path may be in several sources."""
         pieces = (replace(piece, source=file.source, label=file.label) for piece in self.pieces)
         return replace(self, pieces=tuple(pieces))
 
-    def holds(self, state: State, known: Sequence[KnownPiece]) -> bool:
-        """Whether this still is what the file holds.
+    def is_current(self, state: FileState, known: Sequence[Piece]) -> bool:
+        """Whether the file, now in `state`, still has these pieces, the `known` ones first.
 
         It may not be if the file had changed just before it was read: a second change within the resolution of the
         file system's clock leaves no trace. That is git's rule for racily clean entries (racy-git.txt there).
@@ -61,58 +62,59 @@ class Found:
         return is_clean and self.pieces[: len(known)] == tuple(known)
 
 
-FOUND_BY_PATH = TypeAdapter(dict[str, Found])
+CUT_FILES_BY_PATH = TypeAdapter(dict[str, CutFile])
 
 
-def state_of(path: Path) -> State:
-    """Raises OSError for what is no file that can be read to its end."""
+def state_of(path: Path) -> FileState:
+    """Raises OSError unless it is a file that can be read to its end."""
     if path.is_symlink() and not path.exists():
         raise OSError(f"a link to {path.readlink()}, which is not there")
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("a folder, not a file" if stat.S_ISDIR(found.st_mode) else "not a regular file")
-    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
 @dataclass
-class Looker:
-    """Looks into files, and remembers what it found, so that an unchanged file is not read the next night."""
+class FileCutter:
+    """Cuts files into pieces, and keeps a cache of them, so that an unchanged file is not read the next night."""
 
-    memory: Path
+    cache: Path
+    """A JSON file."""
     piece_bytes: int
     clock: Callable[[], float]
-    _found: dict[str, Found] = field(default_factory=dict, init=False)
+    """Seconds since 1970."""
+    _cut_files: dict[str, CutFile] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        with suppress(OSError, ValidationError):  # without memory every file is read
-            self._found = FOUND_BY_PATH.validate_json(self.memory.read_bytes())
+        with suppress(OSError, ValidationError):  # without a cache every file is read
+            self._cut_files = CUT_FILES_BY_PATH.validate_json(self.cache.read_bytes())
 
-    def look(self, file: RawFile, known: Sequence[KnownPiece], is_moving: bool) -> Found:
-        """The pieces of a file, those known first; of one that is being written to the known ones alone.
+    def cut(self, file: RawFile, known: Sequence[Piece], is_moving: bool) -> CutFile:
+        """The pieces of a file, the `known` ones of an earlier night first; if it `is_moving`, those alone.
 
         Raises OSError if it cannot be read.
         """
         known = [piece for piece in known if piece.end]  # others are whole files, whose digests say all, or empty
         state, now = state_of(file.path), int(self.clock() * 1e9)
-        if not is_moving and (remembered := self._found.get(str(file.path))):
-            found = remembered.called(file)
-            if found.holds(state, known):
-                return found
+        if not is_moving and (cached := self._cut_files.get(str(file.path))):
+            cut_file = cached.renamed(file)
+            if cut_file.is_current(state, known):
+                return cut_file
         with file.path.open("rb", buffering=0) as stream:
             reader = RangeReader(file, stream, state[0], self.piece_bytes)
-            found = Found(state, now, *(reader.pieces(known) if not is_moving else (reader.taken_over(known), "")))
+            cut_file = CutFile(state, now, *(reader.pieces(known) if not is_moving else (reader.unchanged(known), "")))
         if is_moving or (not file.is_ours and state_of(file.path) != state):
-            kept = tuple(piece for piece in found.pieces if piece in known)
-            return Found(state, now, kept, "still being written to; what is new in it is left for the next night")
-        self._found[str(file.path)] = found
-        return found
+            kept = tuple(piece for piece in cut_file.pieces if piece in known)
+            return CutFile(state, now, kept, "still being written to; what is new in it is left for the next night")
+        self._cut_files[str(file.path)] = cut_file
+        return cut_file
 
     def save(self) -> None:
-        """Write the memory, whole or not at all; files that are gone are forgotten."""
-        self.memory.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.memory.with_name(f"{self.memory.name}.{os.getpid()}")
-        beside.write_bytes(FOUND_BY_PATH.dump_json({p: found for p, found in self._found.items() if Path(p).exists()}))
-        beside.replace(self.memory)
+        """Write the cache, without files that are gone."""
+        present = {path: cut_file for path, cut_file in self._cut_files.items() if Path(path).exists()}
+        with atomic_write(self.cache) as temporary:
+            temporary.write_bytes(CUT_FILES_BY_PATH.dump_json(present))
 
 
 @dataclass(frozen=True)
@@ -124,21 +126,21 @@ class RangeReader:
     size: int
     piece_bytes: int
 
-    def pieces(self, known: Sequence[KnownPiece]) -> tuple[tuple[KnownPiece, ...], str]:
-        """Pieces of the file, and why some of its bytes are left, if so."""
+    def pieces(self, known: Sequence[Piece]) -> tuple[tuple[Piece, ...], str]:
+        """Pieces of the file, the `known` ones first if they are unchanged; and why its end is deferred, if so."""
         if self.file.path.suffix in COMPRESSED + TABLES:
-            return (replace(self.measured(0, self.size, 1), end=None),), ""
+            return (replace(self.measured(0, self.size, 1), end=None, num_lines=0),), ""
         if what_else(self.file.path, self.size):
             return (replace(self.measured(0, self.size, 1), num_lines=1),), ""
-        pieces = self.taken_over(known)
+        pieces = self.unchanged(known)
         start = self.next_line(pieces[-1].end or 0) if pieces else 0
         line = sum(piece.num_lines for piece in pieces) + 1
         end = self.end_of_lines(start)
-        pieces += tuple(self.cut(start, end, line)) if self.size else (self.measured(0, 0, 1),)
-        left = f"its last line ({self.size - end:,} bytes) is not finished; it is left for the next night"
-        return pieces, left if end < self.size else ""
+        pieces += tuple(self.new_pieces(start, end, line)) if self.size else (self.measured(0, 0, 1),)
+        deferred = f"its last line ({self.size - end:,} bytes) is not finished; it is left for the next night"
+        return pieces, deferred if end < self.size else ""
 
-    def taken_over(self, known: Sequence[KnownPiece]) -> tuple[KnownPiece, ...]:
+    def unchanged(self, known: Sequence[Piece]) -> tuple[Piece, ...]:
         """The known pieces, or none unless all are as they were and cover the file's beginning line by line."""
         at, line = 0, 1
         for piece in known:
@@ -156,7 +158,7 @@ class RangeReader:
         after = around[1:]
         return end + 1 if after.startswith(b"\n") else end + 2 if after == b"\r\n" else -1
 
-    def cut(self, start: int, end: int, line: int) -> Iterator[KnownPiece]:
+    def new_pieces(self, start: int, end: int, line: int) -> Iterator[Piece]:
         """Pieces of about `piece_bytes`, each to just after the next line feed."""
         while start < end:
             stop = self.line_end(start + self.piece_bytes - 1, end)
@@ -164,7 +166,7 @@ class RangeReader:
             yield piece
             start, line = stop, line + piece.num_lines
 
-    def measured(self, start: int, end: int, line: int) -> KnownPiece:
+    def measured(self, start: int, end: int, line: int) -> Piece:
         """A range with its digest and number of lines, read once and in blocks."""
         digest, feeds, block = hashlib.sha256(), 0, b"\n"
         at = self.stream.seek(start)
@@ -174,14 +176,17 @@ class RangeReader:
             feeds += block.count(b"\n")
             at += len(block)
         num_lines = feeds + (not block.endswith(b"\n"))
-        return KnownPiece(self.file.source, self.file.label, start, end, line, digest.hexdigest(), num_lines)
+        return Piece(
+            source=self.file.source, label=self.file.label, start=start, end=end, first_line=line,
+            num_lines=num_lines, digest=digest.hexdigest(),
+        )  # fmt: skip
 
     def line_end(self, at: int, end: int) -> int:
         """Just after the first line feed from `at` on; `end` if there is none before."""
         self.stream.seek(at)
         while at < end and (block := self.stream.read(min(BLOCK_BYTES, end - at))):
-            if found := block.find(b"\n") + 1:
-                return at + found
+            if after := block.find(b"\n") + 1:
+                return at + after
             at += len(block)
         return end
 
@@ -191,8 +196,8 @@ class RangeReader:
         while begin > start:
             before = max(start, begin - BLOCK_BYTES)
             self.stream.seek(before)
-            if found := self.stream.read(begin - before).rfind(b"\n") + 1:
-                begin = before + found
+            if after := self.stream.read(begin - before).rfind(b"\n") + 1:
+                begin = before + after
                 break
             begin = before
         self.stream.seek(begin)
@@ -207,6 +212,6 @@ def is_finished(line: bytes) -> bool:
         json.loads(text, strict=False, parse_int=str, parse_float=str)
     except ValueError:
         return False
-    except RecursionError:  # more than anybody reads
+    except RecursionError:  # nested more deeply than any parser reads
         return True
     return True

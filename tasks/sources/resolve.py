@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data.rows.piece import Piece
 from tasks.errors import NightStopped
-from tasks.home.contents.validated import KnownPiece
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.builtin import MAKERS, build_corpus
-from tasks.sources.pieces import Looker, RawFile, state_of
+from tasks.sources.pieces import FileCutter, RawFile, state_of
 from tasks.sources.remote import BUILTIN, HUB, bring_from_hub, bring_remote
 from tasks.sources.tables import as_jsonl
 
@@ -26,20 +26,18 @@ REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The unit of parallel work, and of what later nights need not do again: a range of whole lines."""
+class LocatedPiece:
+    """A piece, its source, and where this machine has it."""
 
+    piece: Piece
     source: SourceConfig
     path: Path
-    label: str
-    """What reports call the file: source and name, not where this machine keeps it."""
-    start: int
-    end: int | None
-    """None: to the end, of a compressed file or of a table that was converted to jsonl."""
-    first_line: int
-    """From 1."""
-    digest: str
-    """SHA-256 of the raw bytes from `start` to `end`; of the whole raw file, before conversion, if that is None."""
+    """The raw file, or the jsonl that it was converted to."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of what a scan reads."""
+        return (self.path.stat().st_size if self.piece.end is None else self.piece.end) - self.piece.start
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Deferred:
 class Resolved:
     """Tonight's raw data."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[LocatedPiece, ...]
     deferred: tuple[Deferred, ...] = ()
     """Still being written: the next night will see them."""
     unreadable: tuple[Deferred, ...] = ()
@@ -66,34 +64,35 @@ class Resolved:
 
 
 def resolve(
-    sources: Sequence[SourceConfig], home: Path, known: Sequence[KnownPiece] = (), settle_seconds: float = 0.0,
+    sources: Sequence[SourceConfig], home: Path, known: Sequence[Piece] = (), settle_seconds: float = 0.0,
     clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep,
 ) -> Resolved:  # fmt: skip
-    """Tonight's pieces of all sources, in a fixed order, and what is not for tonight.
+    """Tonight's pieces of all `sources`, in a fixed order, and what is not for tonight.
 
-    The known pieces of a file are taken over if all of them are as they were, and what follows them is cut anew. A
-    file that changed less than `settle_seconds` ago is looked at again after the rest of them. Raises NightStopped
-    for a source of which no piece is left.
+    The `known` pieces of a file, those of the last validation, are kept if all of them are unchanged, and what follows
+    them is cut anew. Remote files, the built-in corpus and converted tables are kept under `home`. A file that changed
+    less than `settle_seconds` ago by `clock` (seconds since 1970) is looked at again after `sleep`ing for the rest of
+    them. Raises NightStopped for a source of which no piece is left.
     """
     files = [(source, file) for source in sources for file in files_of(source, home)]
     moving = moving_files([file for _, file in files if not file.is_ours], settle_seconds, clock, sleep)
-    looker = Looker(home / "sources.json", PIECE_BYTES, clock)
+    cutter = FileCutter(home / "sources.json", PIECE_BYTES, clock)
     known_of = defaultdict(list)
     for piece in known:
         known_of[piece.source, piece.label].append(piece)
-    pieces: list[Piece] = []
+    pieces: list[LocatedPiece] = []
     deferred, unreadable = [], []
     for source, file in files:
         try:
-            found = looker.look(file, known_of[file.source, file.label], file.path in moving)
-            path = as_jsonl(file, found.pieces, home / "downloads")
+            cut_file = cutter.cut(file, known_of[file.source, file.label], file.path in moving)
+            path = as_jsonl(file, cut_file.pieces, home / "downloads")
         except (OSError, ValueError, pa.ArrowException) as error:
             unreadable.append(Deferred(file.label, getattr(error, "strerror", None) or str(error)[:200]))
             continue
-        pieces += [Piece(source, path, file.label, p.start, p.end, p.first_line, p.digest) for p in found.pieces]
-        if found.left:
-            deferred.append(Deferred(file.label, found.left))
-    looker.save()
+        pieces += [LocatedPiece(piece, source, path) for piece in cut_file.pieces]
+        if cut_file.deferred:
+            deferred.append(Deferred(file.label, cut_file.deferred))
+    cutter.save()
     resolved = Resolved(tuple(pieces), tuple(deferred), tuple(unreadable))
     for source in sources:
         stop_if_nothing_is_left(source, resolved)
@@ -101,12 +100,12 @@ def resolve(
 
 
 def stop_if_nothing_is_left(source: SourceConfig, resolved: Resolved) -> None:
-    if any(piece.source.name == source.name for piece in resolved.pieces):
+    if any(located.source.name == source.name for located in resolved.pieces):
         return
     reasons = [f"{label}: {reason}" for label, reason in resolved.set_aside if label.startswith(f"{source.name}/")]
     more = [f"and {len(reasons) - REASONS_SHOWN} more"] if len(reasons) > REASONS_SHOWN else []
-    told = "\n  ".join([*reasons[:REASONS_SHOWN], *more])
-    raise NightStopped(f"source {source.name}: nothing of {source.location} is left for tonight\n  {told}")
+    shown = "\n  ".join([*reasons[:REASONS_SHOWN], *more])
+    raise NightStopped(f"source {source.name}: nothing of {source.location} is left for tonight\n  {shown}")
 
 
 def files_of(source: SourceConfig, home: Path) -> list[RawFile]:
@@ -136,7 +135,7 @@ def moving_files(
     """Files that changed less than `settle_seconds` ago, and again while we waited for the rest of them."""
     now, rest, young = clock(), 0.0, {}
     for file in files:
-        with suppress(OSError):  # told where the file is read
+        with suppress(OSError):  # reported where the file is read
             state = state_of(file.path)
             age = max(0.0, now - state[1] / 1e9)
             if age < settle_seconds:

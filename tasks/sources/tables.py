@@ -9,15 +9,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.rows.piece import Piece
 from model.files import made_once
-from tasks.home.contents.validated import KnownPiece
 from tasks.sources.pieces import TABLES, RawFile
 
 TABLE_ROWS = 1_000
 """Rows of a table converted at once."""
 
 
-def as_jsonl(file: RawFile, pieces: Sequence[KnownPiece], downloads: Path) -> Path:
+def as_jsonl(file: RawFile, pieces: Sequence[Piece], downloads: Path) -> Path:
     """The file itself, or a table as jsonl, row by row, made once for the same bytes.
 
     Raises OSError, ValueError or ArrowException if the table cannot be read.

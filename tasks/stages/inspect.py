@@ -22,7 +22,7 @@ from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
-from tasks.stage import Outcome, StageRun, stage
+from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.mlflow_store import ModelVersion
 
 PAGE = "data-report.html"
@@ -83,16 +83,29 @@ def with_tokens(sources: dict[str, Statistics], fates: dict[str, Fates], rows: P
     )  # fmt: skip
 
 
-@stage(config=lambda recipe: recipe.inspect)
+def data_alone(night: Night, champion: ModelVersion | None, unknown: str, **records: StageRecord) -> dict[str, str]:
+    """Digests of the data. Drift is from whoever is champion when it is looked at first: the same data again is found
+    done, as the decision on it is. What was looked at without knowing the champion is looked at again."""
+    return {**by_content(night, **records), **({"champion": "unknown"} if unknown else {})}
+
+
+@stage(config=lambda recipe: recipe.inspect, inputs=data_alone)
 def inspect(
-    run: StageRun, validated: StageRecord, distinct: StageRecord, rows: StageRecord, tokens: StageRecord
+    run: StageRun,
+    validated: StageRecord,
+    distinct: StageRecord,
+    rows: StageRecord,
+    tokens: StageRecord,
+    champion: ModelVersion | None,
+    unknown: str,
 ) -> Outcome:
     """Write the data report; raise NightStopped if the data drifted further than the recipe allows.
 
-    Drift is from whoever is champion when this data is looked at first: the same data again is found done, as the
-    decision on it is.
+    validated, distinct, rows, tokens: records of validate, deduplicate, split and tokens.
+    champion: the version in use, with whose data tonight's is compared; None if there is none.
+    unknown: why nobody knows the champion, empty if it is known.
     """
-    reference, limit = statistics_of(run.night.champion()), run.recipe.inspect.max_drift_psi
+    reference, limit = statistics_of(champion), run.recipe.inspect.max_drift_psi
     statistics = count_everything(validated, distinct, rows, tokens)
     apart = drift(statistics, reference) if reference else None
     report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
@@ -108,10 +121,10 @@ def inspect(
             "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
             + f"\nNothing was trained; look at {run.folder / PAGE}"
         )  # fmt: skip
-    return outcome(statistics, apart.worst.psi if apart and apart.worst else None)
+    return outcome(statistics, apart.worst.psi if apart else None, unknown)
 
 
-def outcome(statistics: NightStatistics, worst_psi: float | None) -> Outcome:
+def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str) -> Outcome:
     """The stage's headline numbers."""
     domains: Counter[str] = Counter()
     for name, profile in statistics.by_domain.domains.items():
@@ -125,9 +138,10 @@ def outcome(statistics: NightStatistics, worst_psi: float | None) -> Outcome:
         figures["data/dispersion_max"] = max(statistics.dispersion.values())
     if worst_psi is not None:
         figures["data/drift_psi_max"] = worst_psi
-    told = f", drift {worst_psi:.2f}" if worst_psi is not None else ""
+    compared = f", drift {worst_psi:.2f}" if worst_psi is not None else ""
+    compared += ", drift unknown: the model registry did not answer" if unknown else ""
     return Outcome(
         counts={"sources": len(statistics.names), "domains": len(domains)},
-        headline=f"{shares}; {contaminated:.1%} of validation documents in train{told}",
+        headline=f"{shares}; {contaminated:.1%} of validation documents in train{compared}",
         figures=figures,
     )

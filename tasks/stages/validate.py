@@ -24,7 +24,7 @@ from tasks.home.records import StageRecord
 from tasks.pages.figures import row_length_histogram
 from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import ValidateConfig
-from tasks.sources.resolve import Piece
+from tasks.sources.resolve import LocatedPiece
 from tasks.stage import Night, Outcome, StageRun, stage
 
 QUARANTINE_SHOWN_BYTES = 8 << 20
@@ -41,11 +41,12 @@ def rules_of(recipe: Recipe) -> ScanRules:
     )
 
 
-def scan_key(piece: Piece, rules: ScanRules) -> str:
-    source = piece.source
+def scan_key(located: LocatedPiece, rules: ScanRules) -> str:
+    """Digest of a piece and of all that decides what becomes of its lines."""
+    source = located.source
     return digest_of(
         {
-            "piece": [source.name, piece.label, piece.start, piece.end, piece.first_line, piece.digest],
+            "piece": located.piece,
             "shape": [source.kind, source.format, source.domain],
             "rules": rules,
             "code": code_version(SCANNER),
@@ -85,27 +86,22 @@ def lengths_of(pieces: Sequence[ScannedPiece]) -> dict[str, tuple[int, ...]]:
 
 
 def scan_pieces(
-    pieces: Sequence[tuple[Piece, str]], rules: ScanRules, folder: Path, first_number: int
+    keyed: Sequence[tuple[LocatedPiece, str]], rules: ScanRules, folder: Path, first_number: int
 ) -> list[ScannedPiece]:
-    """Scan pieces, given with their keys, into parts numbered from `first_number`."""
+    """Scan pieces, given with their scan keys, by `rules` into parts of `folder`, numbered from `first_number`."""
     (folder / PARTS).mkdir(exist_ok=True)
     jobs = [
         ScanJob(
-            path=piece.path, start=piece.start, end=piece.end, first_line=piece.first_line, label=piece.label,
-            kind=piece.source.kind, format=piece.source.format, domain=piece.source.domain, rules=rules,
-            part=Part(folder / PARTS, first_number + index),
+            piece=located.piece, path=located.path, kind=located.source.kind, format=located.source.format,
+            domain=located.source.domain, rules=rules, part=Part(folder / PARTS, first_number + index),
         )
-        for index, (piece, _) in enumerate(pieces)
+        for index, (located, _) in enumerate(keyed)
     ]  # fmt: skip
-    size = sum((p.path.stat().st_size if p.end is None else p.end) - p.start for p, _ in pieces)
+    num_bytes = sum(located.num_bytes for located, _ in keyed)
     return [
-        ScannedPiece(
-            number=job.part.number, source=piece.source.name, kind=piece.source.kind, label=piece.label,
-            start=piece.start, end=piece.end, first_line=piece.first_line, digest=piece.digest, scan_key=key,
-            scanned=scanned,
-        )
-        for job, (piece, key), scanned in zip(jobs, pieces, run_jobs(scan, jobs, size), strict=True)
-    ]  # fmt: skip
+        ScannedPiece(piece=job.piece, number=job.part.number, kind=job.kind, scan_key=key, scanned=scanned)
+        for job, (_, key), scanned in zip(jobs, keyed, run_jobs(scan, jobs, num_bytes), strict=True)
+    ]
 
 
 def lines_by_file(pieces: Sequence[ScannedPiece]) -> dict[str, Counter[str]]:
@@ -169,7 +165,7 @@ class Tonight:
     """Its pieces that are there tonight, too, and are scanned by the same rules."""
     grows: bool
     """Whether all of its pieces are: then tonight's validation has its parts and more."""
-    fresh: dict[str, Piece]
+    fresh: dict[str, LocatedPiece]
     """Pieces that must be scanned, by the key of their scan."""
     keys: dict[str, str]
     """The keys of all scans by file and number."""
@@ -185,7 +181,7 @@ class Tonight:
             known,
             grows=newest is not None and len(known) == len(earlier),
             fresh={key: piece for key, piece in tonight.items() if key not in earlier},
-            keys={f"{piece.label}#{number}": key for number, (key, piece) in enumerate(tonight.items())},
+            keys={f"{located.piece.label}#{number}": key for number, (key, located) in enumerate(tonight.items())},
         )
 
 

@@ -11,10 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+from model.dynamics.smoothing import EMA_WEIGHT
 from model.training.trainer import StepMetrics
 
-EMA_WEIGHT = 0.95
-"""Weight of the past in the smoothed loss."""
 CLIPPED_STEPS = 100
 """Steps over which the share of clipped ones is taken."""
 LOAD_WEIGHT = 0.98

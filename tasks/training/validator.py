@@ -12,7 +12,7 @@ from model.config.training import TrainConfig
 from model.network.transformer import Transformer
 from model.tokens.packing import PackedTokens
 from model.tokens.tokenizer import load_tokenizer, token_byte_lengths
-from model.training.batches import Batch, take
+from model.training.batches import Batch, batch_of_rows
 from model.training.scoring import score, totals
 from tasks.home.contents.packed import open_packed, open_segments
 from tasks.home.records import StageRecord
@@ -55,4 +55,4 @@ class Validator:
     def batches(self, rows: int, device: torch.device) -> list[Batch]:
         """The same rows, some at a time."""
         numbers = np.arange(self.tokens.num_rows)
-        return [take(self.tokens, numbers[start : start + rows]).to(device) for start in numbers[::rows]]
+        return [batch_of_rows(self.tokens, numbers[start : start + rows]).to(device) for start in numbers[::rows]]

@@ -13,7 +13,7 @@ from tasks.planning.machine import best_device
 from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
 from tasks.planning.plan import duration
 from tasks.planning.probe import seconds_per_token
-from tasks.recipes.overrides import written
+from tasks.recipes.overrides import as_argument
 from tasks.recipes.recipe import Recipe
 
 SWEPT = ("pretrain.", "model.")
@@ -99,7 +99,7 @@ class Variant:
     @property
     def pairs(self) -> tuple[str, ...]:
         """The setting without the seed, as `--set` takes it."""
-        return tuple(f"{key}={written(value)}" for key, value in self.values.items())
+        return tuple(f"{key}={as_argument(value)}" for key, value in self.values.items())
 
     @property
     def key(self) -> str:

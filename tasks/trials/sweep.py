@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from model.files import write_json
 from tasks.errors import Diverged
 from tasks.home.records import StageRecord
-from tasks.recipes.overrides import written
+from tasks.recipes.overrides import as_argument
 from tasks.stage import Night
 from tasks.stages.pretrain import pretrain
 from tasks.trials.plan import Sweep, Variant, variants
@@ -33,7 +33,7 @@ def branch_of(night: Night, variant: Variant) -> Night:
     """The branch of a sweep that trains one variant; its tracking run carries what is special about it."""
     short = variant.recipe.pretrain
     changes = {**variant.values, "pretrain.seed": short.seed, "pretrain.num_tokens": short.num_tokens}
-    texts = {key: written(value) for key, value in changes.items()}
+    texts = {key: as_argument(value) for key, value in changes.items()}
     return replace(night, branch=SWEEP, changes=texts, recipe=variant.recipe)
 
 
@@ -61,4 +61,4 @@ def try_variants(night: Night, sweep: Sweep, tokens: StageRecord) -> Iterator[Tr
 
 def plain_sweep(sweep: Sweep) -> dict[str, str]:
     """The sweep as parameters of a tracking run."""
-    return {"sweep.over": written(sweep.over), "sweep.share": str(sweep.share), "sweep.seeds": str(sweep.seeds)}
+    return {"sweep.over": as_argument(sweep.over), "sweep.share": str(sweep.share), "sweep.seeds": str(sweep.seeds)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
+from model.files import write_text
 from tasks.night.opening import note_path
 from tasks.stage import Night
 from tasks.tracking.tracker import Tracker
@@ -27,7 +28,7 @@ def conclude_trial(night: Night, kind: str, markdown: str, tell: Callable[[Track
     if not summary.exists():
         tracker = night.store.tracker(night.run_id)
         tell(tracker)
-        summary.write_text(markdown, encoding="utf-8")
+        write_text(summary, markdown)
         tracker.artifact(summary)
         tracker.close("RUNNING")
     if FlowRunContext.get() is not None:

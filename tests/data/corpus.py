@@ -1,4 +1,4 @@
-"""Builders of small rooms: documents with planted copies, parts on disk, nights added one after another."""
+"""Builders of small homes: documents with planted copies, parts on disk, nights added one after another."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ RULES = SideRules(
 
 
 @dataclass
-class Room:
-    """A folder in which nights are added."""
+class Home:
+    """A folder that grows by a night at a time, and the ledger of its rows."""
 
     folder: Path
     settings: Settings = field(default_factory=lambda: Settings(threshold=0.8, drop=True))
@@ -180,7 +180,7 @@ class Room:
 
 
 @contextmanager
-def room(**fields: object) -> Iterator[Room]:
-    """An empty room, which is gone afterwards; examples of one test need one each."""
+def home(**fields: object) -> Iterator[Home]:
+    """An empty home in a temporary folder; each example of a property test needs its own."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Room(Path(folder), **fields)
+        yield Home(Path(folder), **fields)

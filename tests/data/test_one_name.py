@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.data.corpus import Piece, room
+from tests.data.corpus import Piece, home
 
 WORDS = " ".join(f"word{number}" for number in range(40))
 RESPACED = WORDS.replace(" ", "\u00a0")
@@ -12,7 +12,7 @@ RESPACED = WORDS.replace(" ", "\u00a0")
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_one_name_in_two_kinds_is_kept_twice_in_one_cluster(at_once: bool) -> None:
-    with room() as here:
+    with home() as here:
         text, chat = Piece([WORDS]), Piece([RESPACED], kind="chat")
         for pieces in [(text, chat)] if at_once else [(text,), (chat,)]:
             here.add(*pieces)

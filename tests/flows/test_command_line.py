@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,13 @@ from typing import Any
 import pytest
 
 from flows.__main__ import main
+from flows.commands.table import COMMANDS
+from tasks.errors import MESSAGE_LIMIT
+from tasks.recipes import deployments
+from tasks.recipes.deployments import recipe_descriptions
 from tests.tiny_recipe import tiny_content, write_sources
 
+LARGE = {"prefect", "torch", "mlflow", "pandera", "pydantic"}
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -121,12 +127,17 @@ def test_a_source_without_a_file_ends_with_code_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        (["nope"], "no recipe 'nope'; prefect.yaml has demo, small, nightly, minimind-moe"),
+        (["nope"], "no recipe or command 'nope'\n  recipes of prefect.yaml: demo, small, nightly, minimind-moe"),
+        (["dmeo"], "no recipe or command 'dmeo'; did you mean demo?"),
+        (["sweeep", "demo"], "no recipe or command 'sweeep'; did you mean sweep?"),
+        (["x" * 90_000], "no recipe or command 'xxx"),
         (["demo", "--set", "pretrain.lr=1"], "no setting 'pretrain.lr': 'lr' is none of num_tokens"),
         (["demo", "--set", "model.num_experts_per_tok=1"], "the router would never learn"),
         (["demo", "--set", "pretrain"], "--set takes key.path=value, not 'pretrain'"),
         (["demo", "--set", "twin=true", "--set", "model.dense=true"], "a dense model is its own twin"),
-        (["find-lr", "nope"], "no recipe 'nope'"),
+        (["find-lr", "nope"], "no recipe 'nope'; prefect.yaml has demo, small, nightly, minimind-moe"),
+        (["find-lr", "smal"], "did you mean small?"),
+        (["quarantine", "--set", "pretrain.num_tokens=1"], "--set changes the rules of a recheck; add --recheck"),
         (["find-lr", "demo", "--lr-min", "2"], "lr_min (2.0) must be above 0 and below lr_max (1.0)"),
         (["sweep", "demo", "--over", "split.salt=a,b"], "only settings of pretrain and model are swept"),
         (["sweep", "demo", "--over", "pretrain.optim.peak_lr"], "--over takes key.path=value,value"),
@@ -137,11 +148,70 @@ def test_mistakes_end_with_code_2_and_say_the_cure(
     mistake: list[str], said: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(mistake) == 2
-    assert said in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert said in message
+    assert len(message) < MESSAGE_LIMIT + 10
     assert not (home / "data").exists()
 
 
-@pytest.mark.parametrize("wrong", [["promote"], ["demo", "3"], [], ["sweep", "demo"]])
+def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a call prints that argparse ends with code 0, columns a blank apart."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 0
+    return squeezed(capsys.readouterr().out)
+
+
+def test_one_help_page_lists_every_command_and_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(["--help"], capsys)
+    for command in COMMANDS:
+        assert f"{command.name} {command.help}" in text
+    for name, description in recipe_descriptions().items():
+        assert f"{name} run this recipe: {description}" in text
+
+
+@pytest.mark.parametrize("name", [*recipe_descriptions(), *(command.name for command in COMMANDS)])
+def test_the_help_page_of_a_command_says_what_it_does(
+    name: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    text = printed([name, "--help"], capsys)
+    assert text.startswith(f"usage: python -m flows {name} [-h]")
+    options = set(re.findall("--[a-z-]+", text))
+    assert "--help" in options
+    for option in options - {"--help"}:
+        assert text.count(option) >= 2, f"{option} is in the usage and explained"
+    assert not home.exists()
+
+
+def test_no_help_page_waits_for_a_large_library(home: Path) -> None:
+    check = (
+        "import sys; from flows.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        f"finally: sys.stderr.write(str(sorted({LARGE!r} & set(sys.modules))))"
+    )
+    for words in (["--help"], ["demo", "--help"], ["sweep", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", check, *words], cwd=ROOT, env=environment(home), capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        assert done.stderr == "[]"
+
+
+def test_a_recipe_cannot_have_the_name_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prefect.yaml"
+    entries = [{"name": name, "entrypoint": deployments.ENTRYPOINT, "description": "all of 100%"} for name in "ab"]
+    path.write_text(json.dumps({"deployments": entries}))
+    monkeypatch.setattr(deployments.recipe_descriptions, "__defaults__", (path,))
+    assert "a run this recipe: all of 100% b run this recipe" in printed(["--help"], capsys)
+    path.write_text(json.dumps({"deployments": [*entries, entries[0] | {"name": "sweep"}]}))
+    assert main(["a"]) == 2
+    assert "has a recipe 'sweep', which is the name of a command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["promote"], ["promote", "x"], ["demo", "3"], [], ["sweep", "demo"], ["--nope"]])
 def test_a_wrong_call_shows_the_usage(wrong: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(wrong)

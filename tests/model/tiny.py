@@ -15,7 +15,7 @@ from model.config.optim import OptimConfig
 from model.config.training import TrainConfig
 from model.network.transformer import Transformer
 from model.tokens.packing import IGNORED, PackedTokens
-from model.training.batches import Batch, take
+from model.training.batches import Batch, batch_of_rows
 
 SLOTS = 24
 TEXTS = [
@@ -73,7 +73,7 @@ def packed_rows(num_rows: int = 8, seed: int = 0) -> PackedTokens:
 
 def batch_of(num_rows: int) -> Batch:
     """All of so many such rows."""
-    return take(packed_rows(num_rows), np.arange(num_rows))
+    return batch_of_rows(packed_rows(num_rows), np.arange(num_rows))
 
 
 def silenced(model: Transformer) -> Transformer:

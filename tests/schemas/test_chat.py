@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.chat import check_chat
+from schemas.adapters import check_rows
+from schemas.report import Checked
 from tests.reference.rows import is_good_chat
 
 Turns = list[dict[str, Any]]
+
+
+def check_chat(rows: list[dict[str, Any]]) -> Checked:
+    return check_rows(rows, "chat", "minimind")
 
 
 def turns(*roles: str) -> Turns:
@@ -33,7 +38,7 @@ FAULTS: list[tuple[object, str]] = [
     (with_turn(role=None), "role_missing"),
     (with_turn(role=1), "role_missing"),
     (with_turn(role="Assistant"), "role_unknown"),
-    (with_turn(role="tool"), "role_unknown"),
+    (with_turn(role="narrator"), "role_unknown"),
     (with_turn(role="user assistant"), "role_unknown"),
     (with_turn(content=None), "content_missing"),
     (with_turn(content=["a"]), "content_missing"),
@@ -42,8 +47,8 @@ FAULTS: list[tuple[object, str]] = [
     (with_turn(content="a\x00b"), "content_control_characters"),
     (with_turn(content="a\x1bb"), "content_control_characters"),
     (with_turn(content="a \ufffd\ufffd"), "content_undecodable"),
-    (with_turn(tool_calls=[{"name": "search"}]), "turn_keys_unsupported"),
-    (with_turn(reasoning_content="because"), "turn_keys_unsupported"),
+    (with_turn(audio=[{"id": 1}]), "turn_keys_unsupported"),
+    (with_turn(weight=0.5), "turn_keys_unsupported"),
     (turns("assistant"), "conversation_order"),
     (turns("assistant", "user", "assistant"), "conversation_order"),
     (turns("user", "user", "assistant"), "conversation_order"),
@@ -88,13 +93,13 @@ def test_a_good_conversation_passes_with_roles_and_contents_alone(conversation: 
 
 
 def test_a_row_with_several_faults_has_one() -> None:
-    checked = check_chat([{"conversations": [{"role": "tool", "content": ""}, {"role": None, "x": 1}]}])
+    checked = check_chat([{"conversations": [{"role": "narrator", "content": ""}, {"role": None, "x": 1}]}])
     assert len(checked.faults) == 1
     assert checked.good.is_empty()
 
 
 contents = st.one_of(st.text(max_size=4), st.sampled_from(["hi", "a\x00", " "]), st.none(), st.integers())
-roles = st.one_of(st.sampled_from(["system", "user", "assistant", "tool"]), st.none(), st.integers())
+roles = st.one_of(st.sampled_from(["system", "user", "assistant", "narrator"]), st.none(), st.integers())
 any_turn = st.fixed_dictionaries({}, optional={"role": roles, "content": contents, "extra": st.sampled_from(["", "x"])})
 good_turns = st.sampled_from(GOOD)
 nearly_good = st.tuples(good_turns, st.integers(0, 3), any_turn).map(lambda t: [*t[0][: t[1]], t[2], *t[0][t[1] :]])

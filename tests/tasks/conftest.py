@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.home.records import file_digests
+from tasks.home.records import StageRecord, file_digests
 from tasks.sources.builtin import build_corpus
 from tasks.tracking.mlflow_store import Store
 from tests.lived_home import LivedHome, copy_of, live_and_train
 from tests.tasks.prepared import Prepared, prepared_tokens
+from tests.tasks.rows import stage_record
+from tests.tasks.training_runs import run, train
 from tests.tiny_recipe import tiny_recipe
 
 
@@ -48,12 +50,30 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     assert file_digests(folder) == made, "a test wrote to what others read"
 
 
+def silence_prefect(patch: pytest.MonkeyPatch) -> None:
+    """Stages show progress, tables and pages on Prefect's server, which most tests of them do not need."""
+    for name in (
+        "training.progress.create_progress_artifact",
+        "training.progress.update_progress_artifact",
+        "stages.deduplicate.create_table_artifact",
+        "stages.inspect.create_markdown_artifact",
+    ):
+        patch.setattr(f"tasks.{name}", lambda *_, **__: None)
+
+
 @pytest.fixture
 def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages show progress and tables on Prefect's server, which most tests of them do not need."""
-    monkeypatch.setattr("tasks.training.progress.create_progress_artifact", lambda *_, **__: None)
-    monkeypatch.setattr("tasks.training.progress.update_progress_artifact", lambda *_, **__: None)
-    monkeypatch.setattr("tasks.stages.deduplicate.create_table_artifact", lambda *_, **__: None)
+    silence_prefect(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def trained(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> StageRecord:
+    """A training stage's folder with the model of a few steps; to be read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        silence_prefect(patch)
+        train(run(folder), prepared)
+    return stage_record(folder, stage="sft", digest=f"weights of {folder.name}")
 
 
 @pytest.fixture(scope="session")

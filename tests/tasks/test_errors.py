@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from tasks.errors import MESSAGE_LIMIT, Diverged, Interrupted, NightBusy, NightStopped, PlainMessages
+from tasks.errors import MESSAGE_LIMIT, Diverged, Interrupted, NightBusy, NightStopped, PlainMessages, did_you_mean
 
 KINDS = [NightStopped, Diverged, NightBusy, Interrupted]
 
@@ -23,6 +23,19 @@ def test_a_message_is_bounded(kind: type[NightStopped]) -> None:
 def test_an_error_passes_between_processes(kind: type[NightStopped]) -> None:
     again = copy.copy(kind("why"))
     assert (type(again), str(again), again.exit_code) == (kind, "why", kind.exit_code)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("swep", "; did you mean sweep?"),
+        ("pretrain", "; did you mean pretrains or retrain?"),
+        ("", ""),
+        ("q" * 10_000, ""),
+    ],
+)
+def test_an_unknown_name_brings_the_nearest_known_ones(word: str, expected: str) -> None:
+    assert did_you_mean(word, ["sweep", "retrain", "pretrains", "why-row"]) == expected
 
 
 def test_every_kind_has_an_exit_code_of_its_own() -> None:

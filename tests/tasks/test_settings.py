@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks import settings
+from tasks.errors import NightStopped
 from tasks.settings import PROCESS, Settings
 
 
@@ -68,6 +69,14 @@ def test_preparing_a_process_makes_its_home(tmp_path: Path) -> None:
     settings.prepare_process()
     settings.prepare_process()
     assert (tmp_path / "store").is_dir()
+
+
+@pytest.mark.parametrize("home", ["file", "file/below"])
+def test_a_home_that_cannot_be_made_is_a_message(environment: dict[str, str], tmp_path: Path, home: str) -> None:
+    (tmp_path / "file").touch()
+    environment["NIGHTSCHOOL_HOME"] = home
+    with pytest.raises(NightStopped, match=f"the home {tmp_path / home} cannot be made .*; set NIGHTSCHOOL_HOME"):
+        settings.prepare_process()
 
 
 def test_a_child_gets_our_environment_and_its_own_values(environment: dict[str, str]) -> None:

@@ -7,55 +7,47 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import orjson
+
 from data.rows.parts import Scanned
+from data.rows.piece import Piece
 
 PIECES, REPORT, PARTS = "pieces.json", "report.json", "parts"
-
-
-@dataclass(frozen=True)
-class KnownPiece:
-    """A range of a file's bytes as it was seen."""
-
-    source: str
-    label: str
-    start: int
-    end: int | None
-    """None: the whole of a compressed file or table."""
-    first_line: int
-    """From 1."""
-    digest: str
-    num_lines: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScannedPiece:
     """A piece, the part it became, and what it held."""
 
+    piece: Piece
     number: int
     """Of the part."""
-    source: str
     kind: str
-    label: str
-    start: int
-    end: int | None
-    first_line: int
-    digest: str
+    """One of data.rows.parts.KINDS."""
     scan_key: str
     """Digest of the piece and of all that decides what becomes of its lines."""
     scanned: Scanned
 
     @property
-    def known(self) -> KnownPiece:
-        return KnownPiece(
-            source=self.source, label=self.label, start=self.start, end=self.end, first_line=self.first_line,
-            digest=self.digest, num_lines=self.scanned.read,
-        )  # fmt: skip
+    def source(self) -> str:
+        return self.piece.source
+
+    @property
+    def label(self) -> str:
+        return self.piece.label
+
+    @property
+    def lines(self) -> range:
+        """Numbers of its lines in the raw file."""
+        return range(self.piece.first_line, self.piece.first_line + self.scanned.read)
 
 
 def read_pieces(folder: Path) -> list[ScannedPiece]:
     """Pieces of a finished validation, in order of their parts."""
-    content = json.loads((folder / PIECES).read_text(encoding="utf-8"))
-    return [ScannedPiece(**{**piece, "scanned": Scanned(**piece["scanned"])}) for piece in content]
+    return [
+        ScannedPiece(**entry | {"piece": Piece(**entry["piece"]), "scanned": Scanned(**entry["scanned"])})
+        for entry in orjson.loads((folder / PIECES).read_bytes())
+    ]
 
 
 def write_pieces(folder: Path, pieces: Sequence[ScannedPiece]) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.learning import learn, learn_score
+from benchmarks.learning import learn, scoring
 from benchmarks.learning.learn import DEFAULT_SIDES, arguments, finished, identity, jobs
-from benchmarks.learning.learn_report import MINIMIND_SIDES, OURS, SIXTH, Result, report
-from benchmarks.learning.learn_score import IGNORED, Chunks, Session, bits_per_byte, marked_rows, nats_of, plain_rows
-from benchmarks.learning.learn_text import chunks_of, recipe_of
+from benchmarks.learning.report import MINIMIND_SIDES, OURS, SIXTH, Result, report
+from benchmarks.learning.scoring import IGNORED, Chunks, Session, bits_per_byte, marked_rows, nats_of, plain_rows
+from benchmarks.learning.text import chunks_of, recipe_of
 from model.network.transformer import Transformer
 from model.tokens.packing import Segments, pack
 from model.tokens.tokenizer import train_tokenizer
@@ -106,7 +106,7 @@ def test_a_head_is_whole_chunks_and_survives_the_disk(folder: Path, tmp_path: Pa
 
 def test_the_clock_counts_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(learn_score.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(scoring.time, "perf_counter", lambda: now[0])
 
     def measure() -> float:
         now[0] += 1_000.0
@@ -154,7 +154,7 @@ def test_finished_runs_are_not_run_again(
 ) -> None:
     asked: list[tuple[str, int]] = []
 
-    def run_job(job: learn_score.Job, _: Path) -> dict[str, Any]:
+    def run_job(job: scoring.Job, _: Path) -> dict[str, Any]:
         asked.append((job.side, job.seed))
         return {name: value for name, value in asdict(result(job.side, 1.0)).items() if name != "identity"}
 

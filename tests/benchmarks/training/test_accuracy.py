@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from benchmarks.learning.learn_score import Chunks
+from benchmarks.learning.scoring import Chunks
 from benchmarks.training import accuracy
 from benchmarks.training.accuracy import bits_after, verdict
 from benchmarks.training.shapes import Shape

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.training.shapes import SHAPES, Shape
 from benchmarks.training.train_step import arguments, in_turns, table
-from benchmarks.training.training_ways import WAYS
+from benchmarks.training.ways import WAYS
 
 
 def test_every_way_and_shape_can_be_asked_for_by_name() -> None:

@@ -25,7 +25,7 @@ from data.rows import sketch
 from data.rows.keys import parse_name
 from data.rows.parts import KINDS
 from data.rows.sketch import BANDS, band_keys, similarity, sketches_of
-from tests.data.corpus import RULES, Piece, Room, Seen, document, edited, plain, repeatable, respaced, room, window
+from tests.data.corpus import RULES, Home, Piece, Seen, document, edited, home, plain, repeatable, respaced, window
 from tests.reference.duplicates import Row, Sketched, decide, jaccard
 
 EXACT_ONLY = Settings(threshold=None, drop=True)
@@ -96,7 +96,7 @@ def linked(one: Row, other: Row) -> bool:
 @given(some_nights, how_alike)
 def test_fates_and_clusters_are_those_of_all_pairs(nights: list[list[Piece]], how: Settings) -> None:
     expected = [[Row(piece.kind, text) for piece in night for text in piece.texts] for night in nights]
-    with room(settings=how) as its:
+    with home(settings=how) as its:
         for night in nights:
             its.add(*night)
         seen = its.seen()
@@ -116,7 +116,7 @@ def test_fates_and_clusters_are_those_of_all_pairs(nights: list[list[Piece]], ho
 @repeatable
 @given(some_nights, how_alike)
 def test_every_row_has_one_fate_and_every_text_that_is_new_is_kept(nights: list[list[Piece]], how: Settings) -> None:
-    with room(settings=how) as its:
+    with home(settings=how) as its:
         for night in nights:
             its.add(*night)
         seen = its.seen()
@@ -150,11 +150,11 @@ def test_neither_order_nor_cutting_matters(
     """The parts in another order, their rows too, cut into other parts; and other sizes of what is done at once."""
     found = []
     for shuffle in (False, True):
-        with room(settings=how) as its:
+        with home(settings=how) as its:
             for night in nights:
                 its.add(*(shuffled(night, generator, rows_per_part) if shuffle else night))
             found.append(verdicts(its.seen()))
-        with room(settings=how) as its, patch.object(names, "ROWS_PER_PASS", rows_per_part):  # noqa: SIM117
+        with home(settings=how) as its, patch.object(names, "ROWS_PER_PASS", rows_per_part):  # noqa: SIM117
             with patch.object(near, "PAIRS_AT_ONCE", rows_per_part), patch.object(sketch, "SLICE_BYTES", 500):
                 for night in nights:
                     its.add(*night)
@@ -175,7 +175,7 @@ def shuffled(pieces: Sequence[Piece], generator: random.Random, rows_per_part: i
 @repeatable
 @given(two_nights, how_alike)
 def test_a_later_night_changes_no_byte_of_an_earlier_one(nights: list[list[Piece]], how: Settings) -> None:
-    with room(settings=how) as its:
+    with home(settings=how) as its:
         its.add(*nights[0])
         files, seen = its.files(0), its.seen()
         its.add(*nights[1])
@@ -205,7 +205,7 @@ def alike(rows: Sequence[Seen]) -> list[tuple[Seen, Seen]]:
 @pytest.mark.parametrize("num_nights", [1, 3])
 @pytest.mark.parametrize("how", [DROP, KEEP])
 def test_what_is_kept_is_not_alike_or_on_one_side(tmp_path: Path, seed: int, num_nights: int, how: Settings) -> None:
-    its, texts = Room(tmp_path, how), graded(seed)
+    its, texts = Home(tmp_path, how), graded(seed)
     for night in range(num_nights):
         mine = texts[night::num_nights]
         its.add(Piece(mine[::2]), Piece(mine[1::3], "chat"), Piece(mine[1::2]), Piece(mine[::3], "chat"))
@@ -238,7 +238,7 @@ def straddling_triple() -> tuple[str, str, str]:
 @pytest.mark.parametrize("how", [DROP, KEEP])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_repeats_rows_of_both_sides_is_left_out(tmp_path: Path, how: Settings, kind: str) -> None:
-    its = Room(tmp_path, how)
+    its = Home(tmp_path, how)
     left, middle, right = straddling_triple()
     its.add(Piece([left, right]))
     assert [row.fate for row in its.seen()] == [KEPT, KEPT]
@@ -252,7 +252,7 @@ def test_a_row_that_repeats_rows_of_both_sides_is_left_out(tmp_path: Path, how: 
 
 @pytest.mark.parametrize("how", [DROP, KEEP])
 def test_all_three_in_one_night_are_one_cluster(tmp_path: Path, how: Settings) -> None:
-    its = Room(tmp_path, how)
+    its = Home(tmp_path, how)
     left, middle, right = straddling_triple()
     its.add(Piece([left, middle, right]))
     seen = its.seen()
@@ -265,7 +265,7 @@ def test_all_three_in_one_night_are_one_cluster(tmp_path: Path, how: Settings) -
 @pytest.mark.parametrize("how", [DROP, KEEP])
 @pytest.mark.parametrize("number", range(6))
 def test_a_near_copy_of_an_old_row_joins_its_cluster(tmp_path: Path, how: Settings, number: int) -> None:
-    its, words = Room(tmp_path, how), document(number)
+    its, words = Home(tmp_path, how), document(number)
     its.add(Piece([plain(words), plain(document(number + 6))]))
     its.add(Piece([edited(words, 1)]))
     its.add(Piece([edited(words, 2), edited(words, 3)], "chat"), Piece([respaced(words)]))
@@ -282,7 +282,7 @@ def test_a_near_copy_of_an_old_row_joins_its_cluster(tmp_path: Path, how: Settin
 def test_a_text_of_both_kinds_is_kept_twice_in_one_cluster(
     tmp_path: Path, how: Settings, nights: int, text: str
 ) -> None:
-    its, both = Room(tmp_path, how), (Piece([text, "unlike"], "chat"), Piece([text], "pretrain"))
+    its, both = Home(tmp_path, how), (Piece([text, "unlike"], "chat"), Piece([text], "pretrain"))
     for night in (both,) if nights == 1 else ((both[0],), (both[1],)):
         its.add(*night)
     same = [row for row in its.kept() if row.text == text]
@@ -291,7 +291,7 @@ def test_a_text_of_both_kinds_is_kept_twice_in_one_cluster(
 
 
 def test_real_texts_are_decided_as_all_pairs_are(tmp_path: Path, docstrings: list[str]) -> None:
-    its = Room(tmp_path, DROP)
+    its = Home(tmp_path, DROP)
     its.add(Piece(docstrings[::2]), Piece(docstrings[1::2]))
     kept = its.kept()
     assert not alike(kept)

@@ -21,7 +21,7 @@ from data.duplicates.near import accepted_from
 from data.rows.keys import row_ids
 from data.rows.parts import FACTS_DTYPE, Part, PartRows
 from data.rows.sketch import BANDS, SKETCH_BYTES
-from tests.data.corpus import RULES, Piece, Room, Seen, document, edited, filled, plain, repeatable, room
+from tests.data.corpus import RULES, Home, Piece, Seen, document, edited, filled, home, plain, repeatable
 from tests.reference.duplicates import jaccard
 
 
@@ -57,7 +57,7 @@ def row_ids_of(cluster: str) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("num_nights", [1, 3])
 def test_rows_of_a_template_stay_and_their_copies_go(tmp_path: Path, seed: int, num_nights: int) -> None:
-    its, texts = Room(tmp_path), texts_of_templates(120, 30, seed)
+    its, texts = Home(tmp_path), texts_of_templates(120, 30, seed)
     assert 0.55 < jaccard(plain(filled(300, 0)), plain(filled(300, 2))) < 0.65
     for night in range(num_nights):
         mine = texts[night::num_nights]
@@ -88,7 +88,7 @@ def test_many_copies_of_one_text_leave_one(tmp_path: Path, num_nights: int) -> N
     words = document(3, 200)
     copies = [plain([*words[:place], f"own{place}", *words[place + 1 :]]) for place in range(5, 195, 3)]
     assert len(copies) > 3 * LEADERS_PER_BUCKET
-    its = Room(tmp_path)
+    its = Home(tmp_path)
     for night in range(num_nights):
         its.add(Piece(copies[night::num_nights]))
     seen = its.seen()
@@ -103,7 +103,7 @@ def test_at_the_bounds_nothing_unproven_is_dropped(seed: int, per_bucket: int, m
     with (
         patch.object(leaders, "LEADERS_PER_BUCKET", per_bucket),
         patch.object(leaders, "MOST_READ", most_read),
-        room() as its,
+        home() as its,
     ):
         for night in range(num_nights):
             its.add(Piece(texts[night::num_nights]))
@@ -162,7 +162,7 @@ def test_equal_sketches_need_no_text(tmp_path: Path) -> None:
 
 def test_an_estimate_alone_drops_nothing(tmp_path: Path) -> None:
     """Some rows of the template look as alike as duplicates do."""
-    its = Room(tmp_path)
+    its = Home(tmp_path)
     its.add(Piece([plain(filled(300, row)) for row in range(200)]))
     sketches = its.ledger.parts[0].part.sketches
     alike = [(sketches[n] == sketches[n + 1 :]).mean(axis=1) for n in range(199)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.duplicates.shingles import shingle_sets
 from data.rows.parts import KINDS, Part, PartRows
-from tests.data.corpus import Piece, document, edited, plain, repeatable, respaced, room, window, write_part
+from tests.data.corpus import Piece, document, edited, home, plain, repeatable, respaced, window, write_part
 from tests.reference.duplicates import jaccard, shingles
 
 TEXTS = [
@@ -27,7 +27,7 @@ TEXTS = [
 def test_pairs_are_alike_as_the_reference_says(order: list[int], kind: str, threshold: float) -> None:
     texts = [TEXTS[number] for number in order]
     half = len(texts) // 2
-    with room() as its:
+    with home() as its:
         parts = [
             PartRows(
                 write_part(Part(its.folder, n), Piece(some, kind), rows_per_chunk=3), n * half, len(some), kind, "s"

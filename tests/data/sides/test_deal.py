@@ -25,7 +25,7 @@ from data.sides.deal import add_sides, num_buckets
 from data.sides.read import read_slices, read_train, read_val, train_buckets
 from data.sides.rules import SideRules
 from schemas.domain import DOMAINS
-from tests.data.corpus import RULES, Piece, Room, Seen, document, edited, plain, repeatable, respaced, room
+from tests.data.corpus import RULES, Home, Piece, Seen, document, edited, home, plain, repeatable, respaced
 from tests.reference.duplicates import KeptRow, Splitter
 
 EXACT_ONLY, NEAR = Settings(threshold=None, drop=True), Settings(threshold=0.8, drop=False)
@@ -47,18 +47,18 @@ def nights_of(seed: int) -> list[list[Piece]]:
     return [[piece() for _ in range(generator.randrange(7))] for _ in range(generator.randint(1, 3))]
 
 
-def night(its: Room, *pieces: Piece, workers: int = 1) -> dict[str, int]:
+def night(its: Home, *pieces: Piece, workers: int = 1) -> dict[str, int]:
     """One more night with its sides, which lie beside the ledger."""
     fresh = its.add(*pieces)
     return add_sides(its.ledger, its.ledger.generations[-1].number, fresh, its.rules, its.folder, workers)
 
 
-def train(its: Room) -> dict[str, list[str]]:
+def train(its: Home) -> dict[str, list[str]]:
     """Texts of the train side in order, by kind."""
     return {kind: texts_of(read_train(its.folder, kind)[content_column(kind)]).to_list() for kind in KINDS}
 
 
-def held(its: Room) -> set[tuple[str, str]]:
+def held(its: Home) -> set[tuple[str, str]]:
     return {(kind, name) for kind in KINDS for name in read_val(its.folder, kind)["row_id"]}
 
 
@@ -73,7 +73,7 @@ def as_kept(rows: Sequence[Seen]) -> list[KeptRow]:
 @repeatable
 @given(st.builds(nights_of, st.integers(0, 2**32)), st.sampled_from([EXACT_ONLY, NEAR]))
 def test_sides_and_order_are_those_of_a_splitter_in_memory(nights: list[list[Piece]], how: Settings) -> None:
-    with room(settings=how, rules=SMALL) as its:
+    with home(settings=how, rules=SMALL) as its:
         splitter, frozen = reference(its.rules), {kind: set[str]() for kind in KINDS}
         expected_train = {kind: list[int]() for kind in KINDS}
         expected_val = {kind: set[int]() for kind in KINDS}
@@ -99,7 +99,7 @@ def test_sides_and_order_are_those_of_a_splitter_in_memory(nights: list[list[Pie
         check_rows(its)
 
 
-def check_rows(its: Room) -> None:
+def check_rows(its: Home) -> None:
     """Every row on a side is a kept one, whole, and no cluster is on both."""
     seen = {row.row: row for row in its.seen()}
     clusters: dict[str, set[str]] = {"train": set(), "val": set()}
@@ -124,12 +124,12 @@ def library(count: int, start: int = 0, source: str = "books", kind: str = "pret
     return [Piece(texts[s : s + 20], kind, source) for s in range(0, count, 20)]
 
 
-def library_room(folder: Path, **changes: object) -> Room:
-    return Room(folder, EXACT_ONLY, replace(RULES, val_share=0.2, weights=WEIGHTS, **changes))
+def library_home(folder: Path, **changes: object) -> Home:
+    return Home(folder, EXACT_ONLY, replace(RULES, val_share=0.2, weights=WEIGHTS, **changes))
 
 
 def test_no_row_changes_sides_when_ten_times_as_many_come(tmp_path: Path) -> None:
-    its = library_room(tmp_path)
+    its = library_home(tmp_path)
     night(its, *library(60), *library(40, kind="chat"))
     files, order, val = its.files(0), train(its), held(its)
     slices = read_slices(tmp_path)
@@ -146,7 +146,7 @@ def test_no_row_changes_sides_when_ten_times_as_many_come(tmp_path: Path) -> Non
 
 
 def test_a_night_without_rows_changes_nothing(tmp_path: Path) -> None:
-    its = library_room(tmp_path)
+    its = library_home(tmp_path)
     night(its, *library(60))
     before = {path.name: path.read_bytes() for path in tmp_path.glob("pretrain.*")} | {"slices": read_slices(tmp_path)}
     for pieces in ([], library(60), [Piece([])]):
@@ -159,16 +159,16 @@ def test_a_night_without_rows_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bucket_bytes", [300, 2_000, 10**9])
 def test_dealers_and_buckets_change_no_order(tmp_path: Path, dealers: int, bucket_bytes: int) -> None:
     pieces = [*library(200), *library(100, 200, "web"), *library(60, kind="chat")]
-    plain_room = library_room(tmp_path / "plain")
-    night(plain_room, *pieces)
+    plain_home = library_home(tmp_path / "plain")
+    night(plain_home, *pieces)
     with patch.object(sides, "DEALERS", dealers), patch.object(sides, "BUCKET_BYTES", bucket_bytes):
-        its = library_room(tmp_path / "patched")
+        its = library_home(tmp_path / "patched")
         counts = night(its, *pieces)
         size = sum(len(text.encode()) for piece in pieces if piece.kind == "pretrain" for text in piece.texts)
         assert 2 * size / bucket_bytes + 1 >= num_buckets(size) >= size / bucket_bytes
         buckets = train_buckets(its.folder, "pretrain")
         assert len(buckets) == num_buckets(size)
-    assert train(its) == train(plain_room) and held(its) == held(plain_room)
+    assert train(its) == train(plain_home) and held(its) == held(plain_home)
     assert max(len(bucket.files) for bucket in buckets) <= dealers
     assert sum(len(bucket.read()) for bucket in buckets) == counts["pretrain_train"]
     for kind in KINDS:
@@ -176,7 +176,7 @@ def test_dealers_and_buckets_change_no_order(tmp_path: Path, dealers: int, bucke
 
 
 def test_processes_give_the_same_files(tmp_path: Path) -> None:
-    one, other = library_room(tmp_path / "one"), library_room(tmp_path / "other")
+    one, other = library_home(tmp_path / "one"), library_home(tmp_path / "other")
     pieces = [*library(60), *library(40, kind="chat", source="web")]
     counts = night(one, *pieces)
     with patch.object(workers, "POOL_PAYS_BYTES", 0):
@@ -194,7 +194,7 @@ def test_the_order_hangs_on_seed_and_content_alone(generator: np.random.Generato
     cut = [Piece(again[s : s + rows_per_part]) for s in range(0, len(again), rows_per_part)]
     found = []
     for pieces, seed in ((library(60), 1), (cut, 1), (cut, 2)):
-        with room(settings=EXACT_ONLY, rules=replace(RULES, shuffle_seed=seed)) as its:
+        with home(settings=EXACT_ONLY, rules=replace(RULES, shuffle_seed=seed)) as its:
             night(its, *pieces)
             found.append((train(its)["pretrain"], held(its)))
     (order, val), (same_order, same_val), (other_order, _) = found
@@ -230,7 +230,7 @@ def test_shares_are_kept_and_have_nothing_to_do_with_places(share: float) -> Non
     ("weight", "lowest", "highest"), [(2.0, 2, 2), (0.5, 0, 1), (1.5, 1, 2), (3.0, 3, 3), (0.25, 0, 1)]
 )
 def test_weights_say_how_often_train_rows_are_seen(tmp_path: Path, weight: float, lowest: int, highest: int) -> None:
-    light, heavy = library_room(tmp_path / "light"), library_room(tmp_path / "heavy")
+    light, heavy = library_home(tmp_path / "light"), library_home(tmp_path / "heavy")
     heavy.rules = replace(heavy.rules, weights={**WEIGHTS, "rare": weight})
     light.rules = replace(light.rules, weights={**WEIGHTS, "rare": 1.0})
     pieces = [*library(400, source="rare"), *library(60, 1_000)]
@@ -246,7 +246,7 @@ def test_weights_say_how_often_train_rows_are_seen(tmp_path: Path, weight: float
 
 
 def test_copies_stand_anywhere_and_not_beside_each_other(tmp_path: Path) -> None:
-    its = library_room(tmp_path)
+    its = library_home(tmp_path)
     its.rules = replace(its.rules, weights={"books": 2.0})
     night(its, *library(500))
     order = train(its)["pretrain"]
@@ -260,7 +260,7 @@ def test_copies_stand_anywhere_and_not_beside_each_other(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("budget", [1, 100, 250, 10**6])
 def test_slices_keep_within_their_bytes(tmp_path: Path, budget: int) -> None:
-    its = library_room(tmp_path, val_bytes_per_slice=budget)
+    its = library_home(tmp_path, val_bytes_per_slice=budget)
     counts = night(its, *library(300), *library(200, kind="chat"))
     total = 0
     for kind in KINDS:
@@ -281,7 +281,7 @@ def test_versions_of_slices_change_with_their_documents_alone(tmp_path: Path) ->
     """Another order of parts, another seed of no weight: the same version. Other documents: another."""
 
     def versions(name: str, pieces: Sequence[Piece], **changes: object) -> dict[str, object]:
-        its = library_room(tmp_path / name, val_bytes_per_slice=10**6, **changes)
+        its = library_home(tmp_path / name, val_bytes_per_slice=10**6, **changes)
         night(its, *pieces)
         return read_slices(its.folder)
 

@@ -136,8 +136,8 @@ def test_a_mixture_is_not_read_as_a_dense_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": {}, "epoch": 1}, "no dictionary of tensors; .* without _resume"),
-        ([torch.zeros(2)], "no dictionary of tensors"),
+        ({"model": {}, "epoch": 1}, "not a dictionary of tensors; .* without _resume"),
+        ([torch.zeros(2)], "not a dictionary of tensors"),
         (Path("/"), "holds more than tensors"),
     ],
 )

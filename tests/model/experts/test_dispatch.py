@@ -17,12 +17,12 @@ def random_choices(num_tokens: int, num_experts: int, top_k: int, seed: int) -> 
 
 @given(st.integers(1, 900), st.integers(1, 5), st.data(), st.booleans(), st.integers(0, 99))
 def test_every_choice_has_a_place_of_its_own_in_its_experts_group(
-    num_tokens: int, num_experts: int, data: st.DataObject, some_of_none: bool, seed: int
+    num_tokens: int, num_experts: int, data: st.DataObject, skips_some: bool, seed: int
 ) -> None:
     experts_NK = random_choices(num_tokens, num_experts, data.draw(st.integers(1, num_experts)), seed)
-    if some_of_none:
+    if skips_some:
         experts_NK[::3, -1] = num_experts
-    places = Places.of(experts_NK, num_experts, some_of_none=some_of_none)
+    places = Places.of(experts_NK, num_experts, skips_some=skips_some)
     chosen, place, ends = experts_NK.flatten().tolist(), places.place_NK.flatten().tolist(), places.ends_E.tolist()
     assert len(set(place)) == len(place)
     starts, behind = [0, *ends], [*ends, len(places.choice_P)]
@@ -32,7 +32,7 @@ def test_every_choice_has_a_place_of_its_own_in_its_experts_group(
     by_place = sorted(range(len(place)), key=lambda choice: place[choice])
     assert by_place == sorted(range(len(place)), key=lambda choice: (chosen[choice], choice))
     assert places.num_computed == ends[-1]
-    assert some_of_none or ends[-1] == len(places.choice_P)
+    assert skips_some or ends[-1] == len(places.choice_P)
     multiple = group_multiple(len(place) // num_experts)
     assert all(end % multiple == 0 for end in ends[:-1])
     assert len(places.choice_P) - len(place) <= len(place) / CPU_SIZES_OF_GROUPS
@@ -43,7 +43,7 @@ def test_groups_of_many_steps_have_few_sizes() -> None:
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         experts_NK = torch.rand(4_096, 8, generator=generator).topk(2).indices
-        places = Places.of(experts_NK, 8, some_of_none=False)
+        places = Places.of(experts_NK, 8, skips_some=False)
         sizes |= set(places.ends_E.diff(prepend=torch.zeros(1, dtype=torch.int32)).tolist())
     assert len(sizes) < 30, "of 320 groups"
 
@@ -52,7 +52,7 @@ def test_groups_of_many_steps_have_few_sizes() -> None:
 def test_dispatch_and_combine_are_the_gradients_of_indexing(num_tokens: int) -> None:
     generator = torch.Generator().manual_seed(0)
     experts_NK = random_choices(num_tokens, 4, 3, seed=1)
-    places = Places.of(experts_NK, 4, some_of_none=False)
+    places = Places.of(experts_NK, 4, skips_some=False)
     x = torch.randn(num_tokens, 5, generator=generator, dtype=torch.float64).requires_grad_()
     weights = torch.rand(num_tokens, 3, generator=generator, dtype=torch.float64).requires_grad_()
     scale_PD = torch.randn(len(places.choice_P), 5, generator=generator, dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_dispatch_and_combine_are_the_gradients_of_indexing(num_tokens: int) -> 
 
 
 def test_places_that_are_no_choice_get_no_gradient() -> None:
-    places = Places.of(torch.randint(0, 2, (400, 1), generator=torch.Generator().manual_seed(0)), 2, some_of_none=False)
+    places = Places.of(torch.randint(0, 2, (400, 1), generator=torch.Generator().manual_seed(0)), 2, skips_some=False)
     assert not places.is_choice_P.all()
     out_PD = torch.ones(len(places.choice_P), 3, requires_grad=True)
     Combine.apply(out_PD, torch.ones(400, 1), places).sum().backward()

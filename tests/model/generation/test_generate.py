@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from model.config.sampling import Sampling
 from model.exchange.export import export_folder
 from model.generation.generate import generate, reply, stream
-from model.generation.sampling import CANDIDATES, Sampling, penalise, sample
+from model.generation.sampling import CANDIDATES, penalise, sample
 from model.network.transformer import Transformer
 from model.tokens.chat import render_prompt
 from model.tokens.tokenizer import END_OF_TEXT, TURN_END
@@ -58,23 +59,23 @@ def greedy(tokenizer: Tokenizer, model: Transformer, prompt: list[int]) -> str:
 def test_greedy_replies_are_the_best_next_tokens(tokenizer: Tokenizer, model: Transformer) -> None:
     expected = greedy(tokenizer, model, render_prompt(tokenizer, QUESTION))
     for seed in (0, 1):
-        assert reply(model, tokenizer, QUESTION, max_new_tokens=8, temperature=0, seed=seed) == expected
+        assert reply(model, tokenizer, QUESTION, Sampling(max_new_tokens=8, temperature=0, seed=seed)) == expected
 
 
 @pytest.mark.parametrize("stop", [TURN_END, END_OF_TEXT])
 def test_a_reply_stops_at_an_end_marker_and_does_not_show_it(tokenizer: Tokenizer, stop: str) -> None:
     model = chained(tokenizer, ["a", "b", stop, "c", "d"])
-    assert reply(model, tokenizer, QUESTION, temperature=0) == "ab"
+    assert reply(model, tokenizer, QUESTION, Sampling(temperature=0)) == "ab"
 
 
 def test_a_reply_stops_at_its_limit(tokenizer: Tokenizer) -> None:
     model = chained(tokenizer, ["a", "b", "c", TURN_END])
-    assert reply(model, tokenizer, QUESTION, max_new_tokens=2, temperature=0) == "ab"
+    assert reply(model, tokenizer, QUESTION, Sampling(max_new_tokens=2, temperature=0)) == "ab"
 
 
 def test_the_same_seed_gives_the_same_reply(tokenizer: Tokenizer, model: Transformer) -> None:
     def sampled(seed: int) -> str:
-        return reply(model, tokenizer, QUESTION, max_new_tokens=8, temperature=1.5, top_p=1.0, seed=seed)
+        return reply(model, tokenizer, QUESTION, Sampling(max_new_tokens=8, temperature=1.5, top_p=1.0, seed=seed))
 
     replies = [sampled(seed) for seed in range(4)]
     torch.manual_seed(77)
@@ -83,13 +84,18 @@ def test_the_same_seed_gives_the_same_reply(tokenizer: Tokenizer, model: Transfo
 
 
 def test_a_tiny_nucleus_is_greedy(tokenizer: Tokenizer, model: Transformer) -> None:
-    greedy = reply(model, tokenizer, QUESTION, max_new_tokens=8, temperature=0)
-    assert reply(model, tokenizer, QUESTION, max_new_tokens=8, temperature=1.5, top_p=1e-6, seed=3) == greedy
+    greedy = reply(model, tokenizer, QUESTION, Sampling(max_new_tokens=8, temperature=0))
+    assert reply(model, tokenizer, QUESTION, Sampling(max_new_tokens=8, temperature=1.5, top_p=1e-6, seed=3)) == greedy
 
 
 def test_the_whole_conversation_is_read(tokenizer: Tokenizer, model: Transformer) -> None:
     replies = {
-        reply(model, tokenizer, [("user", first), ("assistant", "b"), ("user", "c")], max_new_tokens=8, temperature=0)
+        reply(
+            model,
+            tokenizer,
+            [("user", first), ("assistant", "b"), ("user", "c")],
+            Sampling(max_new_tokens=8, temperature=0),
+        )
         for first in ("the", "cat")
     }
     assert len(replies) == 2
@@ -101,13 +107,13 @@ def test_a_prompt_longer_than_the_context_loses_its_start(tokenizer: Tokenizer, 
     prompt = render_prompt(tokenizer, question)
     expected = greedy(tokenizer, model, prompt[-56:])
     assert expected != greedy(tokenizer, model, prompt), "the start should matter, or the test shows nothing"
-    assert reply(model, tokenizer, question, max_new_tokens=8, temperature=0) == expected
+    assert reply(model, tokenizer, question, Sampling(max_new_tokens=8, temperature=0)) == expected
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_replying_leaves_the_mode_of_the_model(tokenizer: Tokenizer, model: Transformer, training: bool) -> None:
     model.train(training)
-    reply(model, tokenizer, QUESTION, max_new_tokens=1)
+    reply(model, tokenizer, QUESTION, Sampling(max_new_tokens=1))
     assert model.training is training
 
 

@@ -46,7 +46,7 @@ def step_of(gradients: dict[str, Tensor], lr: float = 1.0) -> dict[str, Tensor]:
     groups = [{"params": [p], "stacked": 2 if name.endswith("gate_up_proj") else 1} for name, p in parameters.items()]
     for name, parameter in parameters.items():
         parameter.grad = gradients[name]
-    MuonAdamW(groups, lr=lr, betas=(0.9, 0.95)).step()
+    MuonAdamW(groups, lr=lr, betas=(0.9, 0.95), momentum=0.95).step()
     return {name: -parameter.detach() for name, parameter in parameters.items()}
 
 
@@ -193,7 +193,7 @@ def test_parameters_without_a_gradient_are_left_alone() -> None:
 
 def test_step_returns_what_its_closure_returns() -> None:
     weight = nn.Parameter(torch.ones(4, 8))
-    optimizer = MuonAdamW([{"params": [weight], "stacked": 1}], lr=0.1, betas=(0.9, 0.95))
+    optimizer = MuonAdamW([{"params": [weight], "stacked": 1}], lr=0.1, betas=(0.9, 0.95), momentum=0.95)
 
     def closure() -> float:
         loss = weight.square().sum()

@@ -24,7 +24,7 @@ from model.experts.router import TopKRouter
 from model.network.transformer import Transformer
 from model.parallel.ranks import ALONE, RankLost, Ranks, RanksDiffer, join
 from model.tokens.packing import IGNORED
-from model.training.batches import Batch, batch_of_step, take
+from model.training.batches import Batch, batch_of_rows, batch_of_step
 from model.training.state import NonFiniteLoss, TrainState
 from model.training.trainer import StepMetrics, accumulate_gradients, train, train_step
 from tests.model.tiny import packed_rows, tiny_config, tiny_training
@@ -142,7 +142,7 @@ def test_steps_of_ranks_are_those_of_one_process(optimizer: str, scope: str, cou
 
 @pytest.mark.parametrize("empty", ["targets", "real tokens"])
 def test_a_rank_may_have_nothing_to_learn_from(empty: str) -> None:
-    config, batch = training(2), take(packed_rows(), np.arange(8))
+    config, batch = training(2), batch_of_rows(packed_rows(), np.arange(8))
     labels, segments = batch.labels_BT.clone(), batch.segment_BT.clone()
     labels[4:] = IGNORED
     if empty == "real tokens":
@@ -162,7 +162,7 @@ def test_a_rank_may_have_nothing_to_learn_from(empty: str) -> None:
 
 
 def test_no_target_on_any_rank_is_refused_by_all() -> None:
-    batch = take(packed_rows(), np.arange(8))
+    batch = batch_of_rows(packed_rows(), np.arange(8))
     parts = Batch(batch.ids_BT, torch.full_like(batch.labels_BT, IGNORED), batch.segment_BT).split(4)
     for future in on_ranks(
         2, lambda ranks: accumulate_gradients(Transformer(MODEL), parts[ranks.rank], training(2), ranks)

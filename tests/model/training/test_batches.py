@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model.tokens.order import rows_of_step
 from model.tokens.packing import PackedTokens
-from model.training.batches import batch_of_step, take
+from model.training.batches import batch_of_rows, batch_of_step
 from tests.model.tiny import packed_rows
 
 
@@ -71,14 +71,14 @@ def test_a_batch_knows_its_targets_and_its_padding() -> None:
         np.array([[1, 1, 0], [1, 1, 2]], dtype=np.uint16),
         fingerprint="",
     )
-    batch = take(tokens, np.array([0, 1]))
+    batch = batch_of_rows(tokens, np.array([0, 1]))
     assert batch.num_supervised == 3
     assert batch.real_N.tolist() == [True, True, False, True, True, True]
 
 
 @given(st.integers(1, 6))
 def test_micro_batches_are_the_batch_in_order(rows: int) -> None:
-    batch = take(packed_rows(num_rows=6), np.arange(6))
+    batch = batch_of_rows(packed_rows(num_rows=6), np.arange(6))
     parts = batch.split(rows)
     assert all(len(part.ids_BT) == rows for part in parts[:-1])
     for name in ("ids_BT", "labels_BT", "segment_BT"):

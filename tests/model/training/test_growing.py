@@ -8,7 +8,7 @@ import torch
 from model.config.optim import OptimConfig
 from model.network.transformer import Transformer
 from model.optim.groups import build_optimizer
-from model.training.batches import Batch, take
+from model.training.batches import Batch, batch_of_rows
 from model.training.state import TrainState
 from model.training.surgery import expert_load, grow
 from tests.model.tiny import packed_rows, tiny_config
@@ -28,7 +28,7 @@ def grown_apart(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.T
 
 
 def rows(count: int) -> Batch:
-    return take(packed_rows(count), np.arange(count))
+    return batch_of_rows(packed_rows(count), np.arange(count))
 
 
 def test_tokens_of_other_experts_are_computed_as_before() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from model.network.transformer import Transformer
 from model.tokens.packing import IGNORED, PackedTokens
-from model.training.batches import take
+from model.training.batches import batch_of_rows
 from model.training.scoring import score, totals
 from tests.model.tiny import packed_rows, silenced, tiny_config
 from tests.reference.losses import scores_of_rows
@@ -23,7 +23,7 @@ def model() -> Transformer:
 
 @pytest.fixture(scope="module")
 def expected(model: Transformer) -> np.ndarray:
-    batch = take(packed_rows(NUM_ROWS), np.arange(NUM_ROWS))
+    batch = batch_of_rows(packed_rows(NUM_ROWS), np.arange(NUM_ROWS))
     return np.array(scores_of_rows(model, batch.ids_BT, batch.labels_BT, batch.segment_BT))
 
 

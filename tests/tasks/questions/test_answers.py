@@ -18,7 +18,7 @@ from model.tokens.order import rows_of_step
 from tasks.errors import MESSAGE_LIMIT, NightStopped
 from tasks.home.journal import Journal
 from tasks.questions.answers import find, who_ate, why_row
-from tasks.questions.history import Data, History
+from tasks.questions.history import History, PreparedData
 from tasks.questions.quarantine import text_of
 from tests.lived_home import LivedHome, run_id_of, trained_stage
 
@@ -28,11 +28,11 @@ HEAVY = ("prefect", "torch", "mlflow", "pandera", "pydantic", "matplotlib")
 
 
 @pytest.fixture(scope="module")
-def data(lived: LivedHome) -> Data:
+def data(lived: LivedHome) -> PreparedData:
     return History(lived.home).newest_data("tiny")
 
 
-def fate_by(data: Data, question: str) -> dict[str, str]:
+def fate_by(data: PreparedData, question: str) -> dict[str, str]:
     """What became of each row and line that a question finds, by file and line."""
     found = find(data, "tiny", question)
     rows = {row: fate_of(data.corpus, row) for row in found.rows}
@@ -41,7 +41,7 @@ def fate_by(data: Data, question: str) -> dict[str, str]:
     return told or {f"{line.file}:{line.line}": "quarantined" for line in found.lines}
 
 
-def test_every_line_has_one_fate_however_it_is_asked_for(lived: LivedHome, data: Data) -> None:
+def test_every_line_has_one_fate_however_it_is_asked_for(lived: LivedHome, data: PreparedData) -> None:
     fates: Counter[str] = Counter()
     for label, lines in lived.written.items():
         for number, raw in enumerate(lines, start=1):
@@ -63,7 +63,7 @@ def test_every_line_has_one_fate_however_it_is_asked_for(lived: LivedHome, data:
     assert fates["exact duplicate"] == counts["exact_duplicate"]
 
 
-def test_a_quarantined_line_is_found_by_name_and_by_any_spelling(data: Data) -> None:
+def test_a_quarantined_line_is_found_by_name_and_by_any_spelling(data: PreparedData) -> None:
     named = name_of(row_ids(["bell \u0007 and 你好, with a name"])[0])
     for question in (named, named.upper(), "bell \u0007 and 你好", "你好, with a name", '{"text": "cut off'):
         assert set(fate_by(data, question).values()) == {"quarantined"}
@@ -80,7 +80,7 @@ def how_often(num_rows: int, steps: int, seed: int, packed_row: int) -> str:
     return " and ".join(told) or "not read"
 
 
-def test_a_row_is_told_with_file_name_place_and_training(lived: LivedHome, data: Data) -> None:
+def test_a_row_is_told_with_file_name_place_and_training(lived: LivedHome, data: PreparedData) -> None:
     """Training on the first night's tokens counts for its rows, and not for the second's."""
     said: Counter[str] = Counter()
     fates = [fate_of(data.corpus, row) for row in range(data.corpus.ledger.next_row)]
@@ -101,7 +101,7 @@ def test_a_row_is_told_with_file_name_place_and_training(lived: LivedHome, data:
     assert set(said) == {"not read", "step ", "1 whole epoch", "1 whole epoch and step "}
 
 
-def test_a_row_without_spaces_and_the_end_of_a_label_are_enough(lived: LivedHome, data: Data) -> None:
+def test_a_row_without_spaces_and_the_end_of_a_label_are_enough(lived: LivedHome, data: PreparedData) -> None:
     row = data.corpus.place(3)
     text = text_of(lived.written["text/text.jsonl"][row.line - 1].decode()) or ""
     assert fate_by(data, "".join(text.split())) == fate_by(data, f"text.jsonl:{row.line}")

@@ -86,7 +86,7 @@ def test_a_beginning_of_several_runs_is_refused(copied: Path) -> None:
     note = json.loads((copied / "nights" / "tiny@2.json").read_text())
     for end in "01":
         (copied / "nights" / f"tiny@{end}.json").write_text(json.dumps(note | {"run_id": "0123abcd" + end * 24}))
-    with pytest.raises(NightStopped, match="0123abcd is the beginning of 2 runs: 0123abcd0"):
+    with pytest.raises(NightStopped, match="0123abcd is the beginning of 2 run ids: 0123abcd0"):
         find_model(History(copied), "0123abcd")
     assert find_model(History(copied), "0123abcd1").name.startswith("run 0123abcd1")
 

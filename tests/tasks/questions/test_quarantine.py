@@ -16,11 +16,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data.rows.keys import row_ids
+from data.rows.parts import Scanned
+from data.rows.piece import Piece
 from flows.__main__ import main
 from schemas.jsonl import excerpt
 from tasks.errors import NightStopped
+from tasks.home.contents.validated import PIECES, ScannedPiece, read_pieces, write_pieces
 from tasks.home.journal import Journal
-from tasks.questions.history import PIECES, History, PieceFacts, read_piece_facts
+from tasks.questions.history import History
 from tasks.questions.quarantine import (
     Line,
     Validation,
@@ -45,9 +48,8 @@ def validated(folder: Path, recipe: Recipe, home: Path) -> Validation:
     """A validation's output, as the stage leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
     pieces = [(piece, str(n)) for n, piece in enumerate(resolve(recipe.sources, home).pieces)]
-    found = scan_pieces(pieces, rules_of(recipe), folder, 0)
-    (folder / PIECES).write_text(json.dumps([asdict(piece) for piece in found]))
-    return Validation(folder, recipe.name, read_piece_facts(folder))
+    write_pieces(folder, scan_pieces(pieces, rules_of(recipe), folder, 0))
+    return Validation(folder, recipe.name, read_pieces(folder))
 
 
 @pytest.fixture
@@ -83,7 +85,9 @@ def all_lines(validation: Validation) -> list[Line]:
 def test_lines_are_counted_by_rule_and_file(validation: Validation) -> None:
     counts = Counter((line.rule, line.file) for line in all_lines(validation))
     head, *rest = summary(validation)
-    assert head.startswith(f"{counts.total()} of {sum(p.read for p in validation.pieces)} lines were quarantined")
+    assert head.startswith(
+        f"{counts.total()} of {sum(p.scanned.read for p in validation.pieces)} lines were quarantined"
+    )
     assert {tuple(line.split()[1:3]): int(line.split()[0]) for line in rest} == dict(counts)
     numbers = [int(line.split()[0]) for line in rest]
     assert numbers == sorted(numbers, reverse=True)
@@ -105,7 +109,7 @@ def test_the_first_lines_of_a_rule_and_file_are_listed(validation: Validation, l
 def test_a_line_is_found_by_its_number(validation: Validation) -> None:
     lines = {(line.file, line.line): line for line in all_lines(validation)}
     for piece in validation.pieces:
-        for number in range(piece.read + 2):
+        for number in range(piece.scanned.read + 2):
             assert line_at(validation.path(piece), number) == lines.get((piece.label, number))
 
 
@@ -116,9 +120,10 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
 @pytest.fixture(scope="module")
 def one_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Validation]:
     """A quarantine of one line."""
-    piece = PieceFacts(
-        number=0, label="s/f.jsonl", source="s", kind="pretrain", start=0, end=None, first_line=1, digest="", read=1,
-        quarantined=1, rules={},
+    piece = ScannedPiece(
+        piece=Piece(source="s", label="s/f.jsonl", start=0, end=None, first_line=1, num_lines=0, digest=""),
+        number=0, kind="pretrain", scan_key="",
+        scanned=Scanned(read=1, valid=0, quarantined=1, num_bytes=0, rules={}, statistics={}),
     )  # fmt: skip
     found = Validation(tmp_path_factory.mktemp("one"), "tiny", [piece])
     found.path(piece).parent.mkdir()

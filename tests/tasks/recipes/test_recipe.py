@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import NightStopped
-from tasks.recipes.deployments import load_recipe, recipe_names
+from tasks.recipes.deployments import ENTRYPOINT, load_recipe, recipe_names
 from tasks.recipes.overrides import parse_settings
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe, recipe_from
 from tasks.recipes.stage_configs import PromoteConfig
@@ -253,6 +253,33 @@ def test_recipes_of_another_file(tmp_path: Path) -> None:
     path.write_text(json.dumps({"deployments": [{"name": "mine", **entry}]}))
     assert recipe_names(path) == ["mine"]
     assert load_recipe("mine", path) == recipe()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        ("deployments: [", "cannot be read"),
+        ("", "has no list `deployments`"),
+        ("deployments: [{entrypoint: x}]", "has no list `deployments`"),
+        ("deployments: 1", "has no list `deployments`"),
+    ],
+)
+def test_a_broken_file_of_recipes_is_a_message(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "prefect.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(NightStopped, match=said) as stop:
+        load_recipe("demo", path)
+    assert str(path) in str(stop.value)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"parameters": None}, {"parameters": {"recipe": {"name": "mine"}}}])
+def test_a_deployment_without_a_whole_recipe_is_a_message(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    path = tmp_path / "prefect.yaml"
+    path.write_text(json.dumps({"deployments": [{"name": "mine", "entrypoint": ENTRYPOINT, **parameters}]}))
+    with pytest.raises(NightStopped, match="sources: Field required"):
+        load_recipe("mine", path)
 
 
 def test_parameters_are_flat_strings_that_say_everything() -> None:

@@ -128,10 +128,10 @@ def test_a_taken_port_is_not_used() -> None:
         assert services.free_port(port) != port
 
 
-def test_a_service_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_service_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     from tasks.errors import NightStopped
 
     command = [sys.executable, "-c", "print('the reason', flush=True); raise SystemExit(1)"]
-    service = services.start("broken", command, dict(os.environ), tmp_path)
-    with pytest.raises(NightStopped, match=r"(?s)broken did not come up.*the reason"):
-        services.wait_until(lambda: False, service, tmp_path)
+    service = services.start_service("broken", command, dict(os.environ), tmp_path)
+    with pytest.raises(NightStopped, match=r"(?s)broken ended before it answered.*the reason"):
+        services.wait_until_healthy(lambda: False, service, tmp_path)

@@ -33,15 +33,17 @@ def resolved(location: Path, kind: str, home: Path) -> Resolved:
 def fates(found: Resolved) -> tuple[int, Counter[str], Counter[str]]:
     """Rows that parse and pass the schema, and faults of reader and schema by rule; each line is one of them, once."""
     kept, of_lines, of_rows = 0, Counter[str](), Counter[str]()
-    for piece in found.pieces:
-        line = piece.first_line
-        for chunk in read_chunks(piece.path, MAX_LINE_BYTES, piece.start, piece.end, piece.first_line):
+    for located in found.pieces:
+        line = located.piece.first_line
+        for chunk in read_chunks(
+            located.path, MAX_LINE_BYTES, located.piece.start, located.piece.end, located.piece.first_line
+        ):
             assert chunk.first_line == line
             line += len(chunk.lines)
             parsed, bad = parse_chunk(chunk)
             assert len(parsed) == len(chunk.lines) == len(chunk.offsets)
             assert [row is None for row in parsed] == [index in bad for index in range(len(parsed))]
-            checked = check_rows([row for row in parsed if row is not None], piece.source.kind, piece.source.format)
+            checked = check_rows([row for row in parsed if row is not None], located.source.kind, located.source.format)
             kept += len(checked.good)
             of_lines.update(fault.rule for fault in bad.values())
             of_rows.update(fault.rule for fault in checked.faults.values())
@@ -60,7 +62,7 @@ def test_every_line_ends_as_it_should(broken: BrokenFile, tmp_path: Path) -> Non
     assert [d.label for d in found.deferred] == [f"s/{path.name}"] * broken.deferred
     assert [d.label for d in found.unreadable] == [f"s/{path.name}"] * broken.unreadable
     assert all(reason for _, reason in found.set_aside)
-    pieces = tuple(piece for piece in found.pieces if piece.label != "s/good.jsonl")
+    pieces = tuple(located for located in found.pieces if located.piece.label != "s/good.jsonl")
     kept, of_lines, of_rows = fates(Resolved(pieces))
     assert of_lines == broken.line_faults
     assert of_lines + of_rows == broken.faults
@@ -103,7 +105,7 @@ def test_a_file_that_vanishes_after_it_was_listed_is_told(tmp_path: Path) -> Non
     now = (tmp_path / "a.jsonl").stat().st_mtime
     source = SourceConfig(name="s", kind="pretrain", location=str(tmp_path / "*.jsonl"))
     found = resolve([source], tmp_path, (), 9.0, lambda: now, lambda _: (tmp_path / "a.jsonl").unlink())
-    assert [piece.label for piece in found.pieces] == ["s/b.jsonl"]
+    assert [located.piece.label for located in found.pieces] == ["s/b.jsonl"]
     assert found.unreadable == (Deferred("s/a.jsonl", "No such file or directory"),)
 
 
@@ -114,8 +116,8 @@ def test_memory_is_bounded_whatever_the_file(name: str, tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         found = resolved(path, broken.kind, tmp_path / "home")
-        for piece in found.pieces:
-            for chunk in read_chunks(piece.path, MAX_LINE_BYTES, piece.start, piece.end):
+        for located in found.pieces:
+            for chunk in read_chunks(located.path, MAX_LINE_BYTES, located.piece.start, located.piece.end):
                 parse_chunk(chunk)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

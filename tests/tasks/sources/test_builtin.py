@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from data.rows.keys import names_of, row_ids
-from schemas.chat import check_chat
-from schemas.pretrain import check_pretrain
+from schemas.adapters import check_rows
 from tasks.sources.builtin import MAKERS, build_corpus, corpus_version, human_conversations
 
 PRETRAIN = [name for name in MAKERS if name.startswith("pretrain-")]
@@ -47,7 +46,7 @@ def test_pretraining_rows_have_text_and_source(corpus: Path, name: str) -> None:
     assert found
     assert all(set(row) == {"text", "source"} for row in found)
     assert {row["source"] for row in found} == {name.removeprefix("pretrain-")}
-    assert check_pretrain(found[:200]).faults == {}
+    assert check_rows(found[:200], "pretrain", "minimind").faults == {}
 
 
 @pytest.mark.parametrize("name", CHAT)
@@ -60,7 +59,7 @@ def test_chat_rows_alternate_and_end_with_an_answer(corpus: Path, name: str) -> 
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
         assert all(set(turn) == {"role", "content"} and turn["content"].strip() for turn in turns)
     assert all(row["conversations"] for row in found)
-    assert check_chat(found[:200]).faults == {}
+    assert check_rows(found[:200], "chat", "minimind").faults == {}
 
 
 def test_a_conversation_has_one_name_as_text_and_as_chat(corpus: Path) -> None:

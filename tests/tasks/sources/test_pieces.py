@@ -15,13 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from data.rows.piece import Piece
 from schemas.jsonl import read_chunks
 from tasks.errors import NightStopped
-from tasks.home.contents.validated import KnownPiece
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources import pieces
 from tasks.sources import resolve as sources
-from tasks.sources.resolve import Piece, Resolved, resolve
+from tasks.sources.resolve import LocatedPiece, Resolved, resolve
 from tests.reference.lines import cut, raw_lines
 
 repeatable = settings(max_examples=30)
@@ -38,27 +38,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pieces")
 
 
-def resolved(path: Path, known: Sequence[KnownPiece] = (), piece_bytes: int = 64 << 20, **more: object) -> Resolved:
+def resolved(path: Path, known: Sequence[Piece] = (), piece_bytes: int = 64 << 20, **more: object) -> Resolved:
     source = SourceConfig(name="s", kind="pretrain", location=str(path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "PIECE_BYTES", piece_bytes)
         return resolve([source], path.parent / "home", known, **more)
 
 
-def read(piece: Piece) -> list[tuple[int, int, bytes]]:
+def read(located: LocatedPiece) -> list[tuple[int, int, bytes]]:
     """Number, offset and bytes of each line, as the stage that validates reads them."""
     return [
         (chunk.first_line + index, chunk.offsets[index], line)
-        for chunk in read_chunks(piece.path, 1 << 20, piece.start, piece.end, piece.first_line)
+        for chunk in read_chunks(
+            located.path, 1 << 20, located.piece.start, located.piece.end, located.piece.first_line
+        )
         for index, line in enumerate(chunk.lines)
     ]
 
 
-def known_of(found: Resolved) -> list[KnownPiece]:
-    """What the next night knows."""
-    return [
-        KnownPiece(p.source.name, p.label, p.start, p.end, p.first_line, p.digest, len(read(p))) for p in found.pieces
-    ]
+def known_of(found: Resolved) -> list[Piece]:
+    """What the next night knows; that each piece knows its number of lines is checked always."""
+    for located in found.pieces:
+        assert located.piece.num_lines == (0 if located.piece.end is None else len(read(located)))
+    return [located.piece for located in found.pieces]
 
 
 @repeatable
@@ -69,10 +71,10 @@ def test_pieces_are_cut_after_the_line_that_fills_them(folder: Path, body: bytes
     path.write_bytes(body)
     found = resolved(path, piece_bytes=piece_bytes).pieces
     expected = cut(body, piece_bytes)
-    assert [body[piece.start : piece.end] for piece in found] == expected
-    assert [piece.digest for piece in found] == [hashlib.sha256(part).hexdigest() for part in expected]
+    assert [body[located.piece.start : located.piece.end] for located in found] == expected
+    assert [located.piece.digest for located in found] == [hashlib.sha256(part).hexdigest() for part in expected]
     starts = [sum(part.count(b"\n") for part in expected[:index]) + 1 for index in range(len(expected))]
-    assert [piece.first_line for piece in found] == starts
+    assert [located.piece.first_line for located in found] == starts
 
 
 @repeatable
@@ -82,7 +84,7 @@ def test_pieces_are_cut_after_the_line_that_fills_them(folder: Path, body: bytes
 @example(nights=[b'{"t": 1}\n{"t": ', b'2}\n{"t": 3}'], piece_bytes=200)
 def test_no_line_is_lost_or_split_however_a_file_grows(folder: Path, nights: list[bytes], piece_bytes: int) -> None:
     """What is left for the next night is the end after the last line feed, and only if it is no JSON value."""
-    path, body, known = folder / "a.jsonl", b'{"t": "first"}\n', list[KnownPiece]()
+    path, body, known = folder / "a.jsonl", b'{"t": "first"}\n', list[Piece]()
     for tonight in nights:
         body += tonight
         path.write_bytes(body)
@@ -92,11 +94,11 @@ def test_no_line_is_lost_or_split_however_a_file_grows(folder: Path, nights: lis
             offset, left = lines.pop()
             assert left and not is_json(left)
             assert f"({len(left):,} bytes)" in found.deferred[0].reason
-            assert found.pieces[-1].end == offset
+            assert found.pieces[-1].piece.end == offset
         else:
             assert body.endswith(b"\n") or is_json(lines[-1][1])
         expected = [(number, offset, raw.removesuffix(b"\r")) for number, (offset, raw) in enumerate(lines, start=1)]
-        assert [line for piece in found.pieces for line in read(piece)] == expected
+        assert [line for located in found.pieces for line in read(located)] == expected
         known = known_of(found)
 
 
@@ -120,7 +122,7 @@ def test_of_a_file_that_has_grown_the_tail_alone_is_new(tmp_path: Path) -> None:
     after = resolved(path, known_of(before), piece_bytes=100).pieces
     assert after[: len(before.pieces)] == before.pieces
     tail = after[len(before.pieces)]
-    assert (tail.start, tail.first_line) == (len(body_of(0, 20)), 21)
+    assert (tail.piece.start, tail.piece.first_line) == (len(body_of(0, 20)), 21)
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
@@ -131,7 +133,7 @@ def test_a_last_line_that_got_its_line_feed_later_stays_where_it_is(tmp_path: Pa
     path.write_bytes(body_of(0, 5)[:-1] + ending + body_of(5, 7))
     *kept, tail = resolved(path, known_of(before), piece_bytes=50).pieces
     assert tuple(kept) == before.pieces
-    assert (tail.start, tail.first_line) == (len(body_of(0, 5)) - 1 + len(ending), 6)
+    assert (tail.piece.start, tail.piece.first_line) == (len(body_of(0, 5)) - 1 + len(ending), 6)
 
 
 def test_known_pieces_are_taken_over_as_they_were_cut(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_known_pieces_of_other_files_and_sources_are_not_taken(tmp_path: Path) -
     known = known_of(resolved(path, piece_bytes=50))
     others = [replace(piece, source="t") for piece in known] + [replace(piece, label="s/b.jsonl") for piece in known]
     os.utime(path, (1, 1))
-    assert [piece.end for piece in resolved(path, others).pieces] == [len(body_of(0, 20))]
+    assert [located.piece.end for located in resolved(path, others).pieces] == [len(body_of(0, 20))]
 
 
 def test_a_file_in_two_sources_is_remembered_for_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +240,7 @@ def test_a_change_of_the_same_size_is_seen(tmp_path: Path) -> None:
     path.write_bytes(body_of(1, 4))
     os.utime(path, (1_000, 1_000))
     [after] = resolved(path, known_of(before)).pieces
-    assert after.digest == hashlib.sha256(body_of(1, 4)).hexdigest() != before.pieces[0].digest
+    assert after.piece.digest == hashlib.sha256(body_of(1, 4)).hexdigest() != before.pieces[0].piece.digest
 
 
 @pytest.mark.parametrize("memory", [b"", b"\xff", b"[]", b'{"a": 1}', b'{"/a": {"pieces": []}}', b"half"])
@@ -264,7 +266,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_left(tmp_path: Path, monk
 
     monkeypatch.setattr(pieces, "what_else", look_and_append)
     found = resolved(path, known)
-    assert [piece.end for piece in found.pieces] == [len(body_of(0, 5))], "what is known and as it was stays"
+    assert [located.piece.end for located in found.pieces] == [len(body_of(0, 5))], "what is known and as it was stays"
     assert "still being written to" in found.deferred[0].reason
     with pytest.raises(NightStopped, match=r"source s: .*\n.*still being written to"):
         resolved(path)
@@ -286,7 +288,7 @@ def test_a_young_file_is_looked_at_again_after_the_rest_of_its_time(tmp_path: Pa
 
     found = resolved(tmp_path / "*.jsonl", settle_seconds=2.0, clock=lambda: 9_000 + age, sleep=sleep)
     assert slept == [2.0 - max(age, 0)]
-    assert [piece.label for piece in found.pieces] == ["s/old.jsonl", *([] if grows else ["s/young.jsonl"])]
+    assert [located.piece.label for located in found.pieces] == ["s/old.jsonl", *([] if grows else ["s/young.jsonl"])]
     assert [deferred.label for deferred in found.deferred] == ["s/young.jsonl"] * grows
 
 

@@ -20,7 +20,7 @@ from schemas.jsonl import parse_chunk, read_chunks
 from tasks.errors import NightStopped
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.builtin import MAKERS
-from tasks.sources.resolve import Piece, resolve
+from tasks.sources.resolve import LocatedPiece, resolve
 from tests.tasks.serving import Served, closed_port, serve
 
 BODY = b'{"text": "hello"}\n'
@@ -30,16 +30,16 @@ def source(location: object, name: str = "mine") -> SourceConfig:
     return SourceConfig(name=name, kind="pretrain", location=str(location))
 
 
-def found(location: object, home: Path) -> list[Piece]:
+def found(location: object, home: Path) -> list[LocatedPiece]:
     """Pieces of one source, a whole file each; that each digest is of the file's bytes is checked always."""
     resolved = resolve([source(location)], home)
     assert resolved.set_aside == []
-    for piece in resolved.pieces:
-        assert piece.digest == hashlib.sha256(piece.path.read_bytes()).hexdigest()
-        assert piece.label == f"mine/{piece.path.name}"
-        assert piece.path.is_absolute()
-        assert (piece.start, piece.first_line) == (0, 1)
-        assert piece.end == (None if piece.path.suffix == ".gz" else piece.path.stat().st_size)
+    for located in resolved.pieces:
+        assert located.piece.digest == hashlib.sha256(located.path.read_bytes()).hexdigest()
+        assert located.piece.label == f"mine/{located.path.name}"
+        assert located.path.is_absolute()
+        assert (located.piece.start, located.piece.first_line) == (0, 1)
+        assert located.piece.end == (None if located.path.suffix == ".gz" else located.path.stat().st_size)
     return list(resolved.pieces)
 
 
@@ -84,7 +84,7 @@ def test_sources_keep_their_order(tmp_path: Path) -> None:
     write(tmp_path, "z.jsonl", "a.jsonl")
     sources = [source(tmp_path / "z.jsonl", "first"), source(tmp_path / "*.jsonl", "second")]
     files = resolve(sources, tmp_path).pieces
-    assert [file.label for file in files] == ["first/z.jsonl", "second/a.jsonl", "second/z.jsonl"]
+    assert [file.piece.label for file in files] == ["first/z.jsonl", "second/a.jsonl", "second/z.jsonl"]
     assert [file.source for file in files] == [sources[0], sources[1], sources[1]]
 
 
@@ -113,7 +113,7 @@ def test_files_of_one_name_have_labels_that_tell_them_apart(tmp_path: Path) -> N
     write(tmp_path, "x/day/a.jsonl", "y/day/a.jsonl", "y/night/a.jsonl", "y/night/b.jsonl")
     files = resolve([source(tmp_path / "**" / "*.jsonl")], tmp_path).pieces
     expected = ["mine/x/day/a.jsonl", "mine/y/day/a.jsonl", "mine/night/a.jsonl", "mine/b.jsonl"]
-    assert [file.label for file in files] == expected
+    assert [file.piece.label for file in files] == expected
 
 
 def test_a_file_that_cannot_be_read_is_told_and_the_others_are_taken(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_taken(tmp_path: P
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "link.jsonl").symlink_to("gone.jsonl")
     resolved = resolve([source(tmp_path / "*.jsonl")], tmp_path)
-    assert [piece.label for piece in resolved.pieces] == [f"mine/{n}.jsonl" for n in range(9)]
+    assert [located.piece.label for located in resolved.pieces] == [f"mine/{n}.jsonl" for n in range(9)]
     assert [d.label for d in resolved.unreadable] == ["mine/folder.jsonl", "mine/link.jsonl"]
     assert resolved.unreadable[1].reason == "a link to gone.jsonl, which is not there"
     assert resolved.set_aside == [(d.label, d.reason) for d in resolved.unreadable]
@@ -263,15 +263,15 @@ WRITERS: dict[str, Callable[[pa.Table, Path], object]] = {
 def test_a_table_becomes_a_line_a_row(tmp_path: Path, name: str) -> None:
     rows = [{"text": f"Zeile {n}\n\u00fc", "turns": [{"role": "user"}] * (n % 3)} for n in range(2_500)]
     WRITERS[name](pa.Table.from_pylist(rows), tmp_path / name)
-    [piece] = resolve([source(tmp_path / name)], tmp_path).pieces
-    assert piece.label == f"mine/{name}"
-    assert piece.digest == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
-    assert (piece.start, piece.end, piece.first_line) == (0, None, 1)
-    assert [json.loads(line) for line in piece.path.read_text(encoding="utf-8").splitlines()] == rows
-    inode = piece.path.stat().st_ino
+    [located] = resolve([source(tmp_path / name)], tmp_path).pieces
+    assert located.piece.label == f"mine/{name}"
+    assert located.piece.digest == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert (located.piece.start, located.piece.end, located.piece.first_line) == (0, None, 1)
+    assert [json.loads(line) for line in located.path.read_text(encoding="utf-8").splitlines()] == rows
+    inode = located.path.stat().st_ino
     os.utime(tmp_path / name, (1, 1))
     [again] = resolve([source(tmp_path / name)], tmp_path).pieces
-    assert (again, again.path.stat().st_ino) == (piece, inode), "converted once for the same bytes"
+    assert (again, again.path.stat().st_ino) == (located, inode), "converted once for the same bytes"
     WRITERS[name](pa.Table.from_pylist(rows[:3]), tmp_path / name)
     [other] = resolve([source(tmp_path / name)], tmp_path).pieces
     assert len(other.path.read_bytes().splitlines()) == 3
@@ -281,8 +281,8 @@ def test_a_row_of_a_table_that_is_no_text_is_one_fault_at_its_line(tmp_path: Pat
     bad = pa.Array.from_buffers(pa.string(), 3, [None, *pa.array([b"ab", b"\xff\xfe", b"cd"]).buffers()[1:]])
     bytes_column = pa.array([b"in bytes", b"x", "\u00fc".encode()])
     pq.write_table(pa.table({"text": bad, "n": bytes_column}), tmp_path / "a.parquet")
-    [piece] = resolve([source(tmp_path / "a.parquet")], tmp_path).pieces
-    [chunk] = read_chunks(piece.path, 1_000)
+    [located] = resolve([source(tmp_path / "a.parquet")], tmp_path).pieces
+    [chunk] = read_chunks(located.path, 1_000)
     rows, faults = parse_chunk(chunk)
     assert rows == [{"text": "ab", "n": "in bytes"}, None, {"text": "cd", "n": "\u00fc"}]
     assert [(index, fault.rule) for index, fault in faults.items()] == [(1, "not_utf8")]
@@ -291,5 +291,5 @@ def test_a_row_of_a_table_that_is_no_text_is_one_fault_at_its_line(tmp_path: Pat
 def test_a_table_of_the_web_is_converted(served: Served, tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "b.parquet")
     served.files["/b.parquet"] = (tmp_path / "b.parquet").read_bytes()
-    [piece] = resolve([source(f"{served.url}/b.parquet")], tmp_path).pieces
-    assert piece.path.read_bytes() == b'{"text":"a"}\n{"text":"b"}\n'
+    [located] = resolve([source(f"{served.url}/b.parquet")], tmp_path).pieces
+    assert located.path.read_bytes() == b'{"text":"a"}\n{"text":"b"}\n'

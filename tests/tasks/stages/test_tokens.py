@@ -129,10 +129,10 @@ def rows_of(folder: Path, generations: int) -> StageRecord:
 
 
 @dataclass(frozen=True)
-class Room:
+class StageHome:
     """A home in which the stage is run night by night, and the buckets that it read on the last one."""
 
-    home: Path
+    folder: Path
     store: Store
     read: list[tuple[str, int]]
 
@@ -143,9 +143,9 @@ class Room:
              "model": {"vocab_size": 400}}
         )  # fmt: skip
         self.read.clear()
-        with Journal(self.home).lease("test") as token:
+        with Journal(self.folder).lease("test") as token:
             parent = self.store.start_run("night", {})
-            night = Night(recipe, "key", self.home, self.store.tracking_uri, parent, token, Resolved(()))
+            night = Night(recipe, "key", self.folder, self.store.tracking_uri, parent, token, Resolved(()))
             return tokens.fn(night, dataclasses.replace(rows, inputs={"base": grown_from}))
 
 
@@ -159,8 +159,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 @pytest.fixture
-def room(tmp_path: Path, store: Store, read: list[tuple[str, int]]) -> Room:
-    return Room(tmp_path, store, read)
+def stage_home(tmp_path: Path, store: Store, read: list[tuple[str, int]]) -> StageHome:
+    return StageHome(tmp_path, store, read)
 
 
 def check_record(record: StageRecord, rows: StageRecord) -> None:
@@ -191,22 +191,24 @@ def check_record(record: StageRecord, rows: StageRecord) -> None:
     assert sum(count for count, _ in sizes) == sum(record.counts[f"{kind}_train_tokens"] for kind in KINDS)
 
 
-def test_the_stage_learns_both_sides_whole_and_is_found_done(room: Room) -> None:
-    rows = rows_of(room.home / "rows", 1)
-    record = room.night(rows)
+def test_the_stage_learns_both_sides_whole_and_is_found_done(stage_home: StageHome) -> None:
+    rows = rows_of(stage_home.folder / "rows", 1)
+    record = stage_home.night(rows)
     check_record(record, rows)
     assert not [token for token in load_tokenizer(record.path).get_vocab() if "zq" in token]
     other = dataclasses.replace(record, files={name: f"{digest}!" for name, digest in record.files.items()})
     prints = {open_packed(r, kind, side).fingerprint for r in (record, other) for kind in KINDS for side in SIDES}
     assert len(prints) == 8
-    assert room.night(rows).reused
-    assert room.read == []
+    assert stage_home.night(rows).reused
+    assert stage_home.read == []
 
 
-def test_a_grown_night_encodes_the_new_bucket_alone(room: Room) -> None:
-    first, rows = room.night(rows_of(room.home / "rows", 1)), rows_of(room.home / "more", 2)
-    second = room.night(rows, grown_from="rows-1")
-    assert room.read == [("pretrain", 1), ("pretrain", 0), ("chat", 0)], "a new slice is looked for in old buckets"
+def test_a_grown_night_encodes_the_new_bucket_alone(stage_home: StageHome) -> None:
+    first, rows = stage_home.night(rows_of(stage_home.folder / "rows", 1)), rows_of(stage_home.folder / "more", 2)
+    second = stage_home.night(rows, grown_from="rows-1")
+    assert stage_home.read == [("pretrain", 1), ("pretrain", 0), ("chat", 0)], (
+        "a new slice is looked for in old buckets"
+    )
     check_record(second, rows)
     shards = [name for name in first.files if ".train." in name]
     assert len(shards) == 4
@@ -217,15 +219,15 @@ def test_a_grown_night_encodes_the_new_bucket_alone(room: Room) -> None:
     before, after = (open_packed(r, "pretrain", "train") for r in (first, second))
     old = np.arange(before.num_rows)
     assert (after.rows(old).input_ids == before.rows(old).input_ids).all()
-    assert room.night(rows, grown_from="rows-1").reused
-    room.night(rows_of(room.home / "most", 3), grown_from="rows-2")
-    assert room.read == [("pretrain", 2)], "without a new slice no old bucket is read"
+    assert stage_home.night(rows, grown_from="rows-1").reused
+    stage_home.night(rows_of(stage_home.folder / "most", 3), grown_from="rows-2")
+    assert stage_home.read == [("pretrain", 2)], "without a new slice no old bucket is read"
 
 
-def test_what_was_found_on_both_sides_stays_found_when_slices_come_to_it(room: Room) -> None:
-    first, rows = room.night(rows_of(room.home / "rows", 1)), rows_of(room.home / "more", 2)
-    second = room.night(rows, grown_from="rows-1")
-    for found in (contamination(room.home / "rows", first.path), contamination(rows.path, second.path)):
+def test_what_was_found_on_both_sides_stays_found_when_slices_come_to_it(stage_home: StageHome) -> None:
+    first, rows = stage_home.night(rows_of(stage_home.folder / "rows", 1)), rows_of(stage_home.folder / "more", 2)
+    second = stage_home.night(rows, grown_from="rows-1")
+    for found in (contamination(stage_home.folder / "rows", first.path), contamination(rows.path, second.path)):
         shares = dict(found.filter(kind="pretrain").select("row_id", "share").rows())
         assert shares.pop("val-1") == 0.0
         assert set(shares.values()) == {1.0}
@@ -233,17 +235,19 @@ def test_what_was_found_on_both_sides_stays_found_when_slices_come_to_it(room: R
 
 
 @pytest.mark.parametrize(("grown_from", "data"), [("", {}), ("others", {}), ("rows-1", {"sequence_length_tokens": 32})])
-def test_what_does_not_continue_an_earlier_night_starts_anew(room: Room, grown_from: str, data: dict[str, int]) -> None:
-    room.night(rows_of(room.home / "rows", 1))
-    record = room.night(rows := rows_of(room.home / "more", 2), grown_from=grown_from, **data)
-    assert {("pretrain", 0), ("chat", 0), ("pretrain", 1)} <= set(room.read)
+def test_what_does_not_continue_an_earlier_night_starts_anew(
+    stage_home: StageHome, grown_from: str, data: dict[str, int]
+) -> None:
+    stage_home.night(rows_of(stage_home.folder / "rows", 1))
+    record = stage_home.night(rows := rows_of(stage_home.folder / "more", 2), grown_from=grown_from, **data)
+    assert {("pretrain", 0), ("chat", 0), ("pretrain", 1)} <= set(stage_home.read)
     check_record(record, rows)
 
 
-def test_a_tokenizer_that_cannot_be_had_stops_the_night(room: Room) -> None:
+def test_a_tokenizer_that_cannot_be_had_stops_the_night(stage_home: StageHome) -> None:
     with pytest.raises(NightStopped, match=r"data\.tokenizer '~nobody-of-that-name/x' cannot be loaded"):
-        room.night(rows_of(room.home / "rows", 1), tokenizer="~nobody-of-that-name/x")
-    assert not list((room.home / "data").glob("tokens@*[0-9a-f]"))
+        stage_home.night(rows_of(stage_home.folder / "rows", 1), tokenizer="~nobody-of-that-name/x")
+    assert not list((stage_home.folder / "data").glob("tokens@*[0-9a-f]"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model.dynamics.smoothing import EMA_WEIGHT
 from model.training.trainer import StepMetrics
 from tasks.training import meters
 from tasks.training import run as training
@@ -39,4 +40,4 @@ def test_logged_means_are_those_of_the_last_steps(
     for number in range(1, 13):
         means = {name: dict(logged[f"train/{name}"])[number] for name in ("clipped_share", "loss_ema")}
         assert means["clipped_share"] == clipped_share([value == 1 for value in clipped[:number]], WINDOW)
-        assert means["loss_ema"] == pytest.approx(loss_average(losses[:number], meters.EMA_WEIGHT))
+        assert means["loss_ema"] == pytest.approx(loss_average(losses[:number], EMA_WEIGHT))

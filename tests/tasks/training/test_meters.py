@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dynamics.smoothing import smoothed
+from model.dynamics.smoothing import EMA_WEIGHT, smoothed
 from model.training.trainer import StepMetrics
-from tasks.training.meters import CLIPPED_STEPS, EMA_WEIGHT, LOAD_WEIGHT, StageMeters
+from tasks.training.meters import CLIPPED_STEPS, LOAD_WEIGHT, StageMeters
 from tests.reference.meters import clipped_share, expert_load, loss_average
 
 STEP = StepMetrics(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import NightStopped
-from tasks.recipes.overrides import parse_over, written
+from tasks.recipes.overrides import as_argument, parse_over
 from tasks.recipes.recipe import Recipe, recipe_from
 from tasks.trials import plan as trial_plan
 from tasks.trials.plan import RangeTest, Sweep, range_test_cost, sweep_cost, variants
@@ -46,7 +46,7 @@ def test_over_without_values_or_twice_is_refused(pairs: list[str]) -> None:
 @settings(max_examples=40)
 @given(st.one_of(st.integers(-9, 9), st.floats(1e-6, 1.0), st.booleans(), st.sampled_from(["adamw", "linear"])))
 def test_a_value_is_written_as_it_is_read(value: Any) -> None:
-    assert parse_over([f"{PEAK}={written(value)}"]) == {PEAK: [value]}
+    assert parse_over([f"{PEAK}={as_argument(value)}"]) == {PEAK: [value]}
 
 
 @settings(max_examples=20)

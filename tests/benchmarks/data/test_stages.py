@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.data import data_room
+from benchmarks.data import stages
 from benchmarks.data.corpora import Census
-from benchmarks.data.data_room import arguments, main, size_of
-from benchmarks.data.data_room_report import cells_of, report, targets
 from benchmarks.data.measurement import Measurement
+from benchmarks.data.report import cells_of, report, targets
+from benchmarks.data.stages import arguments, main, size_of
 from benchmarks.memory import Usage
 
 MB = 1_000_000
@@ -118,13 +118,15 @@ def test_a_disk_without_room_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_a_small_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("side", "exact"), [("ours", ["validate"]), ("datasets", ["validate", "shuffle"])])
+def test_a_small_run(tmp_path: Path, side: str, exact: list[str]) -> None:
+    """`exact` steps keep all rows that are good and distinct, and no others."""
     out = tmp_path / "out.json"
-    argv = ["--sizes", "300kB", "--sides", "datasets", "--repeats", "1", "--folder", str(tmp_path), "--json", str(out)]
+    argv = ["--sizes", "300kB", "--sides", side, "--repeats", "1", "--folder", str(tmp_path), "--json", str(out)]
     assert main(argv) == 0
     content = json.loads(out.read_text())
-    assert [row["step"] for row in content["measurements"]] == list(data_room.STEPS_OF["datasets"])
-    kept = {row["step"]: row["usage"]["result"] for row in content["measurements"] if row["usage"]}
+    assert [row["step"] for row in content["measurements"]] == list(stages.STEPS_OF[side])
+    counts = {row["step"]: row["usage"]["result"] for row in content["measurements"] if row["usage"]}
     census = Census(**content["corpora"]["300000"])
-    assert kept["validate"]["kept"] == kept["shuffle"]["kept"] == census.distinct
+    assert [counts[step]["kept"] for step in exact] == [census.distinct] * len(exact)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json"]

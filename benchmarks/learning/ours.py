@@ -1,4 +1,4 @@
-"""This project's side of `benchmarks/learn.py`: its trainer's step, its optimizer, its packed rows."""
+"""This project's side of `benchmarks/learning/learn.py`: its trainer's step, its optimizer, its packed rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.learning.learn_score import Chunks, Job, Session, answer, bits_per_byte, nats_of, plain_rows
+from benchmarks.learning.scoring import Chunks, Job, Session, answer, bits_per_byte, nats_of, plain_rows
 from data.tokens.shards import open_shards
 from model.config.network import ModelConfig
 from model.config.optim import OptimConfig

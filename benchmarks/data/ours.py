@@ -1,4 +1,4 @@
-"""What `benchmarks/data_room.py` measures on our side: the stages' own work, without servers."""
+"""What `benchmarks/data/stages.py` measures on our side: the stages' own work, without servers."""
 
 from __future__ import annotations
 

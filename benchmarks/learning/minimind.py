@@ -1,4 +1,4 @@
-"""MiniMind's side of `benchmarks/learn.py`: model, dataset, sampler, schedule and training loop of a checkout.
+"""MiniMind's side of `benchmarks/learning/learn.py`: model, dataset, sampler, schedule and training loop of a checkout.
 
 `train_epoch` of its pretraining script runs as it stands, with the names it takes from its own module set from outside;
 its loader asks the clock before each batch, and `get_lr` is asked for the elapsed share of the budget instead of steps.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.learning.learn_score import Chunks, Job, Session, answer, bits_per_byte, marked_rows, nats_of
+from benchmarks.learning.scoring import Chunks, Job, Session, answer, bits_per_byte, marked_rows, nats_of
 
 BEGIN, END, PADDING = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 """As its tokenizer_config.json names them."""

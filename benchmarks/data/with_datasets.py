@@ -1,10 +1,10 @@
 """The usual way to do the same work: `datasets` 5 with `tokenizers`, batched, in two processes.
 
 Where there is a choice the faster one is taken: batched maps, hashes in the workers, one copy to disk after the
-shuffle instead of flattened indices and a copy, no offsets, labels left to the collator. It does less than the data
-room: the JSON reader dies of a broken line, so the input is cleaned beforehand and that is not timed; nothing is
-quarantined, split or reported; near duplicates stay; conversations get no loss mask; documents are concatenated
-and cut. A second night is the whole chain again.
+shuffle instead of flattened indices and a copy, no offsets, labels left to the collator. It does less than our stages:
+the JSON reader fails at a broken line, so the input is cleaned beforehand, outside the timing; nothing is quarantined,
+split or reported; near duplicates stay; conversations get no loss mask; documents are concatenated and cut. A second
+night is the whole chain again.
 
 Each step takes the corpus and a work folder that holds what the steps before it left: `clean/` (from `clean`), then
 `validated/`, `shuffled/`, `tokens/`. The library's caches belong there too, by its environment variables.

@@ -1,4 +1,4 @@
-"""The contestants of `benchmarks/train_step.py`: each builds a function that does one optimizer step."""
+"""Implementations that `benchmarks/training/train_step.py` compares: each builds a function that does one step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contestants of `benchmarks/generate.py`: each builds a function from prompts to the ids that follow them.
+"""Implementations that `benchmarks/generation/generate.py` compares: each builds a function from prompts to new ids.
 
 All have the same weights, those of one exported folder, and choose greedily; none may stop early.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.training.training_ways import minimind_config, minimind_module
+from benchmarks.training.ways import minimind_config, minimind_module
+from model.config.sampling import Sampling
 from model.exchange.hugging_face import import_hugging_face
 from model.generation.generate import generate
-from model.generation.sampling import Sampling
 
 Prompts = list[list[int]]
 Generate = Callable[[Prompts, int], list[list[int]]]

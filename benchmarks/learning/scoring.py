@@ -1,4 +1,4 @@
-"""What both sides of `benchmarks/learn.py` share: how they are scored, and the clock they train under.
+"""What both sides of `benchmarks/learning/learn.py` share: how they are scored, and the clock they train under.
 
 Imports nothing of this project's packages: a MiniMind checkout has a package `model` of its own.
 """
@@ -195,6 +195,6 @@ class Session:
 
 
 def answer(run: Callable[[Job], dict[str, Any]], arguments: list[str]) -> None:
-    """A child's side of `benchmarks.learn.run_job`: the job as JSON and the file for what comes of it."""
+    """A child's side of `benchmarks.learning.learn.run_job`: the job as JSON and the file for what comes of it."""
     job, path = arguments
     Path(path).write_text(json.dumps(run(Job.read(job))))

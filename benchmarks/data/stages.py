@@ -1,6 +1,6 @@
-"""The data room beside the usual way: raw jsonl to packed rows, each step and the chain, in one run on this machine.
+"""The data stages beside the usual way: raw jsonl to packed rows, each step and the chain, in one run on this machine.
 
-Corpora of several sizes are made on the spot (`benchmarks/corpora.py`), every measurement is a fresh process whose
+Corpora of several sizes are made on the spot (`benchmarks/data/corpora.py`), every measurement is a fresh process whose
 whole tree is sampled (`benchmarks/memory.py`), and the sides take turns, so that drift of the machine hits all alike.
 MB/s are bytes of raw jsonl, broken lines and all, over the seconds of the step: 1 MB is 1e6 bytes. Steps find their
 input warm in the page cache. Small sizes are measured three times; the table shows medians of one run.
@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.data import our_way
-from benchmarks.data.data_room_report import report
+from benchmarks.data import ours
 from benchmarks.data.measurement import Measurement, raw_bytes
+from benchmarks.data.report import report
 from benchmarks.machine import machine_facts
 from benchmarks.memory import ChildFailed, Usage, measure
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 
 STEPS: dict[str, Callable[[Path, Path], Mapping[str, int]]] = {
-    "validate": our_way.validate_and_deduplicate,
-    "deduplicate": our_way.near_duplicates,
-    "shuffle": our_way.shuffle,
-    "tokens": our_way.encode_and_pack,
-    "chain": our_way.night,
-    "second night": our_way.night,
+    "validate": ours.validate_and_deduplicate,
+    "deduplicate": ours.near_duplicates,
+    "shuffle": ours.shuffle,
+    "tokens": ours.encode_and_pack,
+    "chain": ours.night,
+    "second night": ours.night,
 }
 # End of what is measured.
 
@@ -53,6 +53,8 @@ STEPS_OF = {
     "datatrove": ("tokens",),
 }
 """What each side can do."""
+MODULES = {"datasets": "benchmarks.data.with_datasets", "datatrove": "benchmarks.data.with_datatrove"}
+"""Where the steps of the other sides are, each under its own name."""
 SMALL_BYTES, SMALL_REPEATS = 100_000_000, 3
 SPACE_FACTORS = {"ours": 5, "datasets": 12, "datatrove": 4}
 """Free bytes a byte of corpus needs: the usual way keeps copies of the rows for each of its steps."""
@@ -80,11 +82,11 @@ class Bench:
         from tasks.settings import child_environment
 
         if self.side == "ours":
-            target, leading = "benchmarks.data_room:run_step", [step]
+            target, leading = "benchmarks.data.stages:run_step", [step]
             values = {"NIGHTSCHOOL_HOME": str(self.work / "home")}
         else:
-            module = "datatrove_way" if self.side == "datatrove" and step != "clean" else "reference_way"
-            target, leading = f"benchmarks.{module}:{step.replace(' ', '_')}", []
+            module = MODULES["datasets" if step == "clean" else self.side]
+            target, leading = f"{module}:{step.replace(' ', '_')}", []
             values = reference_environment(self.work)
         os.sync()  # what earlier steps left to be written is not this one's to wait for
         return measure(target, *leading, str(self.corpus), str(self.work), environment=child_environment(**values))
@@ -194,10 +196,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments(argv)
-    from benchmarks.data.datatrove_way import is_installed
+    from benchmarks.data.with_datatrove import is_installed
 
     sides = [side for side in given.sides if side != "datatrove" or is_installed()]
-    with tempfile.TemporaryDirectory(prefix="data-room-", dir=given.folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix="bench-data-", dir=given.folder) as temporary:
         folder = Path(temporary)
         needed = max(SPACE_FACTORS[side] for side in given.sides) * max(given.sizes)
         free = shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""The table of `benchmarks/learn.py`, from its results."""
+"""The table of `benchmarks/learning/learn.py`, from its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of `benchmarks/learn.py`: a recipe's pretraining rows, prepared once by the data stages, for both sides.
+"""The text that benchmarks of learning train on: a recipe's pretraining rows, prepared once by the data stages.
 
 A prepared folder holds `tokenizer.json`, the packed train rows as the tokens stage writes them, `train.jsonl` with the
 same texts in the same order, `val.npz` with the validation documents in chunks, and `facts.json`, written last.
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data.our_way import data_stages
-from benchmarks.learning.learn_score import Chunks
+from benchmarks.data.ours import data_stages
+from benchmarks.learning.scoring import Chunks
 from data.sides.read import read_train, read_val
 from data.tokens.encode import Encoder
 from model.tokens.packing import cut, document_segments

@@ -1,0 +1,70 @@
+"""Commands that run a recipe or move the champion alias by hand."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.recipes.recipe import Recipe
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """What every command takes that works on a recipe."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key.path=value",
+        help="replace one value of the recipe, such as pretrain.optim.peak_lr=0.001; again for another value",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print what it will cost, and stop")
+
+
+def resolved_recipe(name: str, pairs: list[str]) -> Recipe:
+    """The recipe of this name with the values of `--set` (`key.path=value`) in place."""
+    from tasks.recipes.deployments import load_recipe
+    from tasks.recipes.overrides import parse_settings
+
+    return load_recipe(name).with_overrides(parse_settings(pairs))
+
+
+def run_recipe(arguments: argparse.Namespace) -> int:
+    """Run the night in this process, on the Prefect server of `make up` if it runs, else on an embedded one."""
+    recipe = resolved_recipe(arguments.command, arguments.set)
+    if arguments.dry_run:
+        print_recipe_and_cost(recipe)
+        return 0
+    from tasks.services.embedded import reaching_prefect
+
+    with reaching_prefect():
+        from flows.retrain_nightly import retrain_nightly
+    print(f"\n{retrain_nightly(recipe).as_text()}")
+    return 0
+
+
+def print_recipe_and_cost(recipe: Recipe) -> None:
+    import yaml
+
+    from tasks.planning.plan import plan_text  # torch takes seconds to import
+    from tasks.recipes.recipe import plain_recipe
+
+    print(yaml.safe_dump(plain_recipe(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
+    print(plan_text(recipe))
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", type=int, metavar="VERSION", help="number of the version in the MLflow registry")
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    """Make a version the champion."""
+    from flows.promote_model import promote_model  # Prefect reads its settings when it is imported
+
+    print(promote_model(arguments.version))
+    return 0
+
+
+def rollback(arguments: argparse.Namespace) -> int:
+    """Make the previous champion the champion again."""
+    from flows.promote_model import promote_model
+
+    print(promote_model(None))
+    return 0

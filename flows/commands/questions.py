@@ -1,0 +1,80 @@
+"""Commands that answer a question from the home's files alone. None may wait for torch, Prefect or MLflow."""
+
+from __future__ import annotations
+
+import argparse
+
+from tasks.errors import NightStopped
+from tasks.settings import Settings
+
+LAST_RECIPE = "name of the recipe that it is about; the one that ran last if left out"
+
+
+def add_why_row_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "row", metavar="TEXT|NAME|FILE:LINE",
+        help="the row's whole text, its name (32 hexadecimal digits), or the file and line it stands on",
+    )  # fmt: skip
+    parser.add_argument("--recipe", help=LAST_RECIPE)
+    parser.add_argument("--all", action="store_true", help="list all training stages that read the row, not the newest")
+
+
+def why_row(arguments: argparse.Namespace) -> int:
+    """Print what became of a row."""
+    from tasks.questions import answers
+
+    home = Settings.load().home
+    answers.print_lines(answers.why_row(home, arguments.row, arguments.recipe, arguments.all))
+    return 0
+
+
+def add_who_ate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run", metavar="RUN",
+        help="MLflow run id of a night or a training stage (or its first 8 digits), a registered version, or champion",
+    )  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="print every row as jsonl, and nothing else")
+
+
+def who_ate(arguments: argparse.Namespace) -> int:
+    """Print what a model was trained on."""
+    from tasks.questions import answers
+
+    answer = answers.who_ate_rows if arguments.all else answers.who_ate
+    answers.print_lines(answer(Settings.load().home, arguments.run))
+    return 0
+
+
+def add_quarantine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", help=LAST_RECIPE)
+    parser.add_argument("--rule", help="list the lines that broke this rule")
+    parser.add_argument("--file", metavar="LABEL", help="list the lines of this file")
+    parser.add_argument("--show", type=num_lines, metavar="N", help="lines to list, at least 1; 10 if left out")
+    parser.add_argument("--recheck", action="store_true", help="check the lines again with today's rules and recipe")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key.path=value",
+        help="with --recheck: replace one value of the recipe",
+    )  # fmt: skip
+
+
+def num_lines(text: str) -> int:
+    """A number of lines of at least 1; argparse shows the message of the error."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of lines of at least 1, not {text!r:.40}")
+    return int(text)
+
+
+def quarantine(arguments: argparse.Namespace) -> int:
+    """Print the lines that were not kept, or how many today's rules would keep."""
+    home, recipe, rule, file = Settings.load().home, arguments.recipe, arguments.rule, arguments.file
+    if arguments.set and not arguments.recheck:
+        raise NightStopped("--set changes the rules of a recheck; add --recheck, or leave --set out")
+    from tasks.questions import answers
+
+    if arguments.recheck:
+        from tasks.questions.recheck import recheck_quarantine  # today's rules need pandera
+
+        answers.print_lines(recheck_quarantine(home, recipe, rule, file, arguments.set))
+    else:
+        answers.print_lines(answers.quarantine(home, recipe, rule, file, arguments.show))
+    return 0

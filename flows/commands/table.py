@@ -1,0 +1,116 @@
+"""The table of commands. A new command is one line here, and a module or a function with its arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from flows.commands import nights, questions, trials
+from tasks.errors import NightStopped, did_you_mean
+
+PROGRAM = "python -m flows"
+DESCRIPTION = """\
+Run a recipe of prefect.yaml in this process, or one of the commands below.
+Each has a help page of its own: python -m flows RECIPE --help, python -m flows COMMAND --help."""
+EXIT_CODES = """\
+exit codes: 0 done; 2 stopped for a reason in data, recipe or arguments; 3 training diverged;
+4 another night holds the home; 130 interrupted, run the same again to go on"""
+
+
+def no_arguments(parser: argparse.ArgumentParser) -> None:
+    """For a command that takes none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command: how it is named, what it takes and what it runs."""
+
+    name: str
+    help: str
+    """One line, for the list of commands."""
+    run: Callable[[argparse.Namespace], int]
+    """Does the work and returns the exit code; imports what is large itself, or --help would wait for it."""
+    add_arguments: Callable[[argparse.ArgumentParser], None] = no_arguments
+    from_files_alone: bool = False
+    """Answered from the home's files: no home is made, no log lines, nothing to go on with after an interruption."""
+
+
+COMMANDS = (
+    Command(
+        name="promote", run=nights.promote, add_arguments=nights.add_version,
+        help="make a registered version the champion",
+    ),
+    Command(name="rollback", run=nights.rollback, help="make the previous champion the champion again"),
+    Command(
+        name="why-row", run=questions.why_row, add_arguments=questions.add_why_row_arguments, from_files_alone=True,
+        help="what became of a row of raw data, and which training stages read it",
+    ),
+    Command(
+        name="who-ate", run=questions.who_ate, add_arguments=questions.add_who_ate_arguments, from_files_alone=True,
+        help="which rows a model was trained on",
+    ),
+    Command(
+        name="quarantine", run=questions.quarantine, add_arguments=questions.add_quarantine_arguments,
+        from_files_alone=True, help="which lines of raw data were not kept, and why",
+    ),
+    Command(
+        name="find-lr", run=trials.find_lr, add_arguments=trials.add_find_lr_arguments,
+        help="suggest a peak learning rate for pretraining, from a range test on the recipe's own tokens and model",
+    ),
+    Command(
+        name="sweep", run=trials.sweep, add_arguments=trials.add_sweep_arguments,
+        help="train combinations of a few settings on the same tokens and compare them; nothing is registered",
+    ),
+)  # fmt: skip
+BY_NAME = {command.name: command for command in COMMANDS}
+
+
+def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
+    """The command that the words of a command line name, and its arguments.
+
+    A word that is no command is a recipe's name. prefect.yaml is read only then, so that no question waits for it.
+    Raises NightStopped if there is neither; argparse exits with 2, and a usage line, for any other mistake.
+    """
+    if words and words[0] in BY_NAME:
+        known = {words[0]: BY_NAME[words[0]]}
+    else:
+        known = recipe_commands() | BY_NAME
+        if words and not words[0].startswith("-") and words[0] not in known:
+            raise NightStopped(unknown_word(words[0], list(known)))
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description=DESCRIPTION, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    choices = parser.add_subparsers(
+        title="recipes and commands", dest="command", metavar="RECIPE|COMMAND", required=True, prog=PROGRAM
+    )
+    for command in known.values():
+        text = command.help.replace("%", "%%")  # argparse fills in what follows a single one
+        command.add_arguments(choices.add_parser(command.name, help=text, description=sentence(text)))
+    arguments = parser.parse_args(words)
+    return known[arguments.command], arguments
+
+
+def recipe_commands() -> dict[str, Command]:
+    """For each recipe, by name, the command that runs it. Raises NightStopped if one has a command's name."""
+    from tasks.recipes.deployments import DEPLOYMENTS, recipe_descriptions
+
+    descriptions = recipe_descriptions()
+    if shared := sorted(set(BY_NAME) & set(descriptions)):
+        raise NightStopped(
+            f"{DEPLOYMENTS.name} has a recipe {shared[0]!r}, which is the name of a command; give it another name"
+        )
+    run = Command(name="", help="", run=nights.run_recipe, add_arguments=nights.add_recipe_options)
+    return {name: replace(run, name=name, help=f"run this recipe: {text}") for name, text in descriptions.items()}
+
+
+def unknown_word(word: str, names: Sequence[str]) -> str:
+    recipes = ", ".join(name for name in names if name not in BY_NAME)
+    return (
+        f"no recipe or command {word!r:.80}{did_you_mean(word, names)}\n"
+        f"  recipes of prefect.yaml: {recipes}\n  commands: {', '.join(BY_NAME)}"
+    )
+
+
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:].removesuffix('.')}."

@@ -1,0 +1,38 @@
+"""A trained and evaluated model → the champion on the same rows, a registered version and a decision."""
+
+from __future__ import annotations
+
+import logging
+
+from tasks.errors import StoreAway
+from tasks.home.records import StageRecord
+from tasks.night.candidate import Candidate, waiting_candidates
+from tasks.night.conclusion import conclude
+from tasks.stage import Night
+from tasks.stages.evaluate import evaluate
+from tasks.stages.register import register
+
+log = logging.getLogger("nightschool")
+
+
+def judge_model(candidate: Candidate) -> StageRecord | StoreAway:
+    """evaluate the champion → register. If the model registry does not answer, says so and decides nothing."""
+    night, model, scored_champion = candidate.night, candidate.model, None
+    try:
+        champion = night.champion()
+        if champion and champion.digest != model.digest:
+            scored_champion = evaluate(night, champion, candidate.rows, candidate.tokens, label="champion")
+        return register(night, model, candidate.tokens, candidate.scored, scored_champion, candidate.data)
+    except StoreAway as away:
+        log.warning("registration waits: %s", away)
+        return away
+
+
+def judge_waiting_models(night: Night) -> None:
+    """Judge the models of earlier nights whose model registry did not answer, oldest first, until it fails again."""
+    for candidate in waiting_candidates(night):
+        log.info("night %s %s waited for the model registry", candidate.night.recipe.name, candidate.night.key[:12])
+        registered = judge_model(candidate)
+        if isinstance(registered, StoreAway):
+            return
+        conclude(candidate, registered)

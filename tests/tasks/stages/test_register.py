@@ -1,0 +1,157 @@
+"""What is registered, which alias moves and why: one decision a model, on the documents that both models scored."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.rows.statistics import STATISTICS
+from model.exchange.hugging_face import import_hugging_face
+from tasks.errors import NightBusy, NightStopped
+from tasks.home.contents.registered import EXPORT, TRAINING_DATA, read_decision
+from tasks.home.contents.scores import DOCUMENTS
+from tasks.home.journal import Journal
+from tasks.home.records import StageRecord
+from tasks.sources.resolve import Resolved
+from tasks.stage import Night
+from tasks.stages.register import register
+from tasks.tracking.mlflow_store import CHALLENGER, CHAMPION, PREVIOUS, Store
+from tasks.training.trained import load_trained
+from tests.tasks.prepared import Prepared
+from tests.tasks.rows import scored_documents, stage_record, write_files
+
+NUM_DOCUMENTS = 60
+
+
+@pytest.fixture
+def night(prepared: Prepared, tmp_path: Path, store: Store) -> Iterator[Night]:
+    with Journal(tmp_path / "home").lease("test") as token:
+        run_id = store.start_run("night", {})
+        yield Night(prepared[0], "key", tmp_path / "home", store.tracking_uri, run_id, token, Resolved(()))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> StageRecord:
+    write_files(tmp_path / "inspect", {STATISTICS: '{"rows": 7}', "page.html": "<p>"})
+    return stage_record(tmp_path / "inspect", files={STATISTICS: "s", "page.html": "p"})
+
+
+def scored(folder: Path, factor: float) -> StageRecord:
+    """An evaluation in which every document takes `factor` times the same nats."""
+    rng = np.random.default_rng(0)
+    num_bytes = np.ceil(rng.lognormal(5, 0.8, NUM_DOCUMENTS))
+    documents = scored_documents(factor * num_bytes * rng.lognormal(0, 0.2, NUM_DOCUMENTS), num_bytes)
+    folder.mkdir(parents=True)
+    documents.write_parquet(folder / DOCUMENTS)
+    return stage_record(folder, digest=f"scores at {factor}")
+
+
+def registered(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, factor: float, champion: float | None
+) -> StageRecord:
+    """Register a model of its own name whose nats are `factor`, beside a champion's."""
+    root = night.home.parent / f"{factor} beside {champion}"
+    champion_scored = None if champion is None else scored(root / "champion", champion)
+    model = replace(trained, digest=f"model at {factor}")
+    return register.fn(night, model, prepared[1], scored(root / "challenger", factor), champion_scored, data)
+
+
+def aliases(store: Store) -> dict[str, int | None]:
+    return {alias: store.version_of(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+
+
+def test_the_better_second_model_is_promoted_and_the_worse_third_is_not(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
+) -> None:
+    first = registered(night, trained, prepared, data, 1.0, None)
+    assert read_decision(first.path) == {
+        "promoted": True, "version": 1, "reason": "first model: there was no champion to compare with"
+    }  # fmt: skip
+    assert "promote/difference_bpb" not in first.figures
+    assert aliases(store) == {CHAMPION: 1, CHALLENGER: None, PREVIOUS: None}
+
+    second = registered(night, trained, prepared, data, 0.9, 1.0)
+    decision = read_decision(second.path)
+    assert (decision["promoted"], decision["version"], second.counts) == (True, 2, {"version": 2})
+    assert str(decision["reason"]).startswith("better: ")
+    assert second.figures["promote/difference_bpb"] < second.figures["promote/upper_bpb"] < 0
+    assert second.figures["promote/promoted"] == 1
+    assert aliases(store) == {CHAMPION: 2, CHALLENGER: None, PREVIOUS: 1}
+
+    third = registered(night, trained, prepared, data, 1.1, 0.9)
+    assert read_decision(third.path)["promoted"] is False
+    assert third.figures["promote/upper_bpb"] > third.figures["promote/difference_bpb"] > 0
+    assert third.headline == "version 3 is challenger"
+    assert aliases(store) == {CHAMPION: 2, CHALLENGER: 3, PREVIOUS: 1}
+    decided = [json.loads(line) for line in (night.home / "journal.jsonl").read_text().splitlines()]
+    events = [(e["version"], e["promoted"]) for e in decided if e["event"] == "decided"]
+    assert events == [(1, True), (2, True), (3, False)]
+
+
+def test_the_difference_is_challenger_minus_champion(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord
+) -> None:
+    record = registered(night, trained, prepared, data, 1.5, 1.0)
+    documents = [scored(night.home / str(factor), factor) for factor in (1.5, 1.0)]
+    nats, num_bytes = [], 0
+    for evaluation in documents:
+        import polars as pl
+
+        table = pl.read_parquet(evaluation.path / DOCUMENTS)
+        nats.append(table["nats"].sum())
+        num_bytes = table["num_bytes"].sum()
+    expected = (nats[0] - nats[1]) / math.log(2) / num_bytes
+    assert record.figures["promote/difference_bpb"] == pytest.approx(expected)
+
+
+def test_the_export_is_the_model_with_the_statistics_of_its_data(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
+) -> None:
+    record = registered(night, trained, prepared, data, 1.0, None)
+    assert (record.path / EXPORT / TRAINING_DATA).read_text() == '{"rows": 7}'
+    ours, exported = load_trained(trained.path).state_dict(), import_hugging_face(record.path / EXPORT).state_dict()
+    assert all((ours[name] == exported[name]).all() for name in ours)
+    holder = store.holder_of(CHAMPION)
+    assert holder is not None
+    assert (holder.version, holder.digest) == (1, "model at 1.0")
+    assert (holder.path / TRAINING_DATA).read_text() == '{"rows": 7}'
+    assert record.figures["export/logit_difference"] < 1e-3
+    assert record.figures["export/route_agreement"] > 0.99
+
+
+def test_a_decision_is_made_once_whoever_is_champion_then(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
+) -> None:
+    first = registered(night, trained, prepared, data, 1.0, None)
+    again = register.fn(
+        night, replace(trained, digest="model at 1.0"), prepared[1], stage_record(Path("x"), digest="scores at 1.0"),
+        stage_record(Path("whoever"), digest="another"), replace(data, files=data.files | {"page.html": "other"}),
+    )  # fmt: skip
+    assert again.reused
+    assert again.path == first.path
+    assert store.has_version(1)
+    assert not store.has_version(2)
+
+
+def test_a_night_that_was_overtaken_registers_nothing(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
+) -> None:
+    with pytest.raises(NightBusy, match="overtaken"):
+        registered(replace(night, token=night.token - 1), trained, prepared, data, 1.0, None)
+    assert not store.has_version(1)
+
+
+def test_an_export_that_computes_otherwise_is_not_registered(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("tasks.evaluation.parity.MAX_LOGIT_DIFFERENCE", -1.0)
+    with pytest.raises(NightStopped, match="transformers computes other results"):
+        registered(night, trained, prepared, data, 1.0, None)
+    assert not store.has_version(1)
