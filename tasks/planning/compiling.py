@@ -14,62 +14,68 @@ from model.network.transformer import compile_blocks
 from model.training.trainer import train_step
 from tasks.planning.probe import probe_state
 
-NOTE = "compiling.json"
-LEAST_SECONDS = 600.0
-"""Of a stage: for a shorter one not even the probe pays."""
-PAID_TIMES = 3.0
-"""How often the time that compiling took must be saved: the stage compiles again, and once more if it is resumed."""
-STEPS = 3
+CHOICE_FILE = "compiling.json"
+MIN_STAGE_SECONDS = 600.0
+"""Not even the probe pays in a shorter stage."""
+MIN_SAVING = 3.0
+"""Times of compiling that must be saved: the stage compiles again after the probe, and once more if it is resumed."""
+PROBE_STEPS = 3
+"""Steps of each kind after the first, of which the fastest counts."""
 log = logging.getLogger("nightschool")
 
 
 @dataclass(frozen=True)
-class Compiling:
-    """What a probe found."""
+class CompileProbe:
+    """What compiling costs and saves, as measured."""
 
     seconds: float
-    """Of the first step with compiled blocks, over those after it."""
+    """Time of compiling: of the first compiled step less that of a later one."""
     step_share: float
-    """Time of a compiled step over one that is not."""
+    """Time of a compiled step, as a share of one that is not."""
 
     def pays(self, stage_seconds: float) -> bool:
-        return stage_seconds * (1 - self.step_share) > PAID_TIMES * self.seconds
+        """Whether compiling saves well more than it costs, in a stage that would last so long without."""
+        return stage_seconds * (1 - self.step_share) > MIN_SAVING * self.seconds
 
 
-def try_compiling(model: ModelConfig, config: TrainConfig, tokens: int) -> Compiling:
-    """Steps of one micro-batch as they are and compiled, on random ids; raises whatever the compiler raises."""
-    state, batch, gently = probe_state(model, config, tokens)
+def probe_compiling(model: ModelConfig, config: TrainConfig, row_length_tokens: int) -> CompileProbe:
+    """Time steps of one micro-batch as they are and compiled, on random ids; raises whatever the compiler raises."""
+    state, batch, probe_config = probe_state(model, config, row_length_tokens)
 
     def step() -> float:
-        return train_step(state, batch, gently, num_steps=1_000).seconds
+        return train_step(state, batch, probe_config, num_steps=1_000).seconds
 
-    as_written = min(step() for _ in range(1 + STEPS))
+    uncompiled = min(step() for _ in range(1 + PROBE_STEPS))
     compile_blocks(state.model)
     first = step()
-    compiled = min(step() for _ in range(STEPS))
-    return Compiling(first - compiled, compiled / as_written)
+    compiled = min(step() for _ in range(PROBE_STEPS))
+    return CompileProbe(first - compiled, compiled / uncompiled)
 
 
-def compiles(
-    logs: Path, stage: str, model: ModelConfig, config: TrainConfig, tokens: int, stage_seconds: float
+def should_compile(
+    logs: Path, stage: str, model: ModelConfig, config: TrainConfig, row_length_tokens: int, planned_seconds: float
 ) -> bool:
-    """Whether to compile. The answer is noted in `logs`: a stage that is resumed must go on as it began."""
+    """Whether a stage compiles its blocks.
+
+    The answer is noted in `logs`, the stage's folder of logs: a stage that is resumed must go on as it began.
+    `stage` is its name, for messages; `planned_seconds` how long it is planned to train without compiling.
+    """
     if config.compile_blocks != "auto":
         return config.compile_blocks == "always"
-    note = logs / NOTE
-    if note.exists():
-        return bool(json.loads(note.read_text())["compiles"])
-    found, problem = None, ""
-    if stage_seconds >= LEAST_SECONDS:
-        write_json(note, {"compiles": False, "problem": "the probe did not end"})  # should it take the process with it
+    noted = logs / CHOICE_FILE
+    if noted.exists():
+        return bool(json.loads(noted.read_text())["compiles"])
+    probe, problem = None, ""
+    if planned_seconds >= MIN_STAGE_SECONDS:
+        write_json(noted, {"compiles": False, "problem": "the probe did not end"})  # should it take the process with it
         try:
-            found = try_compiling(model, config, tokens)
-        except Exception as error:  # no compiler, or one that fails, in whatever way it says so
+            probe = probe_compiling(model, config, row_length_tokens)
+        except Exception as error:  # no compiler, or one that fails with errors of any kind
             problem = str(error).strip().partition("\n")[0][:200] or type(error).__name__
             log.info("%-11s blocks are not compiled: %s", stage, problem)
-    chosen = found is not None and found.pays(stage_seconds)
-    if found:
+    chosen = probe is not None and probe.pays(planned_seconds)
+    if probe:
         log.info("%-11s blocks are %scompiled: %.0f s of compiling for steps at %.2f of their time",
-                 stage, "" if chosen else "not ", found.seconds, found.step_share)  # fmt: skip
-    write_json(note, {"compiles": chosen, "probe": asdict(found) if found else None, "problem": problem})
+                 stage, "" if chosen else "not ", probe.seconds, probe.step_share)  # fmt: skip
+    write_json(noted, {"compiles": chosen, "probe": asdict(probe) if probe else None, "problem": problem})
     return chosen

@@ -14,11 +14,12 @@ import torch
 
 
 def best_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory: returning each step's buffers and faulting them in again costs a tenth.
+    """Make glibc keep freed memory: returning each step's buffers and faulting them in again costs a tenth of a step.
 
     Does nothing where the C library has no mallopt.
     """
@@ -39,7 +40,7 @@ def held_memory_bytes() -> int:
 def peak_memory_bytes() -> int:
     """The most this process has held so far: of the accelerator if there is one, else of main memory.
 
-    Linux hands `ru_maxrss` on to what a process starts, so a child of a large one would count that one's peak.
+    Linux lets a child inherit `ru_maxrss`, so a child of a large process would count that one's peak; VmHWM is its own.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()

@@ -12,13 +12,14 @@ BYTES_PER_PARAMETER = 16
 BYTES_PER_CHECKPOINTED_PARAMETER = 12
 """Without the gradient; what a change of experts holds of both models."""
 FIRST_STEP_BYTES = 270_000_000
-"""By libraries and the allocator with the first steps of a process, in main memory; see docs/log.md."""
+"""Of main memory, taken by libraries and the allocator in the first steps of a process; see docs/log.md."""
 HELD_BEFORE_BYTES = 2 << 30
-"""By libraries and data stages in one process, before anything is trained; seen with the built-in text."""
+"""Held by libraries and data stages in one process before anything is trained; measured with the built-in text."""
 
 
-def kept_bytes_per_token(model: ModelConfig, tokens: int, precision: str) -> int:
-    """What the forward pass keeps of a token for the backward pass, in rows of `tokens` slots on a CPU.
+def kept_bytes_per_token(model: ModelConfig, row_length_tokens: int, precision: str) -> int:
+    """What the forward pass keeps of a token for the backward pass, in rows of `row_length_tokens` slots on a
+    CPU.
 
     Per layer five hidden vectors in fp32, and in the type of products two and two more for each choice of an expert;
     heads in fp32 twice and once more as they are used; attention weights up to the end of a chunk of queries; and four
@@ -27,19 +28,19 @@ def kept_bytes_per_token(model: ModelConfig, tokens: int, precision: str) -> int
     size = 2 if precision == "bf16" else 4
     heads = model.head_dim * (model.num_attention_heads + model.num_key_value_heads) * (8 + size)
     heads += size * model.head_dim * model.num_key_value_heads
-    weights = size * model.num_attention_heads * (tokens + CPU_QUERY_CHUNK) // 2
+    weights = size * model.num_attention_heads * (row_length_tokens + CPU_QUERY_CHUNK) // 2
     choices = 0 if model.dense else model.num_experts_per_tok
     hidden = model.hidden_size * (5 * 4 + size * (2 + 2 * choices))
     return model.num_hidden_layers * (hidden + heads + weights + 4 * size * model.active_intermediate_size)
 
 
-def activation_bytes(model: ModelConfig, config: TrainConfig, tokens: int) -> int:
-    """Memory of one micro-batch beside weights, gradients and moments.
+def activation_bytes(model: ModelConfig, config: TrainConfig, row_length_tokens: int) -> int:
+    """Memory of one micro-batch on one rank, beside weights, gradients and moments.
 
-    What is kept of its tokens; weights as bf16; the output head's gradient three times over and one chunk of logits
-    with its probabilities.
+    It is what the forward pass keeps of the tokens, the weights as bf16, the output head's gradient three times over,
+    and one chunk of logits with its probabilities.
     """
-    slots, table = config.micro_batch_rows * tokens, model.vocab_size * model.hidden_size
+    slots, table = config.micro_batch_rows * row_length_tokens, model.vocab_size * model.hidden_size
     copies = 2 * (model.total_parameters - table) if config.precision == "bf16" else 0
     head = 3 * 4 * table + 8 * min(slots, CHUNK_TOKENS) * model.vocab_size
-    return slots * kept_bytes_per_token(model, tokens, config.precision) + copies + head
+    return slots * kept_bytes_per_token(model, row_length_tokens, config.precision) + copies + head

@@ -1,14 +1,16 @@
-"""What a night will cost, said before it starts and compared with what it did cost."""
+"""What a night is planned to cost: time, memory and disk of its training stages, before any of them starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from model.config.network import ModelConfig
 from model.config.phases import Phase, phases
 from model.config.training import TrainConfig
+from tasks.home.records import stage_name
+from tasks.home.stage_table import TRAINING_STAGES
 from tasks.planning.machine import best_device
 from tasks.planning.memory import (
     BYTES_PER_CHECKPOINTED_PARAMETER,
@@ -23,13 +25,16 @@ from tasks.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One training stage before it starts, or after it ended."""
+    """Cost of one training stage: planned before it starts, or actual once it ended."""
 
     steps: int
+    """Optimizer steps."""
     seconds: float
     peak_memory_bytes: int
+    """Of one rank: of its accelerator if there is one, else of main memory."""
 
     def as_metrics(self, prefix: str) -> dict[str, float]:
+        """Under the names that go to the tracker; memory in MB."""
         return {
             f"{prefix}/steps": float(self.steps),
             f"{prefix}/seconds": self.seconds,
@@ -37,50 +42,71 @@ class StagePlan:
         }
 
 
-def plan_stage(
-    model: ModelConfig, config: TrainConfig, tokens: int, held_before_bytes: int = HELD_BEFORE_BYTES
-) -> StagePlan:
-    """A training stage on rows of `tokens` slots, in a process that holds so much before it.
+@dataclass(frozen=True)
+class PlannedTraining:
+    """A training stage of a night that has not begun."""
 
-    Each phase is probed and takes its share of the steps; memory is that of the phase or change that needs most, for
-    each rank. Ranks with a GPU each divide the time, as if sums cost nothing; on CPU they divide threads and win none.
+    name: str
+    """That of the branch included."""
+    model: ModelConfig
+    config: TrainConfig
+
+    def phases(self, row_length_tokens: int) -> list[Phase]:
+        """Its phases in order; one if the experts never change."""
+        return phases(self.model, self.config.expert_changes, self.config.num_steps(row_length_tokens))
+
+
+def training_stages(recipe: Recipe) -> list[PlannedTraining]:
+    """The training stages of a night in order, those of the dense twin last if the recipe has one."""
+    branches = [("", recipe), *([("twin", recipe.dense_twin())] if recipe.twin else [])]
+    return [
+        PlannedTraining(stage_name(entry.name, branch), branch_recipe.model, getattr(branch_recipe, entry.name))
+        for branch, branch_recipe in branches
+        for entry in TRAINING_STAGES
+    ]
+
+
+def plan_stage(
+    model: ModelConfig, config: TrainConfig, row_length_tokens: int, held_before_bytes: int = HELD_BEFORE_BYTES
+) -> StagePlan:
+    """The cost of a training stage, from a probe of each of its phases.
+
+    Each phase takes its share of the steps; memory is that of the phase or change that needs most, for each rank. Ranks
+    with a GPU each divide the time, as if sums cost nothing; on a CPU they share its threads and save no time.
+
+    model: the one at the end of the stage.
+    held_before_bytes: memory that the process holds before the stage.
     """
-    at_once = config.num_ranks if best_device().type == "cuda" else 1
-    steps = config.num_steps(tokens)
-    found = phases(model, config.expert_changes, steps)
-    seconds, held = 0.0, []
-    for phase in found:
+    parallel_ranks = config.num_ranks if best_device().type == "cuda" else 1
+    steps = config.num_steps(row_length_tokens)
+    stage_phases = phases(model, config.expert_changes, steps)
+    seconds, needed_bytes = 0.0, []
+    for phase in stage_phases:
         if phase.num_steps:
-            slots = phase.num_steps * config.batch_rows * tokens
-            seconds += seconds_per_token(phase.model, replace(config, num_tokens=slots), tokens) * slots / at_once
-            activations = activation_bytes(phase.model, config, tokens)
-            held.append(phase.model.total_parameters * BYTES_PER_PARAMETER + activations)
-    held += [
+            slots = phase.num_steps * config.batch_rows * row_length_tokens
+            phase_config = replace(config, num_tokens=slots)
+            seconds += seconds_per_token(phase.model, phase_config, row_length_tokens) * slots / parallel_ranks
+            activations = activation_bytes(phase.model, config, row_length_tokens)
+            needed_bytes.append(phase.model.total_parameters * BYTES_PER_PARAMETER + activations)
+    needed_bytes += [
         (before.model.total_parameters + after.model.total_parameters) * BYTES_PER_CHECKPOINTED_PARAMETER
-        for before, after in pairwise(found)
+        for before, after in pairwise(stage_phases)
     ]
     libraries = 0 if best_device().type == "cuda" else FIRST_STEP_BYTES
-    return StagePlan(steps, seconds, held_before_bytes + libraries + max(held))
+    return StagePlan(steps, seconds, held_before_bytes + libraries + max(needed_bytes))
 
 
 def disk_bytes(recipe: Recipe) -> int:
-    """Checkpoints of all training stages, each phase's as large as the largest one's, and the export."""
-    kept = recipe.pretrain.keep_checkpoints * max(phase.model.total_parameters for phase in recipe_phases(recipe))
-    kept += recipe.sft.keep_checkpoints * recipe.model.total_parameters
-    if recipe.twin:
-        twin_kept = recipe.pretrain.keep_checkpoints + recipe.sft.keep_checkpoints
-        kept += twin_kept * recipe.dense_twin().model.total_parameters
-    return BYTES_PER_CHECKPOINTED_PARAMETER * kept + 2 * 4 * recipe.model.total_parameters
-
-
-def recipe_phases(recipe: Recipe) -> list[Phase]:
-    """The phases of a recipe's pretraining."""
-    steps = recipe.pretrain.num_steps(recipe.data.sequence_length_tokens)
-    return phases(recipe.model, recipe.pretrain.expert_changes, steps)
+    """Checkpoints of all training stages, each as large as the stage's largest phase needs, and two exports in fp32."""
+    row_length_tokens, checkpointed = recipe.data.sequence_length_tokens, 0
+    for stage in training_stages(recipe):
+        largest = max(phase.model.total_parameters for phase in stage.phases(row_length_tokens))
+        checkpointed += stage.config.keep_checkpoints * largest
+    return BYTES_PER_CHECKPOINTED_PARAMETER * checkpointed + 2 * 4 * recipe.model.total_parameters
 
 
 def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
-    """Models that cost about as much a token, for comparison."""
+    """Models with about as many active parameters, for comparison, each with what it is."""
     if model.dense:
         return
     yield "its dense twin", replace(model, dense=True)
@@ -93,16 +119,8 @@ def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
         )
 
 
-def trainings(recipe: Recipe) -> dict[str, tuple[ModelConfig, TrainConfig]]:
-    """The training stages of a night by name."""
-    stages = {"pretrain": (recipe.model, recipe.pretrain), "sft": (recipe.model, recipe.sft)}
-    if recipe.twin:
-        twin = recipe.dense_twin()
-        stages |= {"twin-pretrain": (twin.model, twin.pretrain), "twin-sft": (twin.model, twin.sft)}
-    return stages
-
-
 def experts_of(model: ModelConfig) -> str:
+    """How many experts a layer has and a token passes, for people."""
     if model.dense:
         return "dense"
     shared = f" and {model.num_shared_experts} shared" if model.num_shared_experts else ""
@@ -110,58 +128,60 @@ def experts_of(model: ModelConfig) -> str:
 
 
 def plan_text(recipe: Recipe) -> str:
-    """Parameters, steps, time, memory and disk of a recipe, and what other models would take.
+    """Parameters, steps, time, memory and disk of a recipe, and the cost of similar models; for people.
 
     Times come from a probe of a few seconds each.
     """
-    model, length = recipe.model, recipe.data.sequence_length_tokens
+    model, row_length_tokens = recipe.model, recipe.data.sequence_length_tokens
     lines = [
         ("model", f"{model.total_parameters:,} parameters, {model.active_parameters:,} active, {experts_of(model)}"),
-        ("FLOPs", f"{model.train_flops_per_token(length):.3g} a token"),
+        ("FLOPs", f"{model.train_flops_per_token(row_length_tokens):.3g} a token"),
     ]
     if recipe.twin:
         twin = recipe.dense_twin().model
         excess = model.active_parameters / twin.active_parameters - 1
         lines.append(("twin", f"{twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones"))
-    stages = trainings(recipe)
-    plans = {name: plan_stage(*stage, length) for name, stage in stages.items()}
-    for name, (_, config) in stages.items():
-        slots = config.batch_rows * length
-        lines.append((name, f"{plans[name].steps:,} steps of {slots:,} tokens, {duration(plans[name].seconds)}"))
-        if name == "pretrain":
-            lines += [("change", str(phase)) for phase in recipe_phases(recipe) if phase.change]
-    lines += [*needs(recipe, stages, plans), *instead(recipe)]
+    stages, plans = training_stages(recipe), list[StagePlan]()
+    for stage in stages:
+        plan = plan_stage(stage.model, stage.config, row_length_tokens)
+        tokens_per_step = stage.config.batch_rows * row_length_tokens
+        lines.append((stage.name, f"{plan.steps:,} steps of {tokens_per_step:,} tokens, {duration(plan.seconds)}"))
+        lines += [("change", str(phase)) for phase in stage.phases(row_length_tokens) if phase.change]
+        plans.append(plan)
+    lines += [*resource_lines(recipe, stages, plans), *alternative_lines(recipe, stages[0].config)]
     width = max(len(label) for label, _ in lines)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
 
 
-def needs(
-    recipe: Recipe, stages: Mapping[str, tuple[ModelConfig, TrainConfig]], plans: Mapping[str, StagePlan]
+def resource_lines(
+    recipe: Recipe, stages: Sequence[PlannedTraining], plans: Sequence[StagePlan]
 ) -> list[tuple[str, str]]:
     """Time, memory and disk of all training stages, by label."""
-    total = sum(plan.seconds for plan in plans.values())
-    memory = max(plan.peak_memory_bytes for plan in plans.values())
-    ranks = max(config.num_ranks for _, config in stages.values())
+    seconds = sum(plan.seconds for plan in plans)
+    memory = max(plan.peak_memory_bytes for plan in plans)
+    ranks = max(stage.config.num_ranks for stage in stages)
     each = f", on each of {ranks} ranks" if ranks > 1 else ""
+    device = best_device().type
     return [
-        ("time", f"{duration(total)} of training on this machine ({best_device().type}), data and evaluation on top"),
+        ("time", f"{duration(seconds)} of training on this machine ({device}), data and evaluation on top"),
         ("memory", f"about {memory / 2**30:.1f} GiB at the peak of training{each}"),
         ("disk", f"about {disk_bytes(recipe) / 2**30:.2f} GiB for checkpoints and exports"),
     ]
 
 
-def instead(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """What other models would take, but for a twin that is trained anyway."""
-    length = recipe.data.sequence_length_tokens
-    ours = seconds_per_token(recipe.model, recipe.pretrain, length)
+def alternative_lines(recipe: Recipe, config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Time per token of similar models when trained as `config` says, by label; a twin that the recipe trains is left
+    out, as it has lines of its own."""
+    row_length_tokens = recipe.data.sequence_length_tokens
+    own_seconds = seconds_per_token(recipe.model, config, row_length_tokens)
     for name, other in alternatives(recipe.model):
         if not (recipe.twin and other.dense):
-            ratio = seconds_per_token(other, recipe.pretrain, length) / ours
-            yield "instead", f"{name}: {other.total_parameters:,} parameters, {ratio:.2f} of the time a token"
+            time_share = seconds_per_token(other, config, row_length_tokens) / own_seconds
+            yield "instead", f"{name}: {other.total_parameters:,} parameters, {time_share:.2f} of the time a token"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds rounded for people, in the unit that suits."""
     if seconds < 120:
         return f"about {seconds:.0f} s"
     if seconds < 7_200:

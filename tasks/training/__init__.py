@@ -1,1 +1,1 @@
-"""What every training stage does: start, rank processes, validation, curve, progress."""
+"""What every training stage does: start, rank processes, validation, meters, watchers, curve, progress."""

@@ -10,7 +10,7 @@ from tasks.home.records import LOGS
 
 CURVE = "curve.jsonl"
 Point = dict[str, float]
-"""`step` and what was measured there."""
+"""`step` and its metrics by name."""
 
 
 def read_points(path: Path) -> list[Point]:
@@ -34,18 +34,24 @@ def training_seconds(points: Sequence[Mapping[str, float]]) -> float:
 
 
 class Curve:
-    """Every step's metrics as a line of a file; what lies beyond the resumed step is forgotten."""
+    """Every step's metrics as a line of a file."""
 
     def __init__(self, path: Path, until: int) -> None:
+        """Open the curve of an earlier process, if there is one, and drop its points after step `until`."""
         self.path = path
-        self.points: list[Point] = [point for point in read_points(path) if point["step"] <= until]
-        path.write_text("".join(json.dumps(point) + "\n" for point in self.points))
+        self.points: list[Point] = read_points(path)
+        self.truncate(until)
+
+    def truncate(self, last_step: int) -> None:
+        """Drop the points after a step, from the file too: that step is restored, and those after it are redone."""
+        self.points = [point for point in self.points if point["step"] <= last_step]
+        self.path.write_text("".join(json.dumps(point) + "\n" for point in self.points))
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         self.points.append({"step": step, **metrics})
         with self.path.open("a") as stream:
             stream.write(json.dumps(self.points[-1]) + "\n")
 
-    def values(self, key: str, last: int = 0) -> list[float]:
-        """A metric over all points, or over the `last` ones."""
-        return [point[key] for point in self.points[-last:] if key in point]
+    def values(self, key: str) -> list[float]:
+        """A metric over all points that have it."""
+        return [point[key] for point in self.points if key in point]

@@ -1,4 +1,4 @@
-"""A training stage over several processes of one machine: this one is rank 0, the others are its own and end with it.
+"""A training stage over several processes of one machine: this one is rank 0, the others end with it.
 
 They only train: rank 0 logs, validates, saves and publishes. They meet through a file in the stage's logs folder.
 """
@@ -24,46 +24,45 @@ from pathlib import Path
 import torch
 
 from data.workers import become_worker
-from model.config.phases import phase_after
 from model.parallel.ranks import ALONE, RankLost, Ranks, RanksDiffer, meet
 from model.training.state import NonFiniteLoss
 from model.training.trainer import train
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import open_packed
 from tasks.planning.machine import best_device, keep_freed_memory
-from tasks.training.start import Start
+from tasks.training.start import TrainingStart, phase_beginning_at
 from tasks.training.validator import Validator
 
 FOLDER, MEETING = "ranks", "meeting"
-PATIENCE = timedelta(minutes=10)
+RANK_TIMEOUT = timedelta(minutes=10)
 """How long ranks wait for one that lives but does not answer: longer than rank 0 takes to validate and to save."""
-BLAME_SECONDS = 5.0
-"""How long rank 0 looks for the one that ended first; a dead process is seen at once."""
-LOST = 75
-"""Exit code of a rank that lost another: it is not the one to blame."""
+EXIT_CODE_SECONDS = 5.0
+"""How long rank 0 waits for the exit code of the rank that ended first; a dead process is seen at once."""
+LOST_ANOTHER = 75
+"""Exit code of a rank that ended because another did."""
 
 
 @dataclass(frozen=True)
-class Other:
+class RankProcess:
     """Another rank, as rank 0 sees it."""
 
     rank: int
     process: SpawnProcess
-    line: Connection
-    """It says when it is ready; when rank 0 closes it, the rank ends."""
-    note: Path
-    """What it writes if it fails."""
+    connection: Connection
+    """The rank sends its number when it is loaded; when rank 0 closes the connection, the rank ends."""
+    error_file: Path
+    """Where it writes its traceback if it fails."""
 
     def end(self) -> None:
-        """Nothing is lost: what it holds, rank 0 holds too."""
-        self.line.close()
+        """Kill it. Nothing is lost: rank 0 holds the same state."""
+        self.connection.close()
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
 
 
 @contextmanager
-def company(start: Start, logs: Path) -> Iterator[Ranks]:
+def rank_processes(start: TrainingStart, logs: Path) -> Iterator[Ranks]:
     """The ranks of a stage, the others started and loaded; none of them outlives the context.
 
     Raises NightStopped, naming the rank, if one ends before this context does.
@@ -74,19 +73,19 @@ def company(start: Start, logs: Path) -> Iterator[Ranks]:
         return
     require_devices(count)
     folder = logs / FOLDER
-    shutil.rmtree(folder, ignore_errors=True)  # a meeting of ranks that were killed is no use to others
+    shutil.rmtree(folder, ignore_errors=True)  # a meeting file of killed ranks would let nobody meet
     folder.mkdir()
-    others: list[Other] = []
+    others: list[RankProcess] = []
     torch.set_num_threads(max(1, threads // count))
     try:
-        with stops_blocked():
+        with stop_signals_blocked():
             for rank in range(1, count):
-                others.append(start_other(rank, start, folder))
-        wait_for(others)
-        yield meet(folder / MEETING, 0, count, best_device(), PATIENCE)
+                others.append(start_rank(rank, start, folder))
+        wait_until_loaded(others)
+        yield meet(folder / MEETING, 0, count, best_device(), RANK_TIMEOUT)
     except RankLost as error:
         raise NightStopped(
-            f"{start.stage}: {blamed(others, count)}; the last checkpoint is kept, run the same again to go on"
+            f"{start.stage}: {lost_rank(others, count)}; the last checkpoint is kept, run the same again to go on"
         ) from error
     except RanksDiffer as error:
         raise NightStopped(f"{start.stage}: {error}") from error
@@ -97,7 +96,7 @@ def company(start: Start, logs: Path) -> Iterator[Ranks]:
 
 
 def require_devices(count: int) -> None:
-    """A GPU for each rank, where there are GPUs."""
+    """A GPU for each of `count` ranks, where there are GPUs. Raises NightStopped if there are too few."""
     if best_device().type == "cuda" and torch.cuda.device_count() < count:
         raise NightStopped(
             f"num_ranks ({count}) is more than the {torch.cuda.device_count()} GPUs of this machine; lower num_ranks"
@@ -105,7 +104,7 @@ def require_devices(count: int) -> None:
 
 
 @contextmanager
-def stops_blocked() -> Iterator[None]:
+def stop_signals_blocked() -> Iterator[None]:
     """Processes that are started in it leave Ctrl-C and SIGTERM to this one from their first moment on."""
     resource_tracker.ensure_running()  # it would unblock them when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
@@ -115,79 +114,89 @@ def stops_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def start_other(rank: int, start: Start, folder: Path) -> Other:
+def start_rank(rank: int, start: TrainingStart, folder: Path) -> RankProcess:
+    """Start the process of a rank, which loads and then waits in `folder` to meet the others."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    note = folder / f"rank-{rank}.log"
-    arguments = (rank, start, folder, theirs, note, os.getpid(), torch.get_num_threads())
-    process = context.Process(target=be_rank, args=arguments, daemon=True)
+    error_file = folder / f"rank-{rank}.log"
+    arguments = (rank, start, folder, theirs, error_file, os.getpid(), torch.get_num_threads())
+    process = context.Process(target=run_rank, args=arguments, daemon=True)
     process.start()
     theirs.close()
-    return Other(rank, process, ours, note)
+    return RankProcess(rank, process, ours, error_file)
 
 
-def wait_for(others: Sequence[Other]) -> None:
-    """Until all are ready; RankLost if one ends first."""
-    deadline = time.monotonic() + PATIENCE.total_seconds()
+def wait_until_loaded(others: Sequence[RankProcess]) -> None:
+    """Wait until every rank has loaded its state; RankLost if one ends first."""
+    deadline = time.monotonic() + RANK_TIMEOUT.total_seconds()
     for other in others:
         try:
-            if not other.line.poll(max(0.0, deadline - time.monotonic())):
+            if not other.connection.poll(max(0.0, deadline - time.monotonic())):
                 raise RankLost(f"rank {other.rank} did not start")
-            other.line.recv()
+            other.connection.recv()
         except (EOFError, OSError) as error:
             raise RankLost(f"rank {other.rank} ended as it started") from error
 
 
-def blamed(others: Sequence[Other], count: int) -> str:
-    """Which rank ended, and of what; those that only lost another are not named."""
-    deadline = time.monotonic() + BLAME_SECONDS
+def lost_rank(others: Sequence[RankProcess], count: int) -> str:
+    """Which rank ended, and why, as part of a message; those that only lost another are not named."""
+    deadline = time.monotonic() + EXIT_CODE_SECONDS
     while True:
-        for other in others:
-            if other.process.exitcode not in (None, LOST):
-                return f"rank {other.rank} of {count} {how_it_ended(other)}"
+        # read before the exit codes are: a rank that ends in between is then found by one of the two
         running = [other.process.sentinel for other in others if other.process.exitcode is None]
+        for other in others:
+            if other.process.exitcode not in (None, LOST_ANOTHER):
+                return f"rank {other.rank} of {count} {cause_of_end(other)}"
         if not running or not wait(running, max(0.0, deadline - time.monotonic())):
-            return f"one of {count} ranks did not answer within {PATIENCE.total_seconds():.0f} s"
+            return f"one of {count} ranks did not answer within {RANK_TIMEOUT.total_seconds():.0f} s"
 
 
-def how_it_ended(other: Other) -> str:
+def cause_of_end(other: RankProcess) -> str:
+    """The signal, or the exit code with the last line of the traceback."""
     code = other.process.exitcode or 0
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}; if nobody did that, memory may have run out"
-    told = other.note.read_text().strip().splitlines() if other.note.exists() else []
-    return f"ended with code {code}" + (f": {told[-1][:400]} ({other.note})" if told else "")
+    lines = other.error_file.read_text().strip().splitlines() if other.error_file.exists() else []
+    return f"ended with code {code}" + (f": {lines[-1][:400]} ({other.error_file})" if lines else "")
 
 
-def be_rank(
-    rank: int, start: Start, folder: Path, line: Connection, note: Path, owner: int, threads: int
+def run_rank(
+    rank: int, start: TrainingStart, folder: Path, connection: Connection, error_file: Path, owner: int, threads: int
 ) -> None:  # fmt: skip
-    """All that another rank does; it ends when rank 0 does, or closes the line."""
+    """The whole life of another rank's process; it ends when rank 0 does, or closes the connection.
+
+    folder: where the ranks meet; owner: process id of rank 0; threads: of torch in this process.
+    The others are as in `RankProcess`.
+    """
     become_worker(owner)
     keep_freed_memory()
     torch.set_num_threads(threads)
     if best_device().type == "cuda":
         torch.cuda.set_device(rank)
     try:
-        follow(rank, start, folder, line)
+        train_beside_rank_0(rank, start, folder, connection)
     except RankLost:
-        sys.exit(LOST)
+        sys.exit(LOST_ANOTHER)
     except BaseException:
-        note.write_text(traceback.format_exc())
+        error_file.write_text(traceback.format_exc())
         sys.exit(1)
 
 
-def follow(rank: int, start: Start, folder: Path, line: Connection) -> None:
-    """Train as rank 0 does, change experts where it does, and wait for it to end."""
+def train_beside_rank_0(rank: int, start: TrainingStart, folder: Path, connection: Connection) -> None:
+    """Train as rank 0 does, change experts where it does, and wait for it to end.
+
+    The parameters are those of `run_rank`.
+    """
     tokens = open_packed(start.tokens, start.kind, "train")
     validator = Validator.open(start.tokens, start.kind, start.config) if start.config.expert_changes else None
-    state = start.state(tokens)
-    found = start.phases(start.config.num_steps(tokens.sequence_length_tokens))
-    line.send(rank)
-    ranks = meet(folder / MEETING, rank, start.config.num_ranks, best_device(), PATIENCE)
-    with suppress(NonFiniteLoss):  # rank 0 has met it in the same step, and says so
+    state = start.create_state(tokens)
+    phases = start.phases(start.config.num_steps(tokens.sequence_length_tokens))
+    connection.send(rank)
+    ranks = meet(folder / MEETING, rank, start.config.num_ranks, best_device(), RANK_TIMEOUT)
+    with suppress(NonFiniteLoss):  # rank 0 meets it in the same step, and reports it
         for step in train(state, tokens, start.config, ranks):
-            phase = phase_after(found, step.number)
-            if validator is not None and phase.first_step == step.number:
-                start.change(state, phase, validator)
+            phase = phase_beginning_at(phases, step.number)
+            if validator is not None and phase is not None:
+                start.change_experts(state, phase, validator)
     with suppress(EOFError, OSError):
-        line.recv()
+        connection.recv()

@@ -1,7 +1,8 @@
-"""What a training stage begins with, and how its experts change: the same on every rank, from the same few facts."""
+"""What a training stage begins with, and how its experts change: the same on every rank, from the same few values."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,48 +21,64 @@ from tasks.training.validator import Validator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """Small and plain, so that it passes between processes."""
+class TrainingStart:
+    """Small and picklable, so that it passes between processes."""
 
     stage: str
+    """For messages."""
     kind: str
+    """Which packed rows it trains on."""
     tokens: StageRecord
     model: ModelConfig
-    """The one that is handed out, with its expert path settled."""
+    """The model at the end of the stage, with its expert path chosen."""
     config: TrainConfig
-    compiled: bool
-    """Whether blocks go through torch.compile."""
+    compile_blocks: bool
+    """Whether the transformer's blocks go through torch.compile."""
     identity: str
-    saved: Checkpoint | None
-    """Where the stage goes on, if it was broken off."""
-    weights: Path | None
-    """Folder of the checkpoint whose weights it begins with, if it goes on nowhere."""
+    """Digest of configuration and data; checkpoints with another one belong to other trainings."""
+    resume_from: Checkpoint | None
+    """Where an interrupted stage goes on."""
+    initial_weights: Path | None
+    """Folder of the checkpoint whose weights it begins with unless it resumes; None for weights from the seed."""
 
     def phases(self, num_steps: int) -> list[Phase]:
+        """The phases of `num_steps` optimizer steps, in order; one if the experts never change."""
         return phases(self.model, self.config.expert_changes, num_steps)
 
-    def state(self, tokens: ShardedTokens) -> TrainState:
-        """On this process's device, loaded."""
-        length = tokens.sequence_length_tokens
-        found = self.phases(self.config.num_steps(length))
-        begins_as = phase_after(found, self.saved.step if self.saved else 0).model
-        state = TrainState.create(begins_as, self.config, best_device(), self.config.batch_rows * length)
-        if self.saved:
-            checkpoint.load_into(state, self.saved, self.identity)
-        elif self.weights:
-            checkpoint.load_weights(state.model, self.weights)
-        return self.ready(state)
+    def create_state(self, tokens: ShardedTokens) -> TrainState:
+        """The training state at `resume_from`, or at step 0, on this process's device.
 
-    def change(self, state: TrainState, phase: Phase, validator: Validator) -> None:
-        """Begin a phase between two steps; the loop goes on with the new model and optimizer, which it takes from
-        `state` at each step. A function of the arguments alone, so every rank makes the same change."""
-        slots = self.config.batch_rows * validator.tokens.sequence_length_tokens
+        Raises CheckpointMismatch if the checkpoint has another identity.
+        """
+        row_length_tokens = tokens.sequence_length_tokens
+        steps_done = self.resume_from.step if self.resume_from else 0
+        first_phase = phase_after(self.phases(self.config.num_steps(row_length_tokens)), steps_done)
+        tokens_per_step = self.config.batch_rows * row_length_tokens
+        state = TrainState.create(first_phase.model, self.config, best_device(), tokens_per_step)
+        if self.resume_from:
+            checkpoint.load_into(state, self.resume_from, self.identity)
+        elif self.initial_weights:
+            checkpoint.load_weights(state.model, self.initial_weights)
+        return self._compiled(state)
+
+    def change_experts(self, state: TrainState, phase: Phase, validator: Validator) -> None:
+        """Begin `phase` between two steps: replace the model and optimizer in `state`, which the loop reads every step.
+
+        A function of the arguments alone, so every rank makes the same change.
+        """
+        tokens_per_step = self.config.batch_rows * validator.tokens.sequence_length_tokens
         batches = validator.batches(self.config.micro_batch_rows, best_device())
-        begun = self.ready(begin_phase(state, phase, batches, self.config, slots))
-        state.model, state.optimizer = begun.model, begun.optimizer
+        changed = self._compiled(begin_phase(state, phase, batches, self.config, tokens_per_step))
+        state.model, state.optimizer = changed.model, changed.optimizer
 
-    def ready(self, state: TrainState) -> TrainState:
-        """Its model compiled, if the stage compiles."""
-        if self.compiled:
+    def _compiled(self, state: TrainState) -> TrainState:
+        """The state, its blocks compiled in place if the stage compiles."""
+        if self.compile_blocks:
             compile_blocks(state.model)
         return state
+
+
+def phase_beginning_at(stage_phases: Sequence[Phase], step: int) -> Phase | None:
+    """The phase that begins once `step` optimizer steps are done, if one does."""
+    phase = phase_after(stage_phases, step)
+    return phase if phase.first_step == step else None

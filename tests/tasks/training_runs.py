@@ -15,6 +15,7 @@ from model.config.training import TrainConfig
 from tasks.stage import Outcome, StageRun
 from tasks.tracking.tracker import DictTracker
 from tasks.training import run as training
+from tasks.training.trained import final_weights
 from tests.tasks.prepared import Prepared
 
 
@@ -42,7 +43,7 @@ def train(stage: StageRun, prepared: Prepared, config: TrainConfig | None = None
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(training.final_weights(folder) / "model.safetensors")
+    return load_file(final_weights(folder) / "model.safetensors")
 
 
 def at_step(number: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from model.config.network import ModelConfig
 from model.config.training import TrainConfig
 from tasks.planning import compiling
-from tasks.planning.compiling import LEAST_SECONDS, NOTE, PAID_TIMES, Compiling, compiles
+from tasks.planning.compiling import CHOICE_FILE, MIN_SAVING, MIN_STAGE_SECONDS, CompileProbe, should_compile
 from tests.model.tiny import tiny_config
 
 HOUR = 3_600.0
@@ -19,33 +19,33 @@ def config(choice: Literal["auto", "always", "never"] = "auto") -> TrainConfig:
     return TrainConfig(compile_blocks=choice)
 
 
-def found(result: Compiling | Exception, monkeypatch: pytest.MonkeyPatch) -> list[ModelConfig]:
-    """A probe that finds this; returns what it was asked for."""
-    asked = []
+def probe_finds(result: CompileProbe | Exception, monkeypatch: pytest.MonkeyPatch) -> list[ModelConfig]:
+    """Replace the probe by one with this result; returns the list of models that are then probed."""
+    probed = []
 
-    def probe(model: ModelConfig, *_: object) -> Compiling:
-        asked.append(model)
+    def probe(model: ModelConfig, *_: object) -> CompileProbe:
+        probed.append(model)
         if isinstance(result, Exception):
             raise result
         return result
 
-    monkeypatch.setattr(compiling, "try_compiling", probe)
-    return asked
+    monkeypatch.setattr(compiling, "probe_compiling", probe)
+    return probed
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("always", True), ("never", False)])
 def test_what_the_recipe_says_is_not_probed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: Literal["always", "never"], expected: bool
 ) -> None:
-    asked = found(Compiling(1.0, 0.5), monkeypatch)
-    assert compiles(tmp_path, "pretrain", tiny_config(), config(choice), 32, HOUR) == expected
-    assert not asked
+    probed = probe_finds(CompileProbe(1.0, 0.5), monkeypatch)
+    assert should_compile(tmp_path, "pretrain", tiny_config(), config(choice), 32, HOUR) == expected
+    assert not probed
 
 
 def test_a_short_stage_is_not_even_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = found(Compiling(1.0, 0.5), monkeypatch)
-    assert not compiles(tmp_path, "pretrain", tiny_config(), config(), 32, LEAST_SECONDS - 1)
-    assert not asked
+    probed = probe_finds(CompileProbe(1.0, 0.5), monkeypatch)
+    assert not should_compile(tmp_path, "pretrain", tiny_config(), config(), 32, MIN_STAGE_SECONDS - 1)
+    assert not probed
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,21 @@ def test_a_short_stage_is_not_even_probed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_long_stage_is_compiled_if_that_saves_well_more_than_it_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, share: float, expected: bool
 ) -> None:
-    asked = found(Compiling(seconds, share), monkeypatch)
-    assert (HOUR * (1 - share) > PAID_TIMES * seconds) == expected
-    assert compiles(tmp_path, "pretrain", tiny_config(), config(), 32, HOUR) == expected
-    assert compiles(tmp_path, "pretrain", tiny_config(), config(), 32, 0.0) == expected, "resumed"
-    assert len(asked) == 1
+    probed = probe_finds(CompileProbe(seconds, share), monkeypatch)
+    assert (HOUR * (1 - share) > MIN_SAVING * seconds) == expected
+    assert should_compile(tmp_path, "pretrain", tiny_config(), config(), 32, HOUR) == expected
+    assert should_compile(tmp_path, "pretrain", tiny_config(), config(), 32, 0.0) == expected, "resumed"
+    assert len(probed) == 1
 
 
 def test_a_machine_without_a_compiler_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found(RuntimeError("no C++ compiler\nand so on"), monkeypatch)
-    assert not compiles(tmp_path, "pretrain", tiny_config(), config(), 32, HOUR)
-    assert json.loads((tmp_path / NOTE).read_text()) == {"compiles": False, "probe": None, "problem": "no C++ compiler"}
+    probe_finds(RuntimeError("no C++ compiler\nand so on"), monkeypatch)
+    assert not should_compile(tmp_path, "pretrain", tiny_config(), config(), 32, HOUR)
+    assert json.loads((tmp_path / CHOICE_FILE).read_text()) == {
+        "compiles": False,
+        "probe": None,
+        "problem": "no C++ compiler",
+    }
 
 
 def test_fp32_is_not_compiled_by_force() -> None:

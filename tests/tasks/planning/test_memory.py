@@ -1,4 +1,4 @@
-"""The memory that a plan foretells is what training then takes, in a process of its own."""
+"""The memory that is planned is what training then needs, in a process of its own."""
 
 from __future__ import annotations
 
@@ -50,27 +50,27 @@ def kept_bytes(model: Transformer, ids: torch.Tensor, precision: str) -> int:
 def test_what_is_kept_of_a_token_is_what_autograd_keeps(changes: dict[str, int], precision: str) -> None:
     model = Transformer(ModelConfig(**{"num_hidden_layers": 2, "vocab_size": 300} | changes))
     ids = torch.randint(0, 300, (4, TOKENS), generator=torch.Generator().manual_seed(0))
-    foretold = ids.numel() * kept_bytes_per_token(model.config, TOKENS, precision)
-    assert foretold == pytest.approx(kept_bytes(model, ids, precision), rel=0.15)
+    planned = ids.numel() * kept_bytes_per_token(model.config, TOKENS, precision)
+    assert planned == pytest.approx(kept_bytes(model, ids, precision), rel=0.15)
 
 
-def foretold_and_taken(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
+def planned_and_actual(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     """Bytes at the peak, of two steps on random ids."""
     torch.set_num_threads(1)
     keep_freed_memory()
     plan.seconds_per_token = lambda *_: 0.0  # the probe is training too, and would be measured with it
-    foretold = plan.plan_stage(model, config, TOKENS, held_memory_bytes()).peak_memory_bytes
+    planned = plan.plan_stage(model, config, TOKENS, held_memory_bytes()).peak_memory_bytes
     state = TrainState.create(model, config, torch.device("cpu"), config.batch_rows * TOKENS)
     ids = torch.randint(0, model.vocab_size, (config.batch_rows, TOKENS), generator=torch.Generator().manual_seed(0))
     for _ in range(2):
         train_step(state, Batch(ids, ids, torch.ones_like(ids)), config, num_steps=1_000)
-    return foretold, peak_memory_bytes()
+    return planned, peak_memory_bytes()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts main memory")
 @pytest.mark.parametrize("changes", [{}, {"dense": True}])
-def test_the_foretold_memory_is_the_taken_one(changes: dict[str, int]) -> None:
+def test_the_planned_memory_is_the_actual_one(changes: dict[str, int]) -> None:
     model, config = ModelConfig(**changes), TrainConfig(batch_rows=8, micro_batch_rows=8)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-        foretold, taken = fresh.submit(foretold_and_taken, model, config).result()
-    assert foretold == pytest.approx(taken, rel=0.15)
+        planned, actual = fresh.submit(planned_and_actual, model, config).result()
+    assert planned == pytest.approx(actual, rel=0.15)

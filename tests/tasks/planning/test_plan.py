@@ -116,12 +116,12 @@ def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, mo
     recipe = recipe_from(
         CONTENT | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3}, "sft": {"num_tokens": 16 * 512}}
     )
-    said = plan_text(recipe)
-    stages = [line.split()[0] for line in said.splitlines() if " steps of " in line]
+    text = plan_text(recipe)
+    stages = [line.split()[0] for line in text.splitlines() if " steps of " in line]
     assert stages == ["pretrain", "sft", *(["twin-pretrain", "twin-sft"] if twin else [])]
     seconds = 16 * 512 * 4 * (1.5 if twin else 1.0)
-    assert f"{duration(seconds)} of training on this machine" in said
-    assert ("its dense twin:" in said) != twin
+    assert f"{duration(seconds)} of training on this machine" in text
+    assert ("its dense twin:" in text) != twin
     more = disk_bytes(recipe) - disk_bytes(replace(recipe, twin=False))
     assert more == (replace(recipe.model, dense=True).total_parameters * 12 * 4 if twin else 0)
 

@@ -8,19 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from model.dynamics.smoothing import EMA_WEIGHT
 from model.training.trainer import StepMetrics
+from tasks.training import meters
 from tasks.training import run as training
+from tests.reference.meters import clipped_share, loss_average
 from tests.tasks.prepared import Prepared
 from tests.tasks.training_runs import run, train
 
 pytestmark = pytest.mark.usefixtures("without_prefect")
 WINDOW = 5
 """In place of a hundred steps, so that it moves."""
-
-
-def weighted_by_age(values: list[float], weight: float) -> float:
-    weights = [weight**age for age in reversed(range(len(values)))]
-    return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
 def test_logged_means_are_those_of_the_last_steps(
@@ -33,15 +31,13 @@ def test_logged_means_are_those_of_the_last_steps(
             yield replace(step, clipped=step.number % 3 != 0)
 
     monkeypatch.setattr(training, "train", often_clipped)
-    monkeypatch.setattr(training, "EMA_STEPS", WINDOW)
+    monkeypatch.setattr(meters, "CLIPPED_STEPS", WINDOW)
     stage = run(tmp_path / "stage")
     train(stage, prepared)
     logged = stage.tracker.logged_metrics
     clipped, losses = ([value for _, value in logged[f"train/{name}"]] for name in ("clipped", "loss"))
     assert clipped == [float(number % 3 != 0) for number in range(1, 13)]
     for number in range(1, 13):
-        told = {name: dict(logged[f"train/{name}"])[number] for name in ("clipped_share", "loss_ema")}
-        recent = clipped[:number][-WINDOW:]
-        assert told["clipped_share"] == pytest.approx(sum(recent) / len(recent))
-        expected = weighted_by_age(losses[:number][-WINDOW - 1 :], training.EMA_WEIGHT)
-        assert told["loss_ema"] == pytest.approx(expected)
+        means = {name: dict(logged[f"train/{name}"])[number] for name in ("clipped_share", "loss_ema")}
+        assert means["clipped_share"] == clipped_share([value == 1 for value in clipped[:number]], WINDOW)
+        assert means["loss_ema"] == pytest.approx(loss_average(losses[:number], EMA_WEIGHT))

@@ -1,4 +1,4 @@
-"""A stage that changes its model's experts: what is logged, handed out and kept, and the same bits however it ran."""
+"""A stage that changes its model's experts: what is logged, exported and kept, and the same bits however it ran."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.errors import Interrupted, NightStopped
 from tasks.planning import plan
 from tasks.recipes.recipe import recipe_from
 from tasks.training import run as training
-from tasks.training.trained import load_trained
+from tasks.training.trained import CHECKPOINTS, MODEL_CONFIG, final_weights, load_trained
 from tasks.training.validator import Validator
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
@@ -73,16 +73,16 @@ def test_a_change_is_scored_told_and_handed_on(
         assert after != before
         assert after == pytest.approx(before, rel=0.1)
     assert {"change/bpb_before": before, "change/bpb_after": after}.items() <= outcome.figures.items()
-    told = f"{kind} from {BEFORE[kind] or 'a dense model'} to 4 experts at step 5: "
-    assert f"{told}{before:.3f} → {after:.3f}" in outcome.headline
-    assert f"{told}validation {before:.4f} → {after:.4f} bits per byte" in caplog.text
+    summary = f"{kind} from {BEFORE[kind] or 'a dense model'} to 4 experts at step 5: "
+    assert f"{summary}{before:.3f} → {after:.3f}" in outcome.headline
+    assert f"{summary}validation {before:.4f} → {after:.4f} bits per byte" in caplog.text
     assert outcome.counts == {
         "steps": 12, "tokens_seen": outcome.counts["tokens_seen"], "parameters": recipe.model.total_parameters
     }  # fmt: skip
     assert logged["plan/steps"] == logged["outcome/steps"] == [(0, 12)]
     assert len(logged) <= 40
     assert "figures/expert-load.png" in stage.tracker.logged_artifacts
-    assert ModelConfig(**json.loads((stage.folder / training.MODEL_CONFIG).read_text())) == recipe.model
+    assert ModelConfig(**json.loads((stage.folder / MODEL_CONFIG).read_text())) == recipe.model
     assert load_trained(stage.folder).config == recipe.model
     chat = run(tmp_path / "sft")
     training.run_training(chat, "sft", "chat", tokens, recipe.model, recipe.sft, start_from=stage_record(stage.folder))
@@ -98,7 +98,7 @@ def test_breaking_off_around_changes_leaves_the_same_bits(
     changing = with_changes(prepared, *CHAIN, optimizer=optimizer)
     whole, parts = run(tmp_path / "whole"), run(tmp_path / "parts")
     outcome = train(whole, changing)
-    checkpoints = parts.folder / training.CHECKPOINTS
+    checkpoints = parts.folder / CHECKPOINTS
 
     def broken_off(error: type[BaseException], patched: dict[str, Any] | None = None) -> list[int]:
         """Try the stage until it breaks; the steps of the checkpoints there are then."""
@@ -128,17 +128,17 @@ def test_breaking_off_around_changes_leaves_the_same_bits(
     assert resumed.figures == outcome.figures
     assert [c.step for c in checkpoint.discover(checkpoints)] == [12]
     for name in ("model", "optimizer"):
-        first, second = (load_file(training.final_weights(of.folder) / f"{name}.safetensors") for of in (whole, parts))
+        first, second = (load_file(final_weights(of.folder) / f"{name}.safetensors") for of in (whole, parts))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
     curve = training.Curve(parts.logs / "curve.jsonl", until=10**9)
     assert [point["step"] for point in curve.points] == list(range(13))
     assert resumed.headline.split("; ")[1:] == outcome.headline.split("; ")[1:]
-    assert [told.split(" at")[0] for told in resumed.headline.split("; ")[1:]] == [
+    assert [summary.split(" at")[0] for summary in resumed.headline.split("; ")[1:]] == [
         "upcycle from a dense model to 3 experts", "grow from 3 to 6 experts", "merge from 6 to 5 experts",
         "prune from 5 to 4 experts",
     ]  # fmt: skip
-    assert experts_in(training.final_weights(parts.folder)) == 4
+    assert experts_in(final_weights(parts.folder)) == 4
 
 
 def test_an_empty_tuple_of_changes_is_a_stage_as_ever(prepared: Prepared, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_impossible_changes_are_refused_with_everything_else_at_once(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"kind": "split", "at_share": 0.5}, "pretrain.expert_changes.0.kind"),
         ({"kind": "prune", "at_share": 0.0, "num_experts_before": 8}, "at_share (0.0)"),
@@ -181,12 +181,12 @@ def test_impossible_changes_are_refused_with_everything_else_at_once(tmp_path: P
         ({"kind": "prune", "at_share": 0.5, "experts": 8}, "pretrain.expert_changes.0.experts"),
     ],
 )
-def test_a_malformed_change_is_told_its_field(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_a_malformed_change_is_told_its_field(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     content = tiny_content(write_sources(tmp_path))
     content["pretrain"]["expert_changes"] = [change]
     with pytest.raises(NightStopped) as stop:
         recipe_from(content)
-    assert told in str(stop.value)
+    assert message in str(stop.value)
 
 
 def test_the_plan_names_the_changes_and_keeps_room_for_the_largest(
@@ -194,11 +194,11 @@ def test_the_plan_names_the_changes_and_keeps_room_for_the_largest(
 ) -> None:
     monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 1e-3)
     recipe, _ = with_changes(prepared, *CHAIN)
-    told = plan.plan_text(recipe).splitlines()
-    changes = [line.split("  ")[-1].strip() for line in told if line.startswith("change ")]
+    lines = plan.plan_text(recipe).splitlines()
+    changes = [line.split("  ")[-1].strip() for line in lines if line.startswith("change ")]
     assert changes == [str(phase) for phase in phases(recipe.model, CHAIN, 12)[1:]]
-    assert f"{recipe.model.total_parameters:,} parameters" in told[0]
-    assert "12 steps" in next(line for line in told if line.startswith("pretrain "))
+    assert f"{recipe.model.total_parameters:,} parameters" in lines[0]
+    assert "12 steps" in next(line for line in lines if line.startswith("pretrain "))
     larger = dataclasses.replace(recipe.model, num_experts=6).total_parameters - recipe.model.total_parameters
     kept = recipe.pretrain.keep_checkpoints
     assert plan.disk_bytes(recipe) - plan.disk_bytes(prepared[0]) == 12 * kept * larger

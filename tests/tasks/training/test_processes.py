@@ -20,7 +20,8 @@ from tasks.errors import Diverged, Interrupted, NightStopped
 from tasks.planning import plan
 from tasks.training import processes as ranks
 from tasks.training import run as training
-from tasks.training.start import Start
+from tasks.training.start import TrainingStart
+from tasks.training.trained import final_weights
 from tests.killed import outliving
 from tests.tasks.prepared import Prepared
 from tests.tasks.training_runs import at_step, interrupt, run, train
@@ -40,16 +41,16 @@ def two_ranks(prepared: Prepared) -> TrainConfig:
     return dataclasses.replace(prepared[0].pretrain, num_ranks=2, expert_changes=(grow,))
 
 
-def start_of(prepared: Prepared, weights: Path | None = None) -> Start:
+def start_of(prepared: Prepared, weights: Path | None = None) -> TrainingStart:
     recipe, tokens = prepared
-    return Start(
+    return TrainingStart(
         stage="pretrain", kind="pretrain", tokens=tokens, model=recipe.model, config=two_ranks(prepared),
-        compiled=False, identity="identity", saved=None, weights=weights,
+        compile_blocks=False, identity="identity", resume_from=None, initial_weights=weights,
     )  # fmt: skip
 
 
 def tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_file(training.final_weights(folder) / f"{name}.safetensors")
+    return load_file(final_weights(folder) / f"{name}.safetensors")
 
 
 def signal_others(number: signal.Signals) -> None:
@@ -108,7 +109,7 @@ def test_a_rank_that_fails_is_named_with_its_error_and_threads_are_given_back(
     start = start_of(prepared, weights=tmp_path / "nowhere")
     with (
         pytest.raises(NightStopped, match=r"rank 1 of 2 ended with code 1: \w*(Not|No)\w*.*rank-1\.log"),
-        ranks.company(start, tmp_path),
+        ranks.rank_processes(start, tmp_path),
     ):
         raise AssertionError("nobody to train with")
     assert "Traceback" in (tmp_path / "ranks" / "rank-1.log").read_text()
@@ -133,9 +134,9 @@ def test_divergence_ends_all_ranks_with_the_message_of_one(prepared: Prepared, t
     assert not multiprocessing.active_children()
 
 
-def lead(line: Connection, start: Start, logs: Path) -> None:
-    """Be rank 0, tell which process is rank 1, and train nothing."""
-    with ranks.company(start, logs):
+def lead(line: Connection, start: TrainingStart, logs: Path) -> None:
+    """Be rank 0, send the process id of rank 1, and train nothing."""
+    with ranks.rank_processes(start, logs):
         (other,) = multiprocessing.active_children()
         line.send([other.pid])
         line.recv()

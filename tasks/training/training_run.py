@@ -1,0 +1,82 @@
+"""A training stage on its way: its state, curve and meters, and what is done with them between two steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from model.config.phases import Phase
+from model.tokens.packing import ShardedTokens
+from model.training import checkpoint
+from model.training.checkpoint import Checkpoint
+from model.training.state import TrainState
+from model.training.trainer import StepMetrics
+from tasks.stage import StageRun
+from tasks.training.curve import Curve
+from tasks.training.meters import StageMeters
+from tasks.training.start import TrainingStart, phase_beginning_at
+from tasks.training.trained import CHECKPOINTS
+from tasks.training.validator import Validator
+
+log = logging.getLogger("nightschool")
+
+
+@dataclass(kw_only=True)
+class TrainingRun:
+    """What a training stage works on from its preparation to its end; state, curve and meters change with each step."""
+
+    run: StageRun
+    start: TrainingStart
+    tokens: ShardedTokens
+    validator: Validator
+    phases: Sequence[Phase]
+    num_steps: int
+    state: TrainState
+    curve: Curve
+    meters: StageMeters
+
+    def record_step(self, step: StepMetrics) -> tuple[dict[str, float], dict[str, float]]:
+        """Make what is due after a step, a change of experts or a validation, and log it.
+
+        Returns all metrics of the step, and those of the validation alone, empty if there was none.
+        """
+        validation: dict[str, float] = {}
+        if phase := phase_beginning_at(self.phases, step.number):
+            validation = self._change_experts(phase)
+        elif step.number % self.start.config.eval_every_steps == 0 or step.number == self.num_steps:
+            validation = self.validator.metrics(self.state.model)
+        metrics = step.as_metrics() | self.meters.update(step) | validation
+        self.curve.add(step.number, metrics)
+        self.run.tracker.metrics(metrics, step=step.number)
+        return metrics, validation
+
+    def _change_experts(self, phase: Phase) -> dict[str, float]:
+        """Begin a phase; returns the validation after it, with bits per byte before and after."""
+        before = self.validator.metrics(self.state.model)["val/bpb"]
+        self.start.change_experts(self.state, phase, self.validator)
+        validation = self.validator.metrics(self.state.model)
+        after = validation["val/bpb"]
+        log.info("%-11s %s: validation %.4f → %.4f bits per byte", self.start.stage, phase, before, after)
+        return validation | {"change/bpb_before": before, "change/bpb_after": after}
+
+    def save_if_due(self, step: int, stopping: bool) -> None:
+        """Save a checkpoint every `checkpoint_every_steps`, where experts changed, before a stop and at the end."""
+        config, last = self.start.config, step == self.num_steps
+        changed = phase_beginning_at(self.phases, step) is not None
+        if step % config.checkpoint_every_steps == 0 or changed or stopping or last:
+            keep = 1 if last else config.keep_checkpoints
+            checkpoint.save(self.state, self.run.folder / CHECKPOINTS, self.start.identity, keep)
+
+    def restore(self, saved: Checkpoint | None) -> None:
+        """Go back to a checkpoint, or to the stage's start if it is None; curve and meters go back with the state."""
+        del self.state  # there may not be memory for two
+        self.state = replace(self.start, resume_from=saved).create_state(self.tokens)
+        self.curve.truncate(self.state.step)
+        self.meters = StageMeters(self.curve.points)
+
+
+def checkpoints_of(folder: Path, identity: str) -> list[Checkpoint]:
+    """The undamaged checkpoints in a stage's folder that belong to the training of an identity, oldest first."""
+    return [saved for saved in checkpoint.discover(folder / CHECKPOINTS) if saved.identity == identity]
