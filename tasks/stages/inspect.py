@@ -23,7 +23,7 @@ from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
 from tasks.stage import Outcome, StageRun, stage
-from tasks.tracking.mlflow_store import ModelVersion
+from tasks.tracking.registry import ModelVersion
 
 PAGE = "data-report.html"
 
