@@ -120,13 +120,19 @@ class Outbox:
         """Send all that waits, pause or not."""
         before = self.spool.waiting()
         self._deliver(self.spool.runs(), math.inf)
+        for run_id in self.spool.runs():
+            self.spool.flush(run_id)
         waiting = self.spool.waiting()
         return Delivery(before - waiting, waiting)
 
     def deliver_run(self, run_id: str) -> None:
-        """Send what waits of a run, unless the store lately did not answer; about two seconds at most."""
+        """Send what waits of a run, unless the store lately did not answer; about two seconds at most.
+
+        What still waits then is on the disk.
+        """
         if not self._pause.seconds_left:
             self._deliver([run_id], DELIVERY_SECONDS)
+        self.spool.flush(run_id)
 
     def delivered_id(self, run_id: str) -> str:
         """A run's id in MLflow after all of it is delivered. Raises StoreAway if something of it waits."""

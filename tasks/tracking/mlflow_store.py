@@ -99,6 +99,7 @@ class Store:
             return self._outbox.start_run(own_id, Call("create", int(time.time() * 1_000), values, end=0))
         except StoreAway:
             self._outbox.spool.append(own_id, "create", values)
+            self._outbox.spool.flush(own_id)
             return own_id
 
     def reopen(self, run_id: str) -> bool:

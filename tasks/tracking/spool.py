@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.files import fsync_tree
+from model.files import fsync_tree, write_json
 
 CALLS, PROGRESS, FILES = "calls.jsonl", "progress.json", "files"
 IDS, REFUSED, TRASH = "ids.jsonl", "refused.jsonl", ".delivered"
@@ -55,22 +55,27 @@ class Spool:
     folder: Path
 
     def append(self, run_id: str, kind: str, values: Mapping[str, Any], artifact: Path | None = None) -> None:
-        """Add a call at the end of a run's calls; after it returns the call survives the process.
+        """Add a call at the end of a run's calls. It outlives the process from now on, and the machine after `flush`.
 
         run_id: as `Store.start_run` returned it.
         kind, values: as `delivery` sends them; JSON.
         artifact: a file or folder that is delivered as it is now.
-        Metrics come many times a second, so they are flushed to the disk when they are delivered, all else at once.
         """
         with self._lock("append"):
             folder = self.folder / run_id
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / CALLS
+            begin = path.stat().st_size if path.exists() else 0
+            if begin < self.progress(run_id).offset:  # the machine died and lost calls that were delivered
+                self.note(run_id, offset=begin)
             if artifact is not None:
-                begin = path.stat().st_size if path.exists() else 0
                 values = {**values, "file": keep(artifact, folder / FILES / str(begin))}
-            call = {"kind": kind, "at": int(time.time() * 1_000), "values": values}
-            append_line(path, call, flush=kind != "metrics")
+            append_line(path, {"kind": kind, "at": int(time.time() * 1_000), "values": values}, flush=False)
+
+    def flush(self, run_id: str) -> None:
+        """Bring a run's calls to the disk if any wait."""
+        if next(self.pending(run_id), None) is not None:
+            fsync_tree(self.folder / run_id)
 
     def pending(self, run_id: str) -> Iterator[Call]:
         """The run's calls that are not delivered, oldest first. A line that was cut by a crash is left out."""
@@ -82,22 +87,15 @@ class Spool:
         return self.folder / run_id / FILES / str(call.values["file"])
 
     def progress(self, run_id: str) -> Progress:
+        """From the beginning if the file was lost with the machine: what is delivered twice counts once."""
         try:
-            return Progress(**json.loads((self.folder / run_id / PROGRESS).read_text()))
-        except FileNotFoundError:
+            return Progress(**json.loads((self.folder / run_id / PROGRESS).read_bytes()))
+        except (FileNotFoundError, ValueError):
             return Progress()
 
     def note(self, run_id: str, **changes: Any) -> None:
-        """Change a run's progress; on disk when this returns, and never ahead of the calls themselves."""
-        path = self.folder / run_id / CALLS
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-        beside = path.with_name(f".{PROGRESS}")
-        with beside.open("w") as stream_of_text:
-            json.dump(asdict(replace(self.progress(run_id), **changes)), stream_of_text)
-            stream_of_text.flush()
-            os.fsync(stream_of_text.fileno())
-        beside.replace(path.with_name(PROGRESS))
+        """Change a run's progress."""
+        write_json(self.folder / run_id / PROGRESS, asdict(replace(self.progress(run_id), **changes)))
 
     def delivered(self, run_id: str, call: Call, closed: bool) -> None:
         """Note that a run's calls up to this one are delivered, and delete its artifact."""
@@ -186,14 +184,13 @@ def whole_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], i
 
 
 def keep(source: Path, target: Path) -> str:
-    """Copy a file or folder into a new folder `target`; returns its path from the folder above, on disk by then."""
+    """Copy a file or folder into a new folder `target`; returns its path from the folder above."""
     shutil.rmtree(target, ignore_errors=True)  # a process was killed between the copy and its call
     target.mkdir(parents=True)
     if source.is_dir():
         shutil.copytree(source, target / source.name, copy_function=copy_or_link)
     else:
         copy_or_link(str(source), str(target / source.name))
-    fsync_tree(target)
     return f"{target.name}/{source.name}"
 
 

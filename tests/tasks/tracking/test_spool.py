@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.tracking import spool as module
-from tasks.tracking.spool import CALLS, IDS, Spool, append_line, whole_lines
+from tasks.tracking.spool import CALLS, IDS, PROGRESS, Spool, append_line, whole_lines
 
 
 @pytest.fixture
@@ -157,6 +157,18 @@ def test_threads_do_not_mix_their_lines(spool: Spool) -> None:
     assert sorted(numbers) == [*range(50), *range(100, 150), *range(200, 250)]
     for first in (0, 100, 200):
         assert [n for n in numbers if first <= n < first + 100] == list(range(first, first + 50))
+
+
+def test_calls_lost_with_the_machine_do_not_hide_later_ones(spool: Spool) -> None:
+    """Delivered calls need not be on the disk, so the note of the delivery may be there without them."""
+    report(spool, 1, 2)
+    for call in list(spool.pending("run")):
+        spool.delivered("run", call, closed=False)
+    os.truncate(spool.folder / "run" / CALLS, 20)
+    report(spool, 3, 4)
+    assert values(spool) == [3, 4]
+    (spool.folder / "run" / PROGRESS).write_bytes(b"")
+    assert values(spool) == [3, 4]
 
 
 def report_and_die(folder: Path) -> None:
