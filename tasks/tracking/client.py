@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,8 @@ from tasks.errors import NightStopped
 EXPERIMENT = "nightschool"
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
 """Error codes of a store that understood and will never accept. A proxy before a store that is down sends others."""
-REASON_CHARACTERS = 300
+REASON_CHARACTERS = 500
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
 T = TypeVar("T")
 
 
@@ -26,6 +29,37 @@ class StoreAway(NightStopped):
 
 class Refused(NightStopped):
     """The tracking store answered, and does not accept this."""
+
+
+class Pause:
+    """How long a store that did not answer is left alone: 30 s at first, then twice as long each time, up to 5 min."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seconds = 0.0
+        self._until = -math.inf
+
+    @property
+    def begun(self) -> bool:
+        """Whether the last try failed, lately or not."""
+        return bool(self._seconds)
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._until - self._clock())
+
+    def begin(self) -> bool:
+        """Note that the store did not answer; returns whether this is news."""
+        news = not self.begun
+        self._seconds = min(2 * self._seconds or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        self._until = self._clock() + self._seconds
+        return news
+
+    def end(self) -> bool:
+        """Note that the store answered; returns whether this is news."""
+        news = self.begun
+        self._seconds, self._until = 0.0, -math.inf
+        return news
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from tasks.home.digests import digest_of
-from tasks.tracking.client import Refused, StoreAway, connect, experiment_id, known, two_errors
+from tasks.tracking.client import Pause, Refused, StoreAway, connect, experiment_id, known, two_errors
 from tasks.tracking.spool import REFUSED, Call, Spool
 
 SPOOL_ID = "nightschool.spool_id"
@@ -29,7 +30,6 @@ SPOOL_ID = "nightschool.spool_id"
 BATCH_POINTS = 500
 DELIVERY_SECONDS = 2.0
 """After these a delivery in the middle of training stops: the rest of a long spool waits for the end of the stage."""
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
 LOAD = "system/"
 """Prefix of metrics of the machine, whose steps count samples and not training steps."""
 log = logging.getLogger("nightschool")
@@ -44,37 +44,12 @@ class Delivery:
     waiting: int
 
 
-class Pause:
-    """How long a store that did not answer is left alone: 30 s at first, then twice as long each time, up to 5 min."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._seconds = 0.0
-        self._until = -math.inf
-
-    @property
-    def seconds_left(self) -> float:
-        return max(0.0, self._until - self._clock())
-
-    def begin(self) -> bool:
-        """Note that the store did not answer; returns whether this is news."""
-        news = not self._seconds
-        self._seconds = min(2 * self._seconds or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
-        self._until = self._clock() + self._seconds
-        return news
-
-    def end(self) -> bool:
-        """Note that the store answered; returns whether this is news."""
-        news = bool(self._seconds)
-        self._seconds, self._until = 0.0, -math.inf
-        return news
-
-
 class Outbox:
     """The spool of one store and its delivery.
 
-    Every try to reach the store is bounded by MLflow's own time-out, and none follows a failure before a pause is over,
-    except at `deliver`: so a stage waits for one time-out and then goes on without the store.
+    Every call to the store is bounded by MLflow's own time-out, and none follows a failure before a pause is over,
+    except at `deliver`: so a stage waits for a time-out and then goes on without the store. A run that cannot be
+    delivered though the store answers, for instance as its artifacts lie elsewhere, has a pause of its own.
     """
 
     def __init__(self, tracking_uri: str, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -83,6 +58,7 @@ class Outbox:
         self._home = home
         self._clock = clock
         self._pause = Pause(clock)
+        self._run_pauses: defaultdict[str, Pause] = defaultdict(lambda: Pause(clock))
         self._client: MlflowClient | None = None
 
     def client(self) -> MlflowClient:
@@ -95,22 +71,32 @@ class Outbox:
         """The store's answer. Raises StoreAway, at once if the store lately did not answer, and Refused."""
         if self._pause.seconds_left:
             raise StoreAway(f"the tracking store did not answer; next try in {self._pause.seconds_left:.0f} s")
-        return self._try(question)
+        return self._ask_now(question)
 
-    def _try(self, question: Callable[[MlflowClient], T]) -> T:
+    def _ask_now(self, question: Callable[[MlflowClient], T]) -> T:
         try:
-            with two_errors():
-                answer = question(self.client())
+            answer = self._call(question)
         except StoreAway as error:
             if self._pause.begin():
                 log.warning(
-                    "%s; what the night reports (now %d calls) waits in %s and is delivered when the store answers, "
+                    "%s; what the night reports (%d calls so far) waits in %s and is delivered when the store answers, "
                     "or by the next night", error, self.spool.waiting(), self.spool.folder,
                 )  # fmt: skip
             raise
         if self._pause.end():
             log.info("the tracking store answers again")
         return answer
+
+    def _call(self, question: Callable[[MlflowClient], T]) -> T:
+        with two_errors():
+            return question(self.client())
+
+    def _answers(self) -> bool:
+        try:
+            self._ask_now(self.experiment_id)
+        except StoreAway:
+            return False
+        return True
 
     def experiment_id(self, client: MlflowClient) -> str:
         local = self.tracking_uri.startswith("sqlite:")
@@ -130,7 +116,7 @@ class Outbox:
 
         What still waits then is on the disk.
         """
-        if not self._pause.seconds_left:
+        if not self._pause.seconds_left and not self._run_pauses[run_id].seconds_left:
             self._deliver([run_id], DELIVERY_SECONDS)
         self.spool.flush(run_id)
 
@@ -150,17 +136,24 @@ class Outbox:
             return self.ask(lambda _: self._create(run_id, creation, asked_before=False))
 
     def _deliver(self, run_ids: Sequence[str], seconds: float) -> None:
-        """A run that cannot be delivered, say as its artifacts' store is away, does not keep the others."""
+        """Deliver runs one after the other until the store does not answer; one that fails does not stop the others."""
         deadline = self._clock() + seconds
         with self.spool.delivering():
+            if self._pause.begun and not self._answers():
+                return
             for run_id in run_ids:
+                pause = self._run_pauses[run_id]
                 try:
                     self._deliver_run(run_id, deadline)
-                except StoreAway:
-                    try:
-                        self._try(self.experiment_id)
-                    except StoreAway:
+                    pause.end()
+                except StoreAway as error:
+                    if not self._answers():
                         return
+                    if pause.begin():
+                        log.warning(
+                            "%s; %d calls of run %s wait in %s and are delivered with what the run reports later, "
+                            "or by the next night", error, self.spool.waiting(run_id), run_id, self.spool.folder,
+                        )  # fmt: skip
 
     def _deliver_run(self, run_id: str, deadline: float = math.inf) -> None:
         for batch in batches(self.spool.pending(run_id)):
@@ -174,9 +167,9 @@ class Outbox:
     def _send_or_set_aside(self, run_id: str, batch: Sequence[Call]) -> None:
         """Send calls; those that the store refuses are kept beside the spool, and do not stop those after them."""
         try:
-            self._try(lambda client: self._send(client, run_id, batch))
+            self._call(lambda client: self._send(client, run_id, batch))
         except Refused as refusal:
-            if len(batch) > 1 and self._try(lambda client: is_open(client, self.spool.resolve(run_id))):
+            if len(batch) > 1 and self._call(lambda client: is_open(client, self.spool.resolve(run_id))):
                 for call in batch:
                     self._send_or_set_aside(run_id, [call])
                 return

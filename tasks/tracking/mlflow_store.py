@@ -103,7 +103,7 @@ class Store:
             return own_id
 
     def reopen(self, run_id: str) -> bool:
-        """Set a run running again; False if the store does not know it. A store that is away is taken to know it."""
+        """Set a run running again; False if the store does not know it. One that is away is assumed to know it."""
         spool = self._outbox.spool
         try:
             there = spool.creation_waits(run_id) or self._outbox.ask(lambda c: is_open(c, spool.resolve(run_id)))

@@ -107,7 +107,7 @@ class Spool:
         """Delete a run's folder if the run is closed and nothing of it waits."""
         with self._lock("append"):
             if self.progress(run_id).closed and next(self.pending(run_id), None) is None:
-                # By one rename: the progress of a folder that is half deleted would be taken for that of later calls.
+                # By one rename: the progress of a folder that is half deleted would count for later calls.
                 trash = self.folder / TRASH
                 shutil.rmtree(trash, ignore_errors=True)
                 (self.folder / run_id).rename(trash)

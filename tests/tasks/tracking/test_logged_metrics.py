@@ -40,8 +40,8 @@ def test_logged_means_are_those_of_the_last_steps(
     clipped, losses = ([value for _, value in logged[f"train/{name}"]] for name in ("clipped", "loss"))
     assert clipped == [float(number % 3 != 0) for number in range(1, 13)]
     for number in range(1, 13):
-        told = {name: dict(logged[f"train/{name}"])[number] for name in ("clipped_share", "loss_ema")}
+        means = {name: dict(logged[f"train/{name}"])[number] for name in ("clipped_share", "loss_ema")}
         recent = clipped[:number][-WINDOW:]
-        assert told["clipped_share"] == pytest.approx(sum(recent) / len(recent))
+        assert means["clipped_share"] == pytest.approx(sum(recent) / len(recent))
         expected = weighted_by_age(losses[:number][-WINDOW - 1 :], training.EMA_WEIGHT)
-        assert told["loss_ema"] == pytest.approx(expected)
+        assert means["loss_ema"] == pytest.approx(expected)

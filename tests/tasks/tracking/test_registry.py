@@ -66,10 +66,10 @@ def test_nothing_is_held_and_no_version_is_there_at_first(store: Store) -> None:
 def test_the_holder_of_an_alias_has_its_files_here(store: Store, versions: list[int]) -> None:
     for number, version in enumerate(versions):
         store.registry.set_alias(CHALLENGER, version)
-        found = store.registry.holder_of(CHALLENGER)
-        assert found is not None
-        assert (found.version, found.digest) == (version, f"digest {number}")
-        assert (found.path / "weights").read_text() == f"weights {number}"
+        holder = store.registry.holder_of(CHALLENGER)
+        assert holder is not None
+        assert (holder.version, holder.digest) == (version, f"digest {number}")
+        assert (holder.path / "weights").read_text() == f"weights {number}"
     assert held(store) == (None, None)
 
 
