@@ -19,6 +19,10 @@ PROCESS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+    # A tracking server that hangs costs a stage one time-out. What failed is sent again later, from the disk. If MLflow
+    # repeated requests, a run that the server created in spite of the time-out would be created twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
@@ -27,7 +31,11 @@ PROCESS = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""Telemetry off, our log lines to Prefect, short spinning. A value that the user has set stays."""
+<<<<<<< HEAD
+"""Telemetry off, our log lines to Prefect, short spinning, bounded waits. A value that the user has set stays."""
+=======
+"""Telemetry off, our logs to Prefect, threads polite, waits bounded. A value the user has set already stays."""
+>>>>>>> tracking
 
 
 def prepare_libraries() -> None:

@@ -33,7 +33,8 @@ from tasks.home.records import LOGS, Content, StageRecord, file_digests, stage_n
 from tasks.home.stage_table import StageEntry, entry_of
 from tasks.recipes.recipe import Recipe
 from tasks.sources.resolve import Resolved
-from tasks.tracking.mlflow_store import CHAMPION, ModelVersion, Store
+from tasks.tracking.mlflow_store import Store
+from tasks.tracking.registry import ModelVersion
 from tasks.tracking.tracker import Tracker
 
 log = logging.getLogger("nightschool")
@@ -70,7 +71,7 @@ class Night:
 
     def champion(self) -> ModelVersion | None:
         """The version in use, as the registry has it now; None if there is none."""
-        return self.store.holder_of(CHAMPION)
+        return self.store.registry.champion()
 
 
 @dataclass(frozen=True, kw_only=True)

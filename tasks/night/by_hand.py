@@ -6,7 +6,8 @@ from tasks.errors import NightStopped
 from tasks.home.journal import Journal
 from tasks.night.opening import log
 from tasks.settings import Settings
-from tasks.tracking.mlflow_store import CHAMPION, PREVIOUS, Store
+from tasks.tracking.mlflow_store import Store
+from tasks.tracking.registry import CHAMPION, PREVIOUS
 
 
 def promote_version(version: int | None) -> str:
@@ -14,14 +15,14 @@ def promote_version(version: int | None) -> str:
     settings = Settings.load()
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     with journal.lease("by hand"):
-        before = store.version_of(CHAMPION)
+        before = store.registry.version_of(CHAMPION)
         if version is None:
-            version = store.version_of(PREVIOUS)
+            version = store.registry.version_of(PREVIOUS)
             if version is None:
                 raise NightStopped("there is no previous champion to go back to; name a version")
-        if not store.has_version(version):
+        if not store.registry.has_version(version):
             raise NightStopped(f"there is no version {version} of the model; the tracking UI lists the versions")
-        store.make_champion(version, "by hand")
+        store.registry.make_champion(version, "by hand")
         said = f"champion is version {version}, before it was {before or 'none'}"
         journal.note(event="promoted by hand", version=version, before=before)
         log.info(said)

@@ -15,7 +15,7 @@ from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DA
 from tasks.home.contents.scores import read_documents
 from tasks.home.records import StageRecord
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
-from tasks.tracking.mlflow_store import CHALLENGER, CHAMPION
+from tasks.tracking.registry import CHALLENGER, CHAMPION
 
 
 def without_champion(
@@ -74,11 +74,11 @@ def publish(run: StageRun, trained: StageRecord, decision: Decision) -> int:
     """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
     night = run.night
     night.journal.check(night.token)
-    version = night.store.register(run.tracker.run_id, trained.digest, decision.reason)
+    version = night.store.registry.register(run.tracker.run_id, trained.digest, decision.reason)
     if decision.promoted:
-        night.store.make_champion(version, decision.reason)
+        night.store.registry.make_champion(version, decision.reason)
     else:
-        night.store.set_alias(CHALLENGER, version)
+        night.store.registry.set_alias(CHALLENGER, version)
     run.tracker.tags({"nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason})
     night.journal.note(event="decided", version=version, promoted=decision.promoted, reason=decision.reason)
     return version

@@ -11,7 +11,7 @@ from tasks.home.records import Content
 
 
 class Tracker(Protocol):
-    """What a stage says about itself."""
+    """What a stage reports about itself."""
 
     run_id: str
 

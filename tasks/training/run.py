@@ -177,7 +177,7 @@ def finish(training: TrainingRun) -> Outcome:
     """Pictures, curve, what was read, and the headline of a training stage that made its last step."""
     run, start, curve, state = training.run, training.start, training.curve, training.state
     reading = Reading(training.tokens.num_rows, start.config.batch_rows, start.config.seed, state.step)
-    note_reading(run.folder, Trained(start.kind, start.tokens.path, reading))
+    note_reading(run.folder, TrainingInput(start.kind, start.tokens.path, reading))
     model_config = training.phases[-1].model
     write_json(run.folder / MODEL_CONFIG, model_config.__dict__)
     losses = training_curves(curve.points, f"{start.stage}: loss and learning rate", run.logs / "loss.png")

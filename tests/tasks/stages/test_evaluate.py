@@ -25,7 +25,7 @@ from tasks.home.records import StageRecord
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
 from tasks.stages.evaluate import evaluate
-from tasks.tracking.mlflow_store import ModelVersion
+from tasks.tracking.registry import ModelVersion
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
 

@@ -17,7 +17,7 @@ from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.sources.resolve import Resolved
 from tasks.stages.inspect import PAGE, inspect
-from tasks.tracking.mlflow_store import ModelVersion
+from tasks.tracking.registry import ModelVersion
 from tests.lived_home import LivedHome
 
 pytestmark = pytest.mark.usefixtures("without_prefect")

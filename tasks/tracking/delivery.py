@@ -1,0 +1,272 @@
+"""Delivery of the spool: the calls of each run in order, and each with the effect of one, however often it is cut.
+
+Parameters, tags, datasets and artifacts can be sent twice as they are. MLflow takes two metric points of one run with
+equal name, step, value and time for one, so the time is that of the call. A run that the store created, though its
+answer was lost, is identified by a tag.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+
+from tasks.home.digests import digest_of
+from tasks.tracking.client import Pause, Refused, StoreAway, connect, experiment_id, known, two_errors
+from tasks.tracking.spool import REFUSED, Call, Spool
+
+SPOOL_ID = "nightschool.spool_id"
+"""Tag of every run: the id under which it was asked for."""
+BATCH_POINTS = 500
+DELIVERY_SECONDS = 2.0
+"""After these a delivery in the middle of training stops: the rest of a long spool waits for the end of the stage."""
+LOAD = "system/"
+"""Prefix of metrics of the machine, whose steps count samples and not training steps."""
+log = logging.getLogger("nightschool")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a delivery did, in calls."""
+
+    delivered: int
+    waiting: int
+
+
+class Outbox:
+    """The spool of one store and its delivery.
+
+    Every call to the store is bounded by MLflow's own time-out, and none follows a failure before a pause is over,
+    except at `deliver`: so a stage waits for a time-out and then goes on without the store. A run that cannot be
+    delivered though the store answers, for instance as its artifacts lie elsewhere, has a pause of its own.
+    """
+
+    def __init__(self, tracking_uri: str, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.tracking_uri = tracking_uri
+        self.spool = Spool(home / "spool" / digest_of(tracking_uri)[:12])
+        self._home = home
+        self._clock = clock
+        self._pause = Pause(clock)
+        self._run_pauses: defaultdict[str, Pause] = defaultdict(lambda: Pause(clock))
+        self._client: MlflowClient | None = None
+
+    def client(self) -> MlflowClient:
+        """Raises StoreAway if there is none yet and the store does not answer."""
+        if self._client is None:
+            self._client = connect(self.tracking_uri)
+        return self._client
+
+    def ask(self, question: Callable[[MlflowClient], T]) -> T:
+        """The store's answer. Raises StoreAway, at once if the store lately did not answer, and Refused."""
+        if self._pause.seconds_left:
+            raise StoreAway(f"the tracking store did not answer; next try in {self._pause.seconds_left:.0f} s")
+        return self._ask_now(question)
+
+    def _ask_now(self, question: Callable[[MlflowClient], T]) -> T:
+        try:
+            answer = self._call(question)
+        except StoreAway as error:
+            if self._pause.begin():
+                log.warning(
+                    "%s; what the night reports (%d calls so far) waits in %s and is delivered when the store answers, "
+                    "or by the next night", error, self.spool.waiting(), self.spool.folder,
+                )  # fmt: skip
+            raise
+        if self._pause.end():
+            log.info("the tracking store answers again")
+        return answer
+
+    def _call(self, question: Callable[[MlflowClient], T]) -> T:
+        with two_errors():
+            return question(self.client())
+
+    def _answers(self) -> bool:
+        try:
+            self._ask_now(self.experiment_id)
+        except StoreAway:
+            return False
+        return True
+
+    def experiment_id(self, client: MlflowClient) -> str:
+        local = self.tracking_uri.startswith("sqlite:")
+        return experiment_id(client, (self._home / "mlflow" / "artifacts").as_uri() if local else None)
+
+    def deliver(self) -> Delivery:
+        """Send all that waits, pause or not."""
+        before = self.spool.waiting()
+        self._deliver(self.spool.runs(), math.inf)
+        for run_id in self.spool.runs():
+            self.spool.flush(run_id)
+        waiting = self.spool.waiting()
+        return Delivery(before - waiting, waiting)
+
+    def deliver_run(self, run_id: str) -> None:
+        """Send what waits of a run, unless the store lately did not answer; about two seconds at most.
+
+        What still waits then is on the disk.
+        """
+        if not self._pause.seconds_left and not self._run_pauses[run_id].seconds_left:
+            self._deliver([run_id], DELIVERY_SECONDS)
+        self.spool.flush(run_id)
+
+    def delivered_id(self, run_id: str) -> str:
+        """A run's id in MLflow after all of it is delivered. Raises StoreAway if something of it waits."""
+        self.deliver()
+        if waiting := self.spool.waiting(run_id):
+            raise StoreAway(
+                f"the tracking store did not answer: {waiting} calls of run {run_id} wait in {self.spool.folder}; "
+                "when the store is back, run the same command again"
+            )
+        return self.spool.resolve(run_id)
+
+    def start_run(self, run_id: str, creation: Call) -> str:
+        """Make a run at once and return its id in MLflow. Raises StoreAway and Refused."""
+        with self.spool.delivering():
+            return self.ask(lambda _: self._create(run_id, creation, asked_before=False))
+
+    def _deliver(self, run_ids: Sequence[str], seconds: float) -> None:
+        """Deliver runs one after the other until the store does not answer; one that fails does not stop the others."""
+        deadline = self._clock() + seconds
+        with self.spool.delivering():
+            if self._pause.begun and not self._answers():
+                return
+            for run_id in run_ids:
+                pause = self._run_pauses[run_id]
+                try:
+                    self._deliver_run(run_id, deadline)
+                    pause.end()
+                except StoreAway as error:
+                    if not self._answers():
+                        return
+                    if pause.begin():
+                        log.warning(
+                            "%s; %d calls of run %s wait in %s and are delivered with what the run reports later, "
+                            "or by the next night", error, self.spool.waiting(run_id), run_id, self.spool.folder,
+                        )  # fmt: skip
+
+    def _deliver_run(self, run_id: str, deadline: float = math.inf) -> None:
+        for batch in batches(self.spool.pending(run_id)):
+            self._send_or_set_aside(run_id, batch)
+            last = batch[-1]
+            self.spool.delivered(run_id, last, closed=last.kind == "close" and last.values["status"] != "RUNNING")
+            if self._clock() > deadline:
+                return
+        self.spool.remove_if_done(run_id)
+
+    def _send_or_set_aside(self, run_id: str, batch: Sequence[Call]) -> None:
+        """Send calls; those that the store refuses are kept beside the spool, and do not stop those after them."""
+        try:
+            self._call(lambda client: self._send(client, run_id, batch))
+        except Refused as refusal:
+            if len(batch) > 1 and self._call(lambda client: is_open(client, self.spool.resolve(run_id))):
+                for call in batch:
+                    self._send_or_set_aside(run_id, [call])
+                return
+            for call in batch:
+                self.spool.set_aside(run_id, call, str(refusal))
+            log.warning(
+                "%s; %d calls (%s) of run %s are kept in %s", refusal, len(batch), batch[0].kind, run_id,
+                self.spool.folder / REFUSED,
+            )  # fmt: skip
+
+    def _send(self, client: MlflowClient, run_id: str, batch: Sequence[Call]) -> None:
+        """Send one call, or several of metrics."""
+        call, mlflow_id = batch[0], self.spool.resolve(run_id)
+        values = call.values
+        match call.kind:
+            case "create":
+                self.spool.note_id(run_id, self._create(run_id, call, asked_before=True))
+            case "params":
+                client.log_batch(mlflow_id, params=[Param(key, value) for key, value in values.items()])
+            case "tags":
+                client.log_batch(mlflow_id, tags=[RunTag(key, value) for key, value in values.items()])
+            case "metrics":
+                points = list(points_of(batch, self.spool.progress(run_id).logged_until))
+                for start in range(0, len(points), BATCH_POINTS):
+                    client.log_batch(mlflow_id, metrics=points[start : start + BATCH_POINTS])
+            case "artifact":
+                send_artifact(client, mlflow_id, self.spool.file_of(run_id, call), values["folder"])
+            case "dataset":
+                dataset = Dataset(values["name"], values["digest"], "local", json.dumps({"uri": values["uri"]}))
+                tags = [InputTag("mlflow.data.context", values["context"])]
+                client.log_inputs(mlflow_id, [DatasetInput(dataset, tags)])
+            case "reopen":
+                steps = (metric.step for metric in client.get_metric_history(mlflow_id, "train/loss"))
+                self.spool.note(run_id, logged_until=max(steps, default=0))
+                client.update_run(mlflow_id, status="RUNNING")
+            case "close":
+                client.set_terminated(mlflow_id, values["status"], end_time=call.at)
+
+    def _create(self, run_id: str, call: Call, asked_before: bool) -> str:
+        """Make a run and return its id in MLflow; the one that an earlier try made, if there was one."""
+        client, values = self.client(), call.values
+        parent_id = str(values["parent_id"])
+        if parent_id and self.spool.creation_waits(parent_id):
+            self._deliver_run(parent_id)
+        experiment = self.experiment_id(client)
+        if asked_before:
+            made = client.search_runs([experiment], f"tags.`{SPOOL_ID}` = '{run_id}'", max_results=1)
+            if made:
+                return str(made[0].info.run_id)
+        parent = {"mlflow.parentRunId": self.spool.resolve(parent_id)} if parent_id else {}
+        tags = {**values["tags"], **parent, SPOOL_ID: run_id}
+        run = client.create_run(experiment, start_time=call.at, tags=tags, run_name=values["name"])
+        return str(run.info.run_id)
+
+
+@cache
+def outbox_of(tracking_uri: str, home: Path) -> Outbox:
+    """One a process, so that whoever meets a store that is away spares the others the wait."""
+    return Outbox(tracking_uri, home)
+
+
+def batches(calls: Iterable[Call]) -> Iterator[list[Call]]:
+    """Calls one by one, metrics that follow each other together."""
+    metrics: list[Call] = []
+    for call in calls:
+        full = sum(len(c.values["values"]) for c in metrics) >= BATCH_POINTS
+        if metrics and (call.kind != "metrics" or full):
+            yield metrics
+            metrics = []
+        if call.kind == "metrics":
+            metrics.append(call)
+        else:
+            yield [call]
+    if metrics:
+        yield metrics
+
+
+def points_of(calls: Iterable[Call], logged_until: int) -> Iterator[Metric]:
+    """The points of calls, but those of steps that the run logged before it was reopened."""
+    for call in calls:
+        step = int(call.values["step"])
+        for key, value in call.values["values"].items():
+            if step <= 0 or step > logged_until or key.startswith(LOAD):
+                yield Metric(key, value, call.at, step)
+
+
+def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str) -> None:
+    """Send a file, or a folder with all in it; `folder` is where in the run's artifacts."""
+    if path.is_dir():
+        client.log_artifacts(mlflow_id, str(path), folder or path.name)
+    elif path.exists():
+        client.log_artifact(mlflow_id, str(path), folder or None)
+    else:
+        raise Refused(f"{path} is gone")
+
+
+def is_open(client: MlflowClient, mlflow_id: str) -> bool:
+    """Whether a run can be reported to: it exists and nobody deleted it."""
+    run: Run | None = known(client.get_run, mlflow_id)
+    return run is not None and run.info.lifecycle_stage == "active"
