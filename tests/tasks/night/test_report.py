@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.night.report import NightReport
+from tests.tasks.pages.readers import cells_of_markdown
 from tests.tasks.rows import stage_record
 
 STAGES = ("validate", "split", "tokens", "pretrain", "sft", "evaluate", "register")
@@ -98,17 +99,6 @@ def test_markdown_links_every_run() -> None:
     assert f"Night: [parent-r]({ui}/#/experiments/3/runs/parent-run-id)" in markdown.splitlines()
 
 
-def cells(line: str) -> list[str]:
-    """A table row's cells as a markdown reader parts them: at pipes that have no backslash before them."""
-    inner, found = line.strip()[1:-1], [""]
-    for before, character in zip(" " + inner, inner, strict=False):
-        if character == "|" and before != "\\":
-            found.append("")
-        else:
-            found[-1] += character
-    return [cell.strip().replace("\\|", "|") for cell in found]
-
-
 chat_text = st.text(alphabet="ab |\n\r\t*`", max_size=12)
 
 
@@ -117,7 +107,7 @@ chat_text = st.text(alphabet="ab |\n\r\t*`", max_size=12)
 def test_no_chat_breaks_the_table(prompt: str, reply: str) -> None:
     lines = night([{"prompt": prompt, "reply": reply}]).as_markdown().rstrip("\n").splitlines()
     assert lines[-2] == "|---|---|"
-    assert cells(lines[-1]) == [" ".join(prompt.split()), " ".join(reply.split())]
+    assert cells_of_markdown("\n".join(lines[-3:]))[1] == [" ".join(prompt.split()), " ".join(reply.split())]
 
 
 @settings(max_examples=60)
