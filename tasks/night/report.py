@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 
+from tasks.errors import MESSAGE_LIMIT
 from tasks.evaluation.twin import TwinComparison
 from tasks.home.records import StageRecord
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Cell, Column, Link, Table
@@ -22,7 +23,6 @@ class NightReport:
     records: Sequence[StageRecord]
     decision: Mapping[str, object]
     chats: Sequence[Mapping[str, str]]
-    home: Path
     export: Path
     tracking_uri: str
     tracking_ui: str
@@ -61,10 +61,10 @@ class NightReport:
     def as_text(self) -> str:
         """For a terminal."""
         verdict = "PROMOTED" if self.decision["promoted"] else "NOT PROMOTED"
-        reason = one_line(self.decision["reason"], SENTENCE_CHARACTERS)
+        reason = one_line(self.decision["reason"], MESSAGE_LIMIT)
         places = [
-            ("model", f"{self.export}  (loads with transformers' AutoModelForCausalLM)"),
-            ("tracking", f"{self.tracking_uri}  (run {self.run_id})"),
+            ("model", f"{self.export} (loads with transformers' AutoModelForCausalLM)"),
+            ("tracking", f"{self.tracking_uri} (run {self.run_id})"),
             ("both UIs", "make up"),
         ]
         blocks = [
@@ -73,7 +73,7 @@ class NightReport:
             f"{verdict}  version {self.decision['version']}\n  {reason}",
         ]
         if self.twin:
-            sentences = (one_line(sentence, SENTENCE_CHARACTERS) for sentence in self.twin_sentences)
+            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks.append("\n".join(["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in sentences)]))
         for chat in self.chats:
             messages = [("user", chat["prompt"]), ("assistant", chat["reply"].strip() or "(silence)")]
@@ -84,7 +84,7 @@ class NightReport:
     def as_markdown(self) -> str:
         """For Prefect and MLflow, with links to the tracking runs."""
         verdict = "Promoted" if self.decision["promoted"] else "Not promoted"
-        reason = markdown_line(self.decision["reason"], SENTENCE_CHARACTERS)
+        reason = markdown_line(self.decision["reason"], MESSAGE_LIMIT)
         chats = Table(
             [
                 Column("user", max_characters=SENTENCE_CHARACTERS),
@@ -98,7 +98,7 @@ class NightReport:
             self.stage_table.as_markdown(),
         ]
         if self.twin:
-            sentences = (markdown_line(sentence, SENTENCE_CHARACTERS) for sentence in self.twin_sentences)
+            sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks += ["**Beside the dense twin**", "\n".join(f"- {sentence}" for sentence in sentences)]
         blocks += [f"Night: {self.link(self.run_id).as_markdown()}", chats.as_markdown()]
         return "\n\n".join(block for block in blocks if block) + "\n"

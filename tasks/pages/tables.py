@@ -64,7 +64,7 @@ Cell = str | int | Category | Link | Bar | None
 
 @dataclass(frozen=True)
 class Column:
-    """What stands in one column."""
+    """The heading of a column, and how its cells are drawn."""
 
     heading: str
     kind: Kind = "text"
@@ -110,14 +110,14 @@ class Table:
 
     def only(self, *headings: str) -> Table:
         """The columns of these headings, in the table's order."""
-        return self._of([index for index, column in enumerate(self.columns) if column.heading in headings])
+        return self._columns([index for index, column in enumerate(self.columns) if column.heading in headings])
 
     def without_empty_columns(self) -> Table:
         """The columns in which some row, or the total, has a cell."""
         rows = [*self.rows, *([self.total] if self.total else [])]
-        return self._of([i for i in range(len(self.columns)) if any(row[i] not in ("", None) for row in rows)])
+        return self._columns([i for i in range(len(self.columns)) if any(row[i] not in ("", None) for row in rows)])
 
-    def _of(self, indices: Sequence[int]) -> Table:
+    def _columns(self, indices: Sequence[int]) -> Table:
         def pick(row: Sequence[Cell]) -> list[Cell]:
             return [row[index] for index in indices]
 
@@ -153,13 +153,13 @@ class Table:
         return render("table.html.j2", table=self) if self.rows else Markup("")
 
     def _without_bars(self) -> Table:
-        return self._of([index for index, column in enumerate(self.columns) if column.kind != "bar"])
+        return self._columns([index for index, column in enumerate(self.columns) if column.kind != "bar"])
 
-    def _lines(self, written: Callable[[Column, Cell], str]) -> Iterator[list[str]]:
+    def _lines(self, format_cell: Callable[[Column, Cell], str]) -> Iterator[list[str]]:
         """The cells of each row that is shown, of a row that counts the others, and of the total."""
         for row in self.shown_rows:
-            yield [written(column, cell) for column, cell in zip(self.columns, row, strict=True)]
+            yield [format_cell(column, cell) for column, cell in zip(self.columns, row, strict=True)]
         if self.num_hidden_rows:
             yield [f"and {self.num_hidden_rows:,} more", *("" for _ in self.columns[1:])]
         if self.total:
-            yield [written(column, cell) for column, cell in zip(self.columns, self.total, strict=True)]
+            yield [format_cell(column, cell) for column, cell in zip(self.columns, self.total, strict=True)]

@@ -117,7 +117,7 @@ class LrReport:
             ("suggestion", self.record.headline),
             ("use it", f"--set {PEAK_LR}={self.suggestion}"),
             ("look nearer", f"python -m flows sweep {self.recipe} --over {PEAK_LR}={around}"),
-            ("tracking", f"{self.tracking_uri}  (run {self.run_id}, figures/{PICTURE})"),
+            ("tracking", f"{self.tracking_uri} (run {self.run_id}, figures/{PICTURE})"),
         ]
         return Table.of_pairs(pairs, PATH_CHARACTERS)
 

@@ -143,7 +143,7 @@ class SweepReport:
 
     def as_text(self) -> str:
         """For a terminal."""
-        places = [("table", str(self.csv_path)), ("tracking", f"{self.tracking_uri}  (run {self.run_id})")]
+        places = [("table", str(self.csv_path)), ("tracking", f"{self.tracking_uri} (run {self.run_id})")]
         blocks = [
             self.title,
             self.ranking.as_text(),

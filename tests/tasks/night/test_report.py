@@ -25,7 +25,7 @@ def night(chats: list[dict[str, str]] | None = None, **changes: Any) -> NightRep
         for number, stage in enumerate(STAGES)
     ]
     values: dict[str, Any] = {
-        "recipe": "demo", "key": "0123456789ab", "records": records, "home": Path("/srv/nights"),
+        "recipe": "demo", "key": "0123456789ab", "records": records,
         "decision": {"promoted": True, "reason": REASON, "version": 7},
         "chats": chats if chats is not None else [{"prompt": "Hello!", "reply": "Hi there."}],
         "export": Path("/srv/nights/data/register@1/model"), "tracking_uri": "sqlite:////srv/nights/mlflow.db",
