@@ -30,7 +30,7 @@ class NightReport:
     run_id: str
     experiment_id: str
     twin: TwinComparison | str | None = None
-    """The comparison with the model's dense twin, why there is none, or None if none was asked for."""
+    """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
     @property
     def stage_table(self) -> Table:

@@ -183,9 +183,8 @@ def token_table(night: NightStatistics) -> Table:
         ]
 
     domains = in_order({*tokens, *coverage, *dispersion} - {"all"})
-    total = row(Category("all"), whole if tokens else None)
-    return Table(columns, [row(domain_category(name), tokens.get(name)) for name in domains], total
-                 ).without_empty_columns()  # fmt: skip
+    rows = [row(domain_category(name), tokens.get(name)) for name in domains]
+    return Table(columns, rows, row(Category("all"), whole if tokens else None)).without_empty_columns()
 
 
 def packing_table(night: NightStatistics) -> Table:

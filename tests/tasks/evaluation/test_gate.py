@@ -67,7 +67,7 @@ def test_clearly_better_is_promoted_and_clearly_worse_is_not() -> None:
 
 
 def test_chance_is_seldom_promoted() -> None:
-    """Two models that differ by the seed alone; 5 % is what was asked for, 300 pairs leave it uncertain by 1.3 %."""
+    """Two models that differ by the seed alone: 5 % is what the recipe allows, known to 1.3 % from 300 pairs."""
     promoted = 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def test_chance_is_seldom_promoted() -> None:
     assert 0.01 <= promoted / 300 <= 0.09
 
 
-def test_a_gain_of_three_standard_errors_is_found() -> None:
+def test_a_gain_of_three_standard_errors_is_promoted() -> None:
     promoted = 0
     for seed in range(50):
         rng = np.random.default_rng(1_000 + seed)
@@ -128,11 +128,11 @@ def test_without_a_shared_document_the_answer_is_a_reasoned_no(empty: bool) -> N
     assert "share no validation document" in decision.reason
 
 
-def test_a_gain_smaller_than_asked_for_is_not_enough() -> None:
+def test_a_gain_below_the_configured_one_is_not_enough() -> None:
     nats, num_bytes = incumbent(np.random.default_rng(0))
     gain = 0.1 * math.log(2) * num_bytes
-    for wanted, promoted in ((0.0, True), (0.099, True), (0.101, False), (0.2, False)):
-        config = PromoteConfig(resamples=200, min_gain_bpb=wanted)
+    for min_gain, promoted in ((0.0, True), (0.099, True), (0.101, False), (0.2, False)):
+        config = PromoteConfig(resamples=200, min_gain_bpb=min_gain)
         assert compared(nats - gain, nats, num_bytes, config) == promoted
 
 

@@ -63,21 +63,21 @@ def test_the_text_holds_stages_decision_chats_and_places() -> None:
 
 def test_stages_come_in_the_order_they_ran() -> None:
     text, markdown = night().as_text(), night().as_markdown()
-    for told in (text, markdown):
-        places = [told.index(f"{stage} did well") for stage in STAGES]
+    for summary in (text, markdown):
+        places = [summary.index(f"{stage} did well") for stage in STAGES]
         assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
     ("promoted", "words"), [(True, ("PROMOTED", "Promoted")), (False, ("NOT PROMOTED", "Not promoted"))]
 )
-def test_the_decision_is_said_either_way(promoted: bool, words: tuple[str, str]) -> None:
+def test_the_decision_is_written_either_way(promoted: bool, words: tuple[str, str]) -> None:
     report = night(decision={"promoted": promoted, "reason": REASON, "version": 12})
     assert f"{words[0]}  version 12" in report.as_text().splitlines()
     assert line_with(report.as_markdown(), "version 12") == f"**{words[1]}**, version 12: {REASON}"
 
 
-def test_a_reused_stage_says_so_instead_of_a_time() -> None:
+def test_a_reused_stage_is_marked_instead_of_timed() -> None:
     records = [stage_record(Path("split@1"), headline="done before", seconds=99.0, reused=True)]
     report = night(records=records)
     assert "reused" in line_with(report.as_text(), "done before")
