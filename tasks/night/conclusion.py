@@ -47,7 +47,6 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         twin=beside_twin(candidate, twin) if twin else None,
         decision=decision_of(registered),
         chats=tuple(read_samples(candidate.scored.path)),
-        home=night.home,
         export=candidate.model.path if isinstance(registered, StoreAway) else registered.path / EXPORT,
         tracking_uri=night.tracking_uri,
         tracking_ui=tracking_ui(night.tracking_uri),

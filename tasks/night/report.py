@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
+from tasks.errors import MESSAGE_LIMIT
 from tasks.evaluation.twin import TwinComparison
 from tasks.home.records import StageRecord
-from tasks.pages.markdown import cell, one_line
+from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Cell, Column, Link, Table
+from tasks.pages.text import markdown_line, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,74 +23,82 @@ class NightReport:
     records: Sequence[StageRecord]
     decision: Mapping[str, object]
     chats: Sequence[Mapping[str, str]]
-    home: Path
     export: Path
     tracking_uri: str
     tracking_ui: str
-    """Where the tracking runs can be looked at."""
+    """Address of the tracking server's pages."""
     run_id: str
     experiment_id: str
     twin: TwinComparison | str | None = None
-    """The comparison with the model's dense twin, why there is none, or nothing if none was asked for."""
+    """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
     @property
-    def rows(self) -> list[tuple[str, str, str]]:
-        """(stage, time, key figure) of each stage."""
-        return [(r.name, "reused" if r.reused else f"{r.seconds:.1f} s", r.headline) for r in self.records]
-
-    def as_text(self) -> str:
-        """For a terminal."""
-        width = max(10, *(len(record.name) for record in self.records))
-        lines = [f"Night {self.recipe} {self.key}", "", f"{'stage':<{width}} {'time':>9}   key figure"]
-        lines += [f"{stage:<{width}} {time:>9}   {headline}" for stage, time, headline in self.rows]
-        lines += [
-            "",
-            f"{'PROMOTED' if self.decision['promoted'] else 'NOT PROMOTED'}  version {self.decision['version']}",
+    def stage_table(self) -> Table:
+        """A stage a row: its time, its key figure and its tracking run."""
+        columns = [
+            Column("stage"),
+            Column("time", "number"),
+            Column("key figure", max_characters=SENTENCE_CHARACTERS),
+            Column("tracking run"),
         ]
-        lines += [f"  {self.decision['reason']}", ""]
-        if self.twin:
-            lines += ["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in self.twin_sentences), ""]
-        for chat in self.chats:
-            lines += [
-                f"  user       {one_line(chat['prompt'])}",
-                f"  assistant  {one_line(chat['reply']) or '(silence)'}",
-                "",
-            ]
-        lines += [
-            "Where to look",
-            f"  model      {self.export}  (loads with transformers' AutoModelForCausalLM)",
-            f"  tracking   {self.tracking_uri}  (run {self.run_id})",
-            "  both UIs   make up",
+        rows: list[list[Cell]] = [
+            [r.name, "reused" if r.reused else f"{r.seconds:.1f} s", r.headline, self.link(r.run_id)]
+            for r in self.records
         ]
-        return "\n".join(lines)
-
-    def as_markdown(self) -> str:
-        """For Prefect and MLflow, with links to the tracking runs."""
-        lines = [
-            f"# Night {self.recipe} {self.key}",
-            "",
-            f"**{'Promoted' if self.decision['promoted'] else 'Not promoted'}**, version {self.decision['version']}: "
-            f"{self.decision['reason']}",
-            "",
-            "| stage | time | key figure | tracking run |",
-            "|---|---:|---|---|",
-        ]
-        lines += [
-            f"| {stage} | {time} | {headline} | {self.link(record.run_id)} |"
-            for (stage, time, headline), record in zip(self.rows, self.records, strict=True)
-        ]
-        if self.twin:
-            lines += ["", "**Beside the dense twin**", "", *(f"- {one_line(said)}" for said in self.twin_sentences)]
-        lines += ["", f"Night: {self.link(self.run_id)}", "", "| user | assistant |", "|---|---|"]
-        lines += [f"| {cell(chat['prompt'])} | {cell(chat['reply'])} |" for chat in self.chats]
-        return "\n".join([*lines, ""])
+        return Table(columns, rows)
 
     @property
     def twin_sentences(self) -> list[str]:
-        """Are the experts worth it: at equal tokens, in time, and how closely the two match."""
+        """Quality after equal tokens, training time, and how closely the sizes match."""
         if isinstance(self.twin, TwinComparison):
             return [self.twin.verdict, self.twin.price, self.twin.sizes]
         return [f"there is nothing to compare with: {self.twin}"]
 
-    def link(self, run_id: str) -> str:
-        return f"[{run_id[:8]}]({self.tracking_ui}/#/experiments/{self.experiment_id}/runs/{run_id})"
+    def link(self, run_id: str) -> Link:
+        """The page of a tracking run."""
+        return Link(run_id[:8], f"{self.tracking_ui}/#/experiments/{self.experiment_id}/runs/{run_id}")
+
+    def as_text(self) -> str:
+        """For a terminal."""
+        verdict = "PROMOTED" if self.decision["promoted"] else "NOT PROMOTED"
+        reason = one_line(self.decision["reason"], MESSAGE_LIMIT)
+        places = [
+            ("model", f"{self.export} (loads with transformers' AutoModelForCausalLM)"),
+            ("tracking", f"{self.tracking_uri} (run {self.run_id})"),
+            ("both UIs", "make up"),
+        ]
+        blocks = [
+            f"Night {self.recipe} {self.key}",
+            self.stage_table.only("stage", "time", "key figure").as_text(),
+            f"{verdict}  version {self.decision['version']}\n  {reason}",
+        ]
+        if self.twin:
+            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
+            blocks.append("\n".join(["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in sentences)]))
+        for chat in self.chats:
+            messages = [("user", chat["prompt"]), ("assistant", chat["reply"].strip() or "(silence)")]
+            blocks.append(indent(Table.of_pairs(messages, SENTENCE_CHARACTERS).as_text(), "  "))
+        blocks.append("Where to look\n" + indent(Table.of_pairs(places, PATH_CHARACTERS).as_text(), "  "))
+        return "\n\n".join(blocks)
+
+    def as_markdown(self) -> str:
+        """For Prefect and MLflow, with links to the tracking runs."""
+        verdict = "Promoted" if self.decision["promoted"] else "Not promoted"
+        reason = markdown_line(self.decision["reason"], MESSAGE_LIMIT)
+        chats = Table(
+            [
+                Column("user", max_characters=SENTENCE_CHARACTERS),
+                Column("assistant", max_characters=SENTENCE_CHARACTERS),
+            ],
+            [[chat["prompt"], chat["reply"]] for chat in self.chats],
+        )
+        blocks = [
+            f"# Night {markdown_line(self.recipe)} {self.key}",
+            f"**{verdict}**, version {self.decision['version']}: {reason}",
+            self.stage_table.as_markdown(),
+        ]
+        if self.twin:
+            sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
+            blocks += ["**Beside the dense twin**", "\n".join(f"- {sentence}" for sentence in sentences)]
+        blocks += [f"Night: {self.link(self.run_id).as_markdown()}", chats.as_markdown()]
+        return "\n\n".join(block for block in blocks if block) + "\n"

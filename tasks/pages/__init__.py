@@ -1,1 +1,1 @@
-"""What people look at: pages, figures, tables."""
+"""What people look at: the data report, figures and tables."""

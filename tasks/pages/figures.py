@@ -18,15 +18,21 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def histogram(counts: Mapping[str, Sequence[int]], xlabel: str, title: str, path: Path) -> Path:
-    """Step histograms on logarithmic axes, one line a name; entry k of `counts` is of values 2^(k-1) to 2^k - 1."""
+    """Step histograms on logarithmic axes.
+
+    counts: by name, how many values are 0, 1, 2 to 3, 4 to 7, …: entry k counts those from 2^(k-1) to 2^k - 1.
+    xlabel: what is counted, with its unit.
+    title: above the figure.
+    path: where the picture is written.
+    """
     figure = Figure(figsize=(8, 4.2))
     axes = figure.subplots()
     longest = max((int(np.max(np.nonzero(np.array(c))[0])) for c in counts.values() if any(c)), default=1)
     edges = [0.5, *(2.0**k for k in range(longest + 1))]
     for name, numbers in sorted(counts.items()):
         if any(numbers):
-            shown = [*numbers, *[0] * (longest + 1)][: longest + 1]
-            axes.stairs(shown, edges, linewidth=1.5, label=f"{name} ({sum(numbers):,})")
+            padded = [*numbers, *[0] * (longest + 1)][: longest + 1]
+            axes.stairs(padded, edges, linewidth=1.5, label=f"{name} ({sum(numbers):,})")
     axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="count", title=title)
     if any(any(numbers) for numbers in counts.values()):
         axes.legend(fontsize=8)
@@ -70,7 +76,7 @@ def training_curves(curve: Sequence[Mapping[str, float]], title: str, path: Path
 
 
 def expert_load(counts_LE: np.ndarray, title: str, path: Path) -> Path:
-    """Heat map of each expert's share of its layer's tokens, relative to an equal share."""
+    """Heat map of each expert's share of its layer's tokens, relative to an equal share; counts (layers, experts)."""
     ratio_LE = counts_LE / np.maximum(counts_LE.mean(axis=1, keepdims=True), 1e-9)
     layers, experts = ratio_LE.shape
     figure = Figure(figsize=(max(4, 0.9 * experts + 2), max(2.6, 0.6 * layers + 1.4)))
@@ -85,7 +91,12 @@ def expert_load(counts_LE: np.ndarray, title: str, path: Path) -> Path:
 
 
 def lr_range(curve: Mapping[str, Sequence[float]], marks: Mapping[str, float], path: Path) -> Path:
-    """Loss over the learning rate of a range test, raw and smoothed (`lr`, `loss`, `smoothed`), and marked rates."""
+    """Loss in nats per token over the learning rate of a range test.
+
+    curve: `lr`, `loss` and `smoothed` loss of each step.
+    marks: learning rates to mark, by name.
+    path: where the picture is written.
+    """
     figure = Figure(figsize=(8, 4.2))
     axes = figure.subplots()
     axes.plot(curve["lr"], curve["loss"], color="0.75", linewidth=0.8, label="raw")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import Diverged, NightStopped
@@ -12,6 +14,8 @@ from tasks.home.contents.packed import digest_of_kind, open_packed
 from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import LOGS, StageRecord
+from tasks.pages.tables import PATH_CHARACTERS, Table
+from tasks.pages.text import markdown_line
 from tasks.recipes.recipe import Recipe
 from tasks.stage import Night, Outcome, StageRun, stage
 from tasks.tracking.tracker import Tracker
@@ -87,7 +91,7 @@ def find_lr(run: StageRun, tokens: StageRecord, test: RangeTest) -> Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class LrReport:
-    """What a range test found."""
+    """The result of a range test."""
 
     recipe: str
     key: str
@@ -102,49 +106,52 @@ class LrReport:
         return f"{self.record.figures['lr/suggestion']:.2g}"
 
     @property
-    def lines(self) -> list[tuple[str, str]]:
+    def title(self) -> str:
+        return f"Learning rate of {self.recipe} {self.key}"
+
+    @property
+    def table(self) -> Table:
+        """The suggestion, how to use it and where its curve is."""
         around = ",".join(f"{float(self.suggestion) * factor:.2g}" for factor in (0.5, 1, 2))
-        return [
+        pairs = [
             ("suggestion", self.record.headline),
             ("use it", f"--set {PEAK_LR}={self.suggestion}"),
             ("look nearer", f"python -m flows sweep {self.recipe} --over {PEAK_LR}={around}"),
-            ("tracking", f"{self.tracking_uri}  (run {self.run_id}, figures/{PICTURE})"),
+            ("tracking", f"{self.tracking_uri} (run {self.run_id}, figures/{PICTURE})"),
         ]
+        return Table.of_pairs(pairs, PATH_CHARACTERS)
 
     def as_text(self) -> str:
         """For a terminal."""
-        return "\n".join(
-            [f"Learning rate of {self.recipe} {self.key}", *(f"  {name:<11}  {said}" for name, said in self.lines)]
-        )
+        return f"{self.title}\n{indent(self.table.as_text(), '  ')}"
 
     def as_markdown(self) -> str:
         """For Prefect and MLflow."""
-        rows = (f"| {name} | {said} |" for name, said in self.lines)
-        return "\n".join([f"# Learning rate of {self.recipe} {self.key}", "", "| | |", "|---|---|", *rows, ""])
+        return f"# {markdown_line(self.title)}\n\n{self.table.as_markdown()}\n"
 
 
 def conclude_search(night: Night, record: StageRecord) -> LrReport:
-    """Suggestion, curve and picture go onto the parent run."""
+    """Put the suggestion, the curve and the picture on the parent run, and return the report."""
     report = LrReport(
         recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], record=record, tracking_uri=night.tracking_uri,
         run_id=night.run_id,
     )  # fmt: skip
 
-    def tell(tracker: Tracker) -> None:
+    def log_result(tracker: Tracker) -> None:
         tracker.params({"suggestion.peak_lr": report.suggestion})
         tracker.metrics(record.figures)
         for step, point in enumerate(read_curve(record), start=1):
             tracker.metrics({f"lr/{name}": value for name, value in point.items()}, step=step)
         tracker.artifact(record.path / LOGS / PICTURE, "figures")
 
-    conclude_trial(night, LR_SEARCH, report.as_markdown(), tell)
+    conclude_trial(night, LR_SEARCH, report.as_markdown(), log_result)
     return report
 
 
 def read_curve(record: StageRecord) -> Iterator[dict[str, float]]:
-    """Rate, loss and smoothed loss of each step; the step that blew up may have no number to show and is left out."""
+    """Rate, loss and smoothed loss of each step, without the steps where one of them is not finite."""
     content: dict[str, Any] = json.loads((record.path / CURVE).read_text(encoding="utf-8"))
     for values in zip(*content.values(), strict=True):
-        point = dict(zip(content, values, strict=True))
-        if all(abs(value) < float("inf") for value in values):
+        if all(math.isfinite(value) for value in values):
+            point = dict(zip(content, values, strict=True))
             yield {"rate": point["lr"], "loss": point["loss"], "smoothed": point["smoothed"]}

@@ -104,12 +104,12 @@ def test_a_combination_that_diverges_is_a_row_of_the_table(lived: Lived) -> None
     assert "2 of 2 diverged" in text
     assert "best  --set pretrain.optim.peak_lr=0.01 --set model.num_experts_per_tok=2" in text
     assert report.exit_code == 0
-    rows = list(csv.DictReader(report.table.open(encoding="utf-8")))
+    rows = list(csv.DictReader(report.csv_path.open(encoding="utf-8")))
     assert [row["pretrain.optim.peak_lr"] for row in rows] == ["0.01", "0.01", "1e+30", "1e+30"]
     assert [row["val_bpb"] == "nan" for row in rows] == [False, False, True, True]
     assert all("lower optim.peak_lr" in row["diverged"] for row in rows[2:])
     assert {f.path for f in lived.client.list_artifacts(report.run_id)} == {
-        report.table.name, report.table.with_suffix(".md").name,
+        report.csv_path.name, report.csv_path.with_suffix(".md").name,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.night.report import NightReport
+from tests.tasks.pages.readers import cells_of_markdown
 from tests.tasks.rows import stage_record
 
 STAGES = ("validate", "split", "tokens", "pretrain", "sft", "evaluate", "register")
@@ -24,7 +25,7 @@ def night(chats: list[dict[str, str]] | None = None, **changes: Any) -> NightRep
         for number, stage in enumerate(STAGES)
     ]
     values: dict[str, Any] = {
-        "recipe": "demo", "key": "0123456789ab", "records": records, "home": Path("/srv/nights"),
+        "recipe": "demo", "key": "0123456789ab", "records": records,
         "decision": {"promoted": True, "reason": REASON, "version": 7},
         "chats": chats if chats is not None else [{"prompt": "Hello!", "reply": "Hi there."}],
         "export": Path("/srv/nights/data/register@1/model"), "tracking_uri": "sqlite:////srv/nights/mlflow.db",
@@ -62,21 +63,21 @@ def test_the_text_holds_stages_decision_chats_and_places() -> None:
 
 def test_stages_come_in_the_order_they_ran() -> None:
     text, markdown = night().as_text(), night().as_markdown()
-    for told in (text, markdown):
-        places = [told.index(f"{stage} did well") for stage in STAGES]
+    for summary in (text, markdown):
+        places = [summary.index(f"{stage} did well") for stage in STAGES]
         assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
     ("promoted", "words"), [(True, ("PROMOTED", "Promoted")), (False, ("NOT PROMOTED", "Not promoted"))]
 )
-def test_the_decision_is_said_either_way(promoted: bool, words: tuple[str, str]) -> None:
+def test_the_decision_is_written_either_way(promoted: bool, words: tuple[str, str]) -> None:
     report = night(decision={"promoted": promoted, "reason": REASON, "version": 12})
     assert f"{words[0]}  version 12" in report.as_text().splitlines()
     assert line_with(report.as_markdown(), "version 12") == f"**{words[1]}**, version 12: {REASON}"
 
 
-def test_a_reused_stage_says_so_instead_of_a_time() -> None:
+def test_a_reused_stage_is_marked_instead_of_timed() -> None:
     records = [stage_record(Path("split@1"), headline="done before", seconds=99.0, reused=True)]
     report = night(records=records)
     assert "reused" in line_with(report.as_text(), "done before")
@@ -98,17 +99,6 @@ def test_markdown_links_every_run() -> None:
     assert f"Night: [parent-r]({ui}/#/experiments/3/runs/parent-run-id)" in markdown.splitlines()
 
 
-def cells(line: str) -> list[str]:
-    """A table row's cells as a markdown reader parts them: at pipes that have no backslash before them."""
-    inner, found = line.strip()[1:-1], [""]
-    for before, character in zip(" " + inner, inner, strict=False):
-        if character == "|" and before != "\\":
-            found.append("")
-        else:
-            found[-1] += character
-    return [cell.strip().replace("\\|", "|") for cell in found]
-
-
 chat_text = st.text(alphabet="ab |\n\r\t*`", max_size=12)
 
 
@@ -117,7 +107,7 @@ chat_text = st.text(alphabet="ab |\n\r\t*`", max_size=12)
 def test_no_chat_breaks_the_table(prompt: str, reply: str) -> None:
     lines = night([{"prompt": prompt, "reply": reply}]).as_markdown().rstrip("\n").splitlines()
     assert lines[-2] == "|---|---|"
-    assert cells(lines[-1]) == [" ".join(prompt.split()), " ".join(reply.split())]
+    assert cells_of_markdown("\n".join(lines[-3:]))[1] == [" ".join(prompt.split()), " ".join(reply.split())]
 
 
 @settings(max_examples=60)

@@ -1,4 +1,4 @@
-"""The page says what the statistics say, is well-formed, and nothing from the data can break out of it."""
+"""The page shows the numbers of the statistics, is well-formed, and nothing from the data can break out of it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Page(HTMLParser):
     def row(self, heading: str, first: str) -> dict[str, str]:
         """A row of a table by its first cell: column → cell."""
         head, *rows = self.tables[heading]
-        [found] = [row for row in rows if row[0] == first]
-        return dict(zip(head, found, strict=True))
+        [only] = [row for row in rows if row[0] == first]
+        return dict(zip(head, only, strict=True))
 
 
 def source(code: int, texts: list[str], turns: int = 0) -> Statistics:
@@ -106,11 +106,11 @@ FILLED: dict[str, Any] = {
 }  # fmt: skip
 RULES = {"json": {"count": 17, "examples": ["f:1 broken here"]}, "text_blank": {"count": 21, "examples": ["f:2 'x'"]}}
 BARE = ["Sources", "Domains", "Row lengths", "Quarantine"]
-FOUND = drift(night(), night(sources={"gone": source(4, ["how are you"] * 500, 2), "talk": night().sources["talk"]}))
+DRIFT = drift(night(), night(sources={"gone": source(4, ["how are you"] * 500, 2), "talk": night().sources["talk"]}))
 
 
 def full() -> Page:
-    return Page(DataReport(night(**FILLED), FOUND, [("a.jsonl", "still growing")], "Night 7", RULES).as_html())
+    return Page(DataReport(night(**FILLED), DRIFT, [("a.jsonl", "still growing")], "Night 7", RULES).as_html())
 
 
 def test_every_source_has_its_numbers() -> None:
@@ -156,14 +156,14 @@ def test_lengths_name_the_median_and_the_edges_in_sight() -> None:
 
 
 def test_parts_of_a_bar_lie_side_by_side() -> None:
-    found = [
+    bars = [
         [tuple(map(float, part)) for part in re.findall(r'x="([\d.]+)" width="([\d.]+)" height="10"', picture)]
         for picture in re.findall(
-            r'<svg class="bar.*?</svg>', DataReport(night(**FILLED), FOUND, [], "t", RULES).as_html()
+            r'<svg class="bar.*?</svg>', DataReport(night(**FILLED), DRIFT, [], "t", RULES).as_html()
         )
     ]
-    assert [(0.0, 88.904), (88.904, 6.671), (95.575, 1.915), (97.49, 2.51)] in found
-    for parts in found:
+    assert [(0.0, 88.904), (88.904, 6.671), (95.575, 1.915), (97.49, 2.51)] in bars
+    for parts in bars:
         ends = [0.0, *(left + width for left, width in parts)]
         assert [left for left, _ in parts] == pytest.approx(ends[:-1], abs=0.01)
         assert ends[-1] <= 100.01
@@ -171,14 +171,14 @@ def test_parts_of_a_bar_lie_side_by_side() -> None:
 
 def test_headline_drift_and_the_rest() -> None:
     page = full()
-    for feature in FOUND.features:
+    for feature in DRIFT.features:
         row = page.row("Drift", feature.name.replace("_", " "))
         assert (row["index"], row["reading"]) == (f"{feature.psi:.3f}", feature.reading)
         moved = f"{feature.bin}: {feature.reference:.1%} → {feature.tonight:.1%}"
         assert row["moved most, champion → tonight"] == (moved if feature.psi >= 0.005 else "")
     assert len(page.tables["Drift"]) == 1 + len(FEATURES)
-    assert {feature.reading for feature in FOUND.features} >= {"stable", "different"}
-    for part in ("New sources: books", "Vanished sources: gone", f"{FOUND.worst.psi:.3f}drift, worst", "60,413tokens",
+    assert {feature.reading for feature in DRIFT.features} >= {"stable", "different"}
+    for part in ("New sources: books", "Vanished sources: gone", f"{DRIFT.worst.psi:.3f}drift, worst", "60,413tokens",
                  "17 json 44.7%", "21 text_blank 55.3%", "f:1 broken here", "f:2 'x'"):  # fmt: skip
         assert part in page.text
     assert page.row("Packing", "chat_val")["filled"] == "86.4%"
@@ -188,17 +188,17 @@ def test_headline_drift_and_the_rest() -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 4])
-def test_the_law_is_told_and_checked(lost: int) -> None:
+def test_the_fates_of_rows_are_summed_and_checked(lost: int) -> None:
     books = night().fates["books"]
     broken = night(fates=dict(night().fates, books=dataclasses.replace(books, read=books.read + lost)))
-    law = f"{1514 + lost:,} read = 1,346 kept + 101 exact duplicates + 29 near duplicates + 38 quarantined."
+    balance = f"{1514 + lost:,} read = 1,346 kept + 101 exact duplicates + 29 near duplicates + 38 quarantined."
     text, markdown = (
         Page(DataReport(broken, None, [], "t").as_html()).text,
         DataReport(broken, None, [], "t").as_markdown(),
     )
     verdict = f"Does not add up: {lost} rows unaccounted for." if lost else "It adds up."
-    assert f"{law} {verdict}" in text
-    assert law.rstrip(".") in markdown
+    assert f"{balance} {verdict}" in text
+    assert balance.rstrip(".") in markdown
     assert ("**4 rows unaccounted for.**" in markdown) == bool(lost)
 
 
@@ -254,7 +254,7 @@ def test_escaped_text_still_reads_as_it_was() -> None:
 def test_the_page_needs_nothing_but_itself() -> None:
     source = DataReport(night(**FILLED), drift(night(), night()), [], "t", RULES).as_html()
     assert not re.search(r"https?:|url\(|@import|<link|<script|<img", source)
-    assert "prefers-color-scheme:dark" in source
+    assert "prefers-color-scheme: dark" in source
     assert 'name="viewport"' in source
 
 
@@ -277,7 +277,7 @@ def test_the_short_version() -> None:
         DataReport(whole, drift(whole, night()), [("a.jsonl", "grows")], "Night 7", RULES).as_markdown().splitlines()
     )
     for line in ("# Night 7", "| books | 1,507 | 1,344 | 101 | 29 | 33 |", "| code | 1,300 | 1.6 MB | 99.9% |",
-                 r"| text\_blank | 21 |", "| json | 17 |", r"| source\_mix | 0.000 | stable |",
+                 "| text_blank | 21 |", "| json | 17 |", "| source mix | 0.000 | stable |",
                  "| a.jsonl | grows |"):  # fmt: skip
         assert line in lines
     assert not any("sources:" in line for line in lines)
@@ -293,4 +293,4 @@ def test_every_domain_has_a_colour_of_its_own(domain: str) -> None:
     dots = dict(re.findall(r'<i class="dot" style="background:(var\(--c\d\))"></i><bdi>([a-z]+)</bdi>', source))
     assert sorted(dots.values()) == sorted(DOMAINS)
     [own] = [colour for colour, name in dots.items() if name == domain]
-    assert source.count(own[4:-1] + ":#") == 2
+    assert source.count(own[4:-1] + ": #") == 2

@@ -39,10 +39,10 @@ def test_a_figure_shows_its_data(tmp_path: Path, name: str) -> None:
     """The picture of some data is another one than that of none."""
     pictures = []
     for number, draw in enumerate((FULL[name], EMPTY[name])):
-        wanted = tmp_path / "new folder" / f"{number}.png"
-        assert draw(wanted) == wanted
-        assert wanted.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-        pictures.append(imread(wanted))
+        path = tmp_path / "new folder" / f"{number}.png"
+        assert draw(path) == path
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        pictures.append(imread(path))
     for picture in pictures:
         assert min(picture.shape[:2]) > 100
         assert picture.std() > 0.01, "a blank sheet"
