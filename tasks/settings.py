@@ -31,11 +31,7 @@ PROCESS = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-<<<<<<< HEAD
 """Telemetry off, our log lines to Prefect, short spinning, bounded waits. A value that the user has set stays."""
-=======
-"""Telemetry off, our logs to Prefect, threads polite, waits bounded. A value the user has set already stays."""
->>>>>>> tracking
 
 
 def prepare_libraries() -> None:

@@ -236,11 +236,7 @@ def who_ate(home: Path, run: str) -> list[str]:
     first = sorted(row for rows in noted.values() for row in rows.first)[:ROWS_NOTED]
     for part in parts:
         if mine := [row for row in first if part.base <= row[0] < part.base + part.count]:
-<<<<<<< HEAD
             placed = with_places(model, part, table_of_rows(part, model.data.corpus.rules, *np.array(mine).T))
-=======
-            rows_in_full = in_full(model, part, table_of_rows(part, model.data.corpus.rules, *np.array(mine).T))
->>>>>>> data
             lines += [
                 f"  {r['name']}  {r['file']}:{r['line']}  {r['source']}  {r['times']:g} times"
                 for r in placed.iter_rows(named=True)
@@ -264,13 +260,8 @@ def never_seen(data: PreparedData, seen: int) -> str:
     return f"never seen: {never:,} of {distinct['read']:,} lines: {parts}"
 
 
-<<<<<<< HEAD
 def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of a part as `table_of_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
-=======
-def in_full(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of a part as `table_of_rows` gives them: name, file, line, byte_offset, source, kind, tokens and times."""
->>>>>>> data
     label = pl.lit(model.data.labels[part.part.number]).alias("file")
     source, kind = pl.lit(part.source).alias("source"), pl.lit(part.kind).alias("kind")
     return rows.select("name", label, "line", "byte_offset", source, kind, "tokens", "times")

@@ -22,13 +22,8 @@ from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
-<<<<<<< HEAD
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.registry import ModelVersion
-=======
-from tasks.stage import Outcome, StageRun, stage
-from tasks.tracking.registry import ModelVersion
->>>>>>> tracking
 
 PAGE = "data-report.html"
 

@@ -13,7 +13,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from tasks.errors import NightStopped
+from tasks.errors import NightStopped, StoreAway
 
 EXPERIMENT = "nightschool"
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
@@ -21,10 +21,6 @@ REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALRE
 REASON_CHARACTERS = 500
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
 T = TypeVar("T")
-
-
-class StoreAway(NightStopped):
-    """The tracking store did not answer."""
 
 
 class Refused(NightStopped):

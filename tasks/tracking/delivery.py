@@ -21,8 +21,9 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
+from tasks.errors import StoreAway
 from tasks.home.digests import digest_of
-from tasks.tracking.client import Pause, Refused, StoreAway, connect, experiment_id, known, two_errors
+from tasks.tracking.client import Pause, Refused, connect, experiment_id, known, two_errors
 from tasks.tracking.spool import REFUSED, Call, Spool
 
 SPOOL_ID = "nightschool.spool_id"

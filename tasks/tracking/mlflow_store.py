@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
+from tasks.errors import StoreAway
 from tasks.home.records import Content
-from tasks.tracking.client import StoreAway
 from tasks.tracking.delivery import BATCH_POINTS, SPOOL_ID, Delivery, Outbox, is_open, outbox_of
 from tasks.tracking.registry import Registry
 from tasks.tracking.spool import Call

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import mlflow
 from mlflow import MlflowClient
 
-from tasks.tracking.client import Refused, StoreAway, known, two_errors
+from tasks.errors import StoreAway
+from tasks.tracking.client import Refused, known, two_errors
 from tasks.tracking.delivery import Outbox
 
 MODEL = "nightschool"

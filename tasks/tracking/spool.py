@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.files import fsync_tree, write_json
+from model.files import fsync, write_json
 
 CALLS, PROGRESS, FILES = "calls.jsonl", "progress.json", "files"
 IDS, REFUSED, TRASH = "ids.jsonl", "refused.jsonl", ".delivered"
@@ -75,7 +75,8 @@ class Spool:
     def flush(self, run_id: str) -> None:
         """Bring a run's calls to the disk if any wait."""
         if next(self.pending(run_id), None) is not None:
-            fsync_tree(self.folder / run_id)
+            for path in (*(self.folder / run_id).rglob("*"), self.folder / run_id):
+                fsync(path)
 
     def pending(self, run_id: str) -> Iterator[Call]:
         """The run's calls that are not delivered, oldest first. A line that was cut by a crash is left out."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from model.files import write_json
 from tasks.errors import Diverged
 from tasks.home.records import StageRecord
+from tasks.home.stage_table import entry_of
 from tasks.recipes.overrides import as_argument
-from tasks.stage import Night
-from tasks.stages.pretrain import pretrain
+from tasks.stage import Night, declared
 from tasks.trials.plan import Sweep, Variant, variants
 from tasks.trials.trial import SWEEP, trial_note
 
@@ -52,7 +52,7 @@ def try_variants(night: Night, sweep: Sweep, tokens: StageRecord) -> Iterator[Tr
             yield Tried(variant, None, diverged[variant.key])
             continue
         try:
-            yield Tried(variant, pretrain(branch_of(night, variant), tokens))
+            yield Tried(variant, declared(entry_of("pretrain"))(branch_of(night, variant), tokens))
         except Diverged as error:
             log.info("sweep       diverged: %s", error)
             write_json(note, content | {"diverged": diverged | {variant.key: str(error)}})

@@ -39,12 +39,5 @@ def test_logged_means_are_those_of_the_last_steps(
     assert clipped == [float(number % 3 != 0) for number in range(1, 13)]
     for number in range(1, 13):
         means = {name: dict(logged[f"train/{name}"])[number] for name in ("clipped_share", "loss_ema")}
-<<<<<<< HEAD
         assert means["clipped_share"] == clipped_share([value == 1 for value in clipped[:number]], WINDOW)
         assert means["loss_ema"] == pytest.approx(loss_average(losses[:number], EMA_WEIGHT))
-=======
-        recent = clipped[:number][-WINDOW:]
-        assert means["clipped_share"] == pytest.approx(sum(recent) / len(recent))
-        expected = weighted_by_age(losses[:number][-WINDOW - 1 :], training.EMA_WEIGHT)
-        assert means["loss_ema"] == pytest.approx(expected)
->>>>>>> tracking

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
-from tasks.errors import MESSAGE_LIMIT
+from tasks.errors import MESSAGE_LIMIT, StoreAway
 from tasks.tracking import registry
-from tasks.tracking.client import Refused, StoreAway
+from tasks.tracking.client import Refused
 from tasks.tracking.delivery import Outbox
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS, Registry
