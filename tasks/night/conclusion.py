@@ -52,6 +52,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         tracking_ui=tracking_ui(night.tracking_uri),
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),
+        reports_waiting=night.store.waiting(),
     )
     note = note_path(night.home, night.recipe.name, night.key)
     summary = note.with_suffix(".md")

@@ -29,6 +29,8 @@ class NightReport:
     """Address of the tracking server's pages."""
     run_id: str
     experiment_id: str
+    reports_waiting: int = 0
+    """Reports that the tracking store has not taken yet."""
     twin: TwinComparison | str | None = None
     """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
@@ -54,23 +56,36 @@ class NightReport:
             return [self.twin.verdict, self.twin.price, self.twin.sizes]
         return [f"there is nothing to compare with: {self.twin}"]
 
+    @property
+    def registered(self) -> bool:
+        return self.decision["version"] is not None
+
+    @property
+    def verdict(self) -> str:
+        if not self.registered:
+            return "Not registered yet"
+        return "Promoted" if self.decision["promoted"] else "Not promoted"
+
     def link(self, run_id: str) -> Link:
         """The page of a tracking run."""
         return Link(run_id[:8], f"{self.tracking_ui}/#/experiments/{self.experiment_id}/runs/{run_id}")
 
     def as_text(self) -> str:
         """For a terminal."""
-        verdict = "PROMOTED" if self.decision["promoted"] else "NOT PROMOTED"
         reason = one_line(self.decision["reason"], MESSAGE_LIMIT)
+        loads = " (loads with transformers' AutoModelForCausalLM)" if self.registered else ""
         places = [
-            ("model", f"{self.export} (loads with transformers' AutoModelForCausalLM)"),
+            ("model", f"{self.export}{loads}"),
             ("tracking", f"{self.tracking_uri} (run {self.run_id})"),
             ("both UIs", "make up"),
         ]
+        if self.reports_waiting:
+            waiting = f"{self.reports_waiting:,} reports wait for it in spool/; the next run delivers them"
+            places.insert(2, ("", waiting))
         blocks = [
             f"Night {self.recipe} {self.key}",
             self.stage_table.only("stage", "time", "key figure").as_text(),
-            f"{verdict}  version {self.decision['version']}\n  {reason}",
+            f"{self.verdict.upper()}  version {self.decision['version'] or '–'}\n  {reason}",
         ]
         if self.twin:
             sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
@@ -83,7 +98,6 @@ class NightReport:
 
     def as_markdown(self) -> str:
         """For Prefect and MLflow, with links to the tracking runs."""
-        verdict = "Promoted" if self.decision["promoted"] else "Not promoted"
         reason = markdown_line(self.decision["reason"], MESSAGE_LIMIT)
         chats = Table(
             [
@@ -94,7 +108,7 @@ class NightReport:
         )
         blocks = [
             f"# Night {markdown_line(self.recipe)} {self.key}",
-            f"**{verdict}**, version {self.decision['version']}: {reason}",
+            f"**{self.verdict}**, version {self.decision['version'] or '–'}: {reason}",
             self.stage_table.as_markdown(),
         ]
         if self.twin:

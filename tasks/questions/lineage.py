@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tasks.errors import NightStopped
+from tasks.errors import NightStopped, StoreAway
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES, entry_of
@@ -28,8 +29,8 @@ class ModelLineage:
 def find_model(history: History, run: str) -> ModelLineage:
     """The model of a run id (or a prefix of one), of a registered version or `champion`, else NightStopped."""
     if run == CHAMPION:
-        version = champion_version(history)
-        return lineage_of(history, f"champion, version {version}", training_of_version(history, version))
+        version, source = champion_version(history)
+        return lineage_of(history, f"champion, version {version}{source}", training_of_version(history, version))
     if len(run) >= MIN_PREFIX and re.fullmatch("[0-9a-f]+", run) and (found := records_by_run(history, run)):
         if len(found) > 1:
             raise NightStopped(f"{run} is the beginning of {len(found)} run ids: {listed(sorted(found))}")
@@ -74,12 +75,26 @@ def last_training_of_night(history: History, note: dict[str, Any], night: str) -
     return record
 
 
-def champion_version(history: History) -> int:
-    """Number of the version that was promoted last, by a night or by hand."""
-    for entry in reversed(history.entries):
-        if entry.get("event") == "promoted by hand" or (entry.get("event") == "decided" and entry.get("promoted")):
-            return int(entry["version"])
-    raise NightStopped(f"no model was promoted in {history.home} so far")
+def champion_version(history: History) -> tuple[int, str]:
+    """The version that the model registry calls champion; if it does not answer, the one that was promoted last by the
+    journal, and a remark that says so."""
+    try:
+        version, remark = registered_champion(history.home), ""
+    except StoreAway:
+        promoted = (e for e in reversed(history.entries) if e.get("event") == "promoted by hand" or e.get("promoted"))
+        version = next((int(entry["version"]) for entry in promoted), None)
+        remark = " by the journal, as the model registry did not answer"
+    if version is None:
+        raise NightStopped(f"no model is champion in {history.home}")
+    return version, remark
+
+
+def registered_champion(home: Path) -> int | None:
+    """The version that holds the alias now; a person may have moved it. Raises StoreAway."""
+    from tasks.settings import Settings  # MLflow takes seconds to import, which no other question has to wait for
+    from tasks.tracking.mlflow_store import Store
+
+    return Store(Settings.load().tracking_uri, home).registry.version_of(CHAMPION)
 
 
 def training_of_version(history: History, version: int) -> StageRecord:

@@ -292,6 +292,9 @@ def test_a_second_night_in_the_same_home_is_refused_at_once(lived: Lived) -> Non
 
 def test_a_version_is_promoted_and_rolled_back_by_hand(lived: Lived) -> None:
     """Last: it moves the aliases."""
+    lived.client.set_registered_model_alias("nightschool", "champion", "2")
+    assert "champion, version 2" in who_ate(lived.home, "champion")[0], "the alias was moved by other hands"
+    lived.client.set_registered_model_alias("nightschool", "champion", "1")
     assert "champion is version 2, before it was 1" in promote_model(2)
     assert "champion is version 1, before it was 2" in promote_model()
     with pytest.raises(NightStopped, match="no version 9"):

@@ -11,7 +11,7 @@ import pytest
 from data.rows.keys import name_of, row_ids
 from data.tokens.shards import open_segments
 from model.tokens.order import rows_of_step
-from tasks.errors import NightStopped
+from tasks.errors import NightStopped, StoreAway
 from tasks.home.journal import Journal
 from tasks.questions.answers import who_ate, who_ate_rows
 from tasks.questions.history import History
@@ -72,14 +72,28 @@ def test_a_model_is_found_by_every_name_it_has(lived: LivedHome) -> None:
         assert [t.record.digest for t in model.trainings] == [r.digest for r in second]
     [only] = find_model(History(lived.home), second[0].run_id).trainings
     assert only.record.digest == second[0].digest
-    assert find_model(History(lived.home), "champion").name == "champion, version 1"
 
 
-def test_a_promotion_by_hand_counts(copied: Path) -> None:
+def test_the_champion_is_whom_the_registry_names(lived: LivedHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal says version 1; somebody moved the alias."""
+    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home: 2)
+    assert find_model(History(lived.home), "champion").name == "champion, version 2"
+    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home: None)
+    with pytest.raises(NightStopped, match="no model is champion"):
+        find_model(History(lived.home), "champion")
+
+
+def test_without_the_registry_the_journal_is_asked_and_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(home: Path) -> int:
+        raise StoreAway("no answer")
+
+    monkeypatch.setattr("tasks.questions.lineage.registered_champion", away)
+    remark = "by the journal, as the model registry did not answer"
+    assert find_model(History(copied), "champion").name == f"champion, version 1 {remark}"
     with (copied / "journal.jsonl").open("a") as stream:
         stream.write('{"at": "cut o\n')
     Journal(copied).note(event="promoted by hand", version=2, before=1)
-    assert find_model(History(copied), "champion").name == "champion, version 2"
+    assert find_model(History(copied), "champion").name == f"champion, version 2 {remark}"
 
 
 def test_a_beginning_of_several_runs_is_refused(copied: Path) -> None:
