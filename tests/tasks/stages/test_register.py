@@ -21,7 +21,8 @@ from tasks.home.records import StageRecord
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
 from tasks.stages.register import register
-from tasks.tracking.mlflow_store import CHALLENGER, CHAMPION, PREVIOUS, Store
+from tasks.tracking.mlflow_store import Store
+from tasks.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
 from tasks.training.trained import load_trained
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import scored_documents, stage_record, write_files
@@ -63,7 +64,7 @@ def registered(
 
 
 def aliases(store: Store) -> dict[str, int | None]:
-    return {alias: store.version_of(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+    return {alias: store.registry.version_of(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
 
 
 def test_the_better_second_model_is_promoted_and_the_worse_third_is_not(
@@ -117,7 +118,7 @@ def test_the_export_is_the_model_with_the_statistics_of_its_data(
     assert (record.path / EXPORT / TRAINING_DATA).read_text() == '{"rows": 7}'
     ours, exported = load_trained(trained.path).state_dict(), import_hugging_face(record.path / EXPORT).state_dict()
     assert all((ours[name] == exported[name]).all() for name in ours)
-    holder = store.holder_of(CHAMPION)
+    holder = store.registry.holder_of(CHAMPION)
     assert holder is not None
     assert (holder.version, holder.digest) == (1, "model at 1.0")
     assert (holder.path / TRAINING_DATA).read_text() == '{"rows": 7}'
@@ -135,8 +136,8 @@ def test_a_decision_is_made_once_whoever_is_champion_then(
     )  # fmt: skip
     assert again.reused
     assert again.path == first.path
-    assert store.has_version(1)
-    assert not store.has_version(2)
+    assert store.registry.has_version(1)
+    assert not store.registry.has_version(2)
 
 
 def test_a_night_that_was_overtaken_registers_nothing(
@@ -144,7 +145,7 @@ def test_a_night_that_was_overtaken_registers_nothing(
 ) -> None:
     with pytest.raises(NightBusy, match="overtaken"):
         registered(replace(night, token=night.token - 1), trained, prepared, data, 1.0, None)
-    assert not store.has_version(1)
+    assert not store.registry.has_version(1)
 
 
 def test_an_export_that_computes_otherwise_is_not_registered(
@@ -154,4 +155,4 @@ def test_an_export_that_computes_otherwise_is_not_registered(
     monkeypatch.setattr("tasks.evaluation.parity.MAX_LOGIT_DIFFERENCE", -1.0)
     with pytest.raises(NightStopped, match="transformers computes other results"):
         registered(night, trained, prepared, data, 1.0, None)
-    assert not store.has_version(1)
+    assert not store.registry.has_version(1)
