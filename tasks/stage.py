@@ -24,7 +24,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 
-from tasks.errors import NightStopped
+from model.files import write_text
+from tasks.errors import Interrupted, NightStopped
 from tasks.home.code import code_version
 from tasks.home.contents.packed import digest_of_kind
 from tasks.home.digests import digest_of, plain
@@ -38,8 +39,6 @@ from tasks.tracking.registry import ModelVersion
 from tasks.tracking.tracker import Tracker
 
 log = logging.getLogger("nightschool")
-ASKED_TO_STOP = 100
-"""Exit codes from here on mean that somebody asked the night to stop."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,7 @@ class StageFrame:
             yield StageRun(night=night, folder=working, tracker=tracker, stage=name, base=base)
             status = "FINISHED"
         except (KeyboardInterrupt, NightStopped) as stop:
-            asked = not isinstance(stop, NightStopped) or stop.exit_code >= ASKED_TO_STOP
-            status = "KILLED" if asked else "FAILED"
+            status = "FAILED" if not isinstance(stop, KeyboardInterrupt | Interrupted) else "KILLED"
             elapsed(working, started)
             raise
         finally:
@@ -272,7 +270,7 @@ def elapsed(working: Path, started: float) -> float:
     file = working / LOGS / "seconds"
     before = float(file.read_text()) if file.exists() else 0.0
     total = before + time.monotonic() - started
-    file.write_text(f"{total:.3f}")
+    write_text(file, f"{total:.3f}")
     return round(total, 3)
 
 
@@ -291,16 +289,12 @@ def open_run(night: Night, name: str, key: str, working: Path, tags: Mapping[str
     run_id = night.store.start_run(
         f"{name}-{key[:KEY_CHARACTERS]}", {**known, **tags, **prefect_tags()}, parent_id=night.run_id
     )
-    if night.changes:
-        night.store.tracker(run_id).params(night.changes)
-    note.write_text(run_id)
+    night.store.tracker(run_id).params(night.changes)
+    write_text(note, run_id)
     return run_id
 
 
 def prefect_tags() -> dict[str, str]:
     """Which task run this is, if it is one."""
-    context = TaskRunContext.get()
-    if context is None:
-        return {}
-    run = context.task_run
-    return {"prefect.task_run_id": str(run.id), "prefect.flow_run_id": str(run.flow_run_id)}
+    run = context.task_run if (context := TaskRunContext.get()) else None
+    return {"prefect.task_run_id": str(run.id), "prefect.flow_run_id": str(run.flow_run_id)} if run else {}

@@ -11,5 +11,4 @@ def pretrain(run: StageRun, tokens: StageRecord) -> Outcome:
     """Train the model from scratch on the train side of the pretraining text."""
     from tasks.training.run import run_training  # torch takes seconds to import; a reused stage must not pay
 
-    run.tracker.dataset(tokens, "pretrain", "training")
     return run_training(run, run.stage, "pretrain", tokens, run.recipe.model, run.recipe.pretrain)

@@ -11,5 +11,4 @@ def sft(run: StageRun, tokens: StageRecord, pretrained: StageRecord) -> Outcome:
     """Train the pretrained model on the assistant's turns of the chat rows."""
     from tasks.training.run import run_training  # see tasks/stages/pretrain.py
 
-    run.tracker.dataset(tokens, "chat", "training")
     return run_training(run, run.stage, "chat", tokens, run.recipe.model, run.recipe.sft, start_from=pretrained)

@@ -75,6 +75,7 @@ def prepare(
     The parameters are those of `run_training`.
     """
     keep_freed_memory()
+    run.tracker.dataset(ref, kind, "training")
     tokens, validator = open_packed(ref, kind, "train"), Validator.open(ref, kind, config)
     row_length_tokens = tokens.sequence_length_tokens
     num_steps = config.num_steps(row_length_tokens)
