@@ -1,4 +1,4 @@
-"""The stage that docs/architecture.md adds in three files is planned, trained, tracked, scored, reused and asked about."""
+"""The stage that docs/architecture.md adds in three files is planned, trained, tracked, scored, reused, asked about."""
 
 from __future__ import annotations
 

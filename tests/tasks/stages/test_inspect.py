@@ -56,6 +56,8 @@ def test_every_line_and_document_is_counted(night: UntrackedNight, lived: LivedH
     validated, distinct, sides, packed = lived.nights[SECOND]
     assert sum(fates.read for fates in statistics.fates.values()) == validated.counts["read"]
     assert sum(fates.kept for fates in statistics.fates.values()) == distinct.counts["kept"]
+    assert sum(fates.exact_duplicates for fates in statistics.fates.values()) == distinct.counts["exact_duplicate"]
+    assert sum(fates.near_duplicates for fates in statistics.fates.values()) == distinct.counts["near_duplicate"] > 0
     assert sum(fates.quarantined for fates in statistics.fates.values()) == validated.counts["quarantined"]
     tokens = sum(count.tokens for by in statistics.tokens.values() for count in by.values())
     assert tokens == packed.counts["pretrain_train_tokens"] + packed.counts["chat_train_tokens"]

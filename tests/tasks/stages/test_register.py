@@ -130,10 +130,10 @@ def test_a_decision_is_made_once_whoever_is_champion_then(
     night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
 ) -> None:
     first = registered(night, trained, prepared, data, 1.0, None)
-    again = register.fn(
-        night, replace(trained, digest="model at 1.0"), prepared[1], stage_record(Path("x"), digest="scores at 1.0"),
-        stage_record(Path("whoever"), digest="another"), replace(data, files=data.files | {"page.html": "other"}),
-    )  # fmt: skip
+    model, evaluation = replace(trained, digest="model at 1.0"), stage_record(Path("x"), digest="scores at 1.0")
+    page = replace(data, digest="another page", files=data.files | {"page.html": "other"})
+    champion = stage_record(Path("whoever"), digest="another")
+    again = register.fn(night, model, prepared[1], evaluation, champion, page)
     assert again.reused
     assert again.path == first.path
     assert store.registry.has_version(1)
