@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from tasks.errors import StoreAway
+from tasks.errors import Interrupted, NightBusy, NightStopped, StoreAway
+from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
-from tasks.night.candidate import Candidate, waiting_candidates
-from tasks.night.conclusion import conclude
+from tasks.night.candidate import Candidate, give_up, waiting_candidates
+from tasks.night.conclusion import conclude_waiting
+from tasks.night.opening import note_path
 from tasks.stage import Night
 from tasks.stages.evaluate import evaluate
 from tasks.stages.register import register
@@ -29,10 +31,20 @@ def judge_model(candidate: Candidate) -> StageRecord | StoreAway:
 
 
 def judge_waiting_models(night: Night) -> None:
-    """Judge the models of earlier nights whose model registry did not answer, oldest first, until it fails again."""
+    """Judge the models of earlier nights whose model registry did not answer, oldest first, until it fails again.
+
+    One that is refused, by its export say, is given up: it must not end this night and all that come.
+    """
     for candidate in waiting_candidates(night):
-        log.info("night %s %s waited for the model registry", candidate.night.recipe.name, candidate.night.key[:12])
-        registered = judge_model(candidate)
+        earlier = candidate.night
+        log.info("night %s %s waited for the model registry", earlier.recipe.name, earlier.key[:KEY_CHARACTERS])
+        try:
+            registered = judge_model(candidate)
+        except (Interrupted, NightBusy):
+            raise
+        except NightStopped as refused:
+            give_up(note_path(earlier.home, earlier.recipe.name, earlier.key), refused)
+            continue
         if isinstance(registered, StoreAway):
             return
-        conclude(candidate, registered)
+        conclude_waiting(candidate, registered)

@@ -268,8 +268,7 @@ def may_help(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 def elapsed(working: Path, started: float) -> float:
     """Seconds of work, those before an interruption included."""
     file = working / LOGS / "seconds"
-    before = float(file.read_text()) if file.exists() else 0.0
-    total = before + time.monotonic() - started
+    total = (float(file.read_text()) if file.exists() else 0.0) + time.monotonic() - started
     write_text(file, f"{total:.3f}")
     return round(total, 3)
 
@@ -289,7 +288,8 @@ def open_run(night: Night, name: str, key: str, working: Path, tags: Mapping[str
     run_id = night.store.start_run(
         f"{name}-{key[:KEY_CHARACTERS]}", {**known, **tags, **prefect_tags()}, parent_id=night.run_id
     )
-    night.store.tracker(run_id).params(night.changes)
+    if night.changes:
+        night.store.tracker(run_id).params(night.changes)
     write_text(note, run_id)
     return run_id
 

@@ -21,6 +21,8 @@ WITHOUT_EFFECT = {
     "tasks.tracking": "tracks",
     "tasks.pages": "draws",
     "tasks.training.progress": "reports",
+    "tasks.training.meters": "reports",
+    "tasks.training.curve": "reports",
     "tasks.planning.plan": "reports",
     "tasks.planning.memory": "reports",
     "tasks.planning.probe": "measures time",

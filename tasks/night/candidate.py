@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from model.files import write_json
+from tasks.errors import NightStopped
 from tasks.evaluation.twin import TWIN, TrainedTwin
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
@@ -56,22 +58,36 @@ class Candidate:
 
 
 def waiting_candidates(night: Night) -> Iterator[Candidate]:
-    """Candidates of other nights in this home, oldest first. One whose folders are gone is given up, with a message."""
+    """Candidates of other nights in this home, oldest first. One that cannot be read any more is given up."""
     notes = sorted((night.home / "nights").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in notes:
         note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if WAITING not in note or note["key"] == night.key:
             continue
-        names = [entry.name for entry in STAGES if entry.name in note["stages"]]
-        records = {name: StageRecord.read(night.home / "data" / folder) for name, folder in note["stages"].items()}
-        if gone := [note["stages"][name] for name in names if records[name] is None]:
-            log.warning("%s waited for the model registry and is not registered: %s is gone", path.stem, gone[0])
-            write_json(path, {name: value for name, value in note.items() if name != WAITING})
-            continue
-        recipe = recipe_from(note[WAITING]["recipe"])
-        own = [record for name in names if (record := records[name])]
-        twins = [record for name in names if (record := records.get(stage_name(name, TWIN)))]
-        yield Candidate(
-            replace(night, recipe=recipe, key=note["key"], run_id=note["run_id"], raw=Resolved(())), own,
-            TrainedTwin(twins, note[WAITING]["twin_diverged"]) if recipe.twin else None,
-        )  # fmt: skip
+        earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()))
+        try:
+            candidate = candidate_of(earlier, note)
+        except NightStopped as stop:
+            give_up(path, stop)
+        else:
+            yield candidate
+
+
+def candidate_of(night: Night, note: Mapping[str, Any]) -> Candidate:
+    """The candidate of a night's note. Raises NightStopped if a folder is gone or the recipe is not valid any more."""
+    names = [entry.name for entry in STAGES if entry.name in note["stages"]]
+    records = {name: StageRecord.read(night.home / "data" / folder) for name, folder in note["stages"].items()}
+    if gone := [note["stages"][name] for name in names if records[name] is None]:
+        raise NightStopped(f"{gone[0]} is not in {night.home / 'data'} any more")
+    recipe = recipe_from(note[WAITING]["recipe"])
+    own = [record for name in names if (record := records[name])]
+    twins = [record for name in names if (record := records.get(stage_name(name, TWIN)))]
+    twin = TrainedTwin(twins, note[WAITING]["twin_diverged"]) if recipe.twin else None
+    return Candidate(replace(night, recipe=recipe), own, twin)
+
+
+def give_up(note_path: Path, reason: NightStopped) -> None:
+    """A model that can never be registered must not end every night from now on: it waits no longer, with a word."""
+    log.warning("%s waited for the model registry and is not registered: %s", note_path.stem, reason)
+    note = json.loads(note_path.read_text(encoding="utf-8"))
+    write_json(note_path, {name: value for name, value in note.items() if name != WAITING})

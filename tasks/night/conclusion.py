@@ -56,12 +56,14 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
     )
     note = note_path(night.home, night.recipe.name, night.key)
     summary = note.with_suffix(".md")
-    if not summary.exists() or not all(record.reused for record in everything):
+    concluded = summary.exists()  # what was reported then is not reported again
+    fresh = [record for record in everything if not (concluded and record.reused)]
+    if fresh:
         tracker = night.store.tracker(night.run_id)
-        curves = [point for record in everything for point in curve_of(record)]
-        room = METRIC_KEYS - len({key for _, point in curves for key in point})
-        tracker.metrics(headline_figures(records, report.twin, room))
-        for step, point in curves:
+        room = METRIC_KEYS - len({key for record in everything for _, point in curve_of(record) for key in point})
+        twin_figures = report.twin if any(record.branch for record in fresh) else None
+        tracker.metrics(headline_figures([record for record in fresh if not record.branch], twin_figures, room))
+        for step, point in (point for record in fresh for point in curve_of(record)):
             tracker.metrics(point, step=step)
         tracker.tags({f"nightschool.stage.{r.name}": r.run_id for r in everything})
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
@@ -75,6 +77,12 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
     if FlowRunContext.get() is not None:
         create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
     return report
+
+
+def conclude_waiting(candidate: Candidate, registered: StageRecord) -> None:
+    """Conclude an earlier night once its model is registered, and end its parent run, which nothing else does."""
+    conclude(candidate, registered)
+    candidate.night.store.tracker(candidate.night.run_id).close("FINISHED")
 
 
 def decision_of(registered: StageRecord | StoreAway) -> dict[str, object]:

@@ -33,7 +33,7 @@ def bring_remote(source: SourceConfig, downloads: Path) -> list[tuple[Path, Path
             local = made_once(downloads / state / origin.name, partial(copy, remote))
             found.append((origin, local))
         return found
-    except Exception as error:  # each filesystem brings errors of its own; all mean that the source is not to be had
+    except Exception as error:  # each filesystem brings errors of its own; all mean that the source cannot be read
         raise NightStopped(f"source {source.name}: {source.location} cannot be read: {error}") from error
 
 
@@ -44,7 +44,7 @@ def bring_from_hub(source: SourceConfig, downloads: Path) -> Path:
     name, _, split = source.location.removeprefix(HUB).partition(":")
     try:
         rows = datasets.load_dataset(name, split=split or "train")
-    except Exception as error:  # the Hub client raises many kinds; each means that the source is not to be had
+    except Exception as error:  # the Hub client raises many kinds; each means that the source cannot be read
         raise NightStopped(f"source {source.name}: {source.location} cannot be loaded: {error}") from error
     local = downloads / str(rows._fingerprint) / f"{Path(name).name}.jsonl"
     return made_once(local, lambda path: rows.to_json(str(path), force_ascii=False))

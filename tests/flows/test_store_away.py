@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from flows.retrain_nightly import retrain_nightly
+from tasks.errors import NightStopped
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe
 from tests.tiny_recipe import tiny_recipe
@@ -166,4 +167,30 @@ def test_a_model_that_waits_is_judged_by_the_next_night_of_another_recipe(home: 
     }
     trained = [record.digest for report in (waiting, other) for record in report.records if record.name == "sft"]
     assert versions == {1: trained[0], 2: trained[1]}, "in the order of the nights, each once"
+    [experiment] = [e for e in home.client.search_experiments() if e.name == "nightschool"]
+    nights = home.client.search_runs([experiment.experiment_id], "tags.`nightschool.kind` = 'night'")
+    assert [night.info.status for night in nights] == ["FINISHED"] * 2
+    for night in nights:
+        curve = [m.step for m in home.client.get_metric_history(night.info.run_id, "pretrain/loss_ema")]
+        assert sorted(curve) == list(range(1, 13)), "each step once, though the night was concluded twice"
+        assert night.data.metrics["promote/promoted"] in (0, 1)
     assert retrain_nightly(home.recipe).decision["version"] == 1
+
+
+def test_a_model_that_is_refused_ends_no_later_night(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one whose export fails nor one whose folders were deleted."""
+    OUTAGE.is_away = lambda call: True
+    retrain_nightly(home.recipe)
+    gone = retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.002})
+    shutil.rmtree(gone.records[6].path)
+    OUTAGE.is_away = lambda call: False
+
+    def refuse(*arguments: object) -> None:
+        raise NightStopped("transformers computes other results")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.judge_model.register", refuse)
+        with pytest.raises(NightStopped):  # tonight's own model is refused, too, and that ends the night
+            retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.001})
+    assert retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.001}).decision["version"] == 1
+    assert not [path for path in (home.path / "nights").glob("*.json") if "waiting" in path.read_text()]
