@@ -24,7 +24,7 @@ def judge_model(candidate: Candidate) -> StageRecord | StoreAway:
         champion = night.champion()
         if champion and champion.digest != model.digest:
             scored_champion = evaluate(night, champion, candidate.rows, candidate.tokens, label="champion")
-        return register(night, model, candidate.tokens, candidate.scored, scored_champion, candidate.data)
+        return register(night, model, candidate.tokens, candidate.scored, champion, scored_champion, candidate.data)
     except StoreAway as away:
         log.warning("registration waits: %s", away)
         return away

@@ -18,7 +18,7 @@ import polars as pl
 from tokenizers import Tokenizer
 
 from data.tokens.windows import Rendered, cut_windows
-from model.tokens.chat import render_turn
+from model.tokens.chat import BETWEEN_TURNS, render_turn, turn_header
 from model.tokens.packing import Segments, document_segments, spans
 from model.tokens.tokenizer import END_OF_TEXT, TURN_END, TURN_START, load_tokenizer, special_id
 
@@ -75,7 +75,7 @@ def best_engine(tokenizer: Tokenizer) -> Encode:
 
 def headers_part(tokenizer: Tokenizer) -> bool:
     """Whether the header of a turn and a content that begins with no white space may be encoded one by one."""
-    header = "user\n"
+    header = turn_header("user")
     contents = [text for text in probes_of(tokenizer) if text.strip() and not text[0].isspace()]
     encode = reference_engine(tokenizer)
     together, apart = encode([header + text for text in contents]), encode([s for t in contents for s in (header, t)])
@@ -134,7 +134,7 @@ class Encoder:
         role_is = {role: (turns["role"] == role).to_numpy() for role in turns["role"].unique()}
         lengths = np.zeros(len(turns), dtype=np.int64)
         for role, mask in role_is.items():
-            lengths[mask] = len(self.ids_of(f"{role}\n")) + len(self.ids_of("\n")) + 2
+            lengths[mask] = len(self.ids_of(turn_header(role))) + len(self.ids_of(BETWEEN_TURNS)) + 2
         lengths[~merging] += np.diff(offsets)
         lengths[merging] = [len(ids) for ids, _ in together]
         ids, targets = np.empty(lengths.sum(), dtype=np.int32), np.zeros(lengths.sum(), dtype=bool)
@@ -152,12 +152,12 @@ class Encoder:
         sizes: np.ndarray,
     ) -> None:  # fmt: skip
         """Fill the slots of the turns whose contents, each of so many ids, were encoded without their headers."""
-        newline, spoken = self.ids_of("\n"), rendered.spoken[apart]
+        newline, spoken = self.ids_of(BETWEEN_TURNS), rendered.spoken[apart]
         starts = rendered.starts[:-1][apart]
         ends = starts + rendered.lengths[apart] - len(newline) - 1
         rendered.ids[starts] = special_id(self.tokenizer, TURN_START)
         for role, mask in role_is.items():
-            for step, token in enumerate(self.ids_of(f"{role}\n"), start=1):
+            for step, token in enumerate(self.ids_of(turn_header(role)), start=1):
                 rendered.ids[starts[mask[apart]] + step] = token
         slots = spans(ends - sizes, sizes)
         rendered.ids[slots], rendered.targets[slots] = contents, np.repeat(spoken, sizes)

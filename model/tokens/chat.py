@@ -67,13 +67,22 @@ reasoning, so a turn's text does not depend on what follows it.
 """
 
 
+BETWEEN_TURNS = "\n"
+"""What follows the end marker of a turn."""
+
+
+def turn_header(role: str) -> str:
+    """What stands between the start marker of a turn and its content."""
+    return f"{role}\n"
+
+
 def render_turn(tokenizer: Tokenizer, turn: Turn) -> RenderedTurn:
     """Ids of one turn, and which of them an assistant must produce: its content and the end marker."""
     role, content = turn
-    header = f"{role}\n"
+    header = turn_header(role)
     encoded = tokenizer.encode(header + content, add_special_tokens=False)
     spoken = role == "assistant"
-    newline = tokenizer.encode("\n", add_special_tokens=False).ids
+    newline = tokenizer.encode(BETWEEN_TURNS, add_special_tokens=False).ids
     ids = [special_id(tokenizer, TURN_START), *encoded.ids, special_id(tokenizer, TURN_END), *newline]
     targets = [
         False,
@@ -87,4 +96,5 @@ def render_turn(tokenizer: Tokenizer, turn: Turn) -> RenderedTurn:
 def render_prompt(tokenizer: Tokenizer, turns: list[Turn]) -> list[int]:
     """Ids of a conversation that waits for the assistant."""
     ids = [token for turn in turns for token in render_turn(tokenizer, turn)[0]]
-    return [*ids, special_id(tokenizer, TURN_START), *tokenizer.encode("assistant\n", add_special_tokens=False).ids]
+    header = tokenizer.encode(turn_header("assistant"), add_special_tokens=False).ids
+    return [*ids, special_id(tokenizer, TURN_START), *header]

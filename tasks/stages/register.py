@@ -15,11 +15,16 @@ from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DA
 from tasks.home.contents.scores import read_documents
 from tasks.home.records import StageRecord
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
-from tasks.tracking.registry import CHALLENGER, CHAMPION
+from tasks.tracking.registry import CHALLENGER, CHAMPION, ModelVersion
 
 
 def without_champion(
-    night: Night, *, champion_scored: StageRecord | None, data: StageRecord, **records: StageRecord
+    night: Night,
+    *,
+    champion: ModelVersion | None,
+    champion_scored: StageRecord | None,
+    data: StageRecord,
+    **records: StageRecord,
 ) -> dict[str, str]:
     """Digests of what makes the model. The champion is not among them: a decision is made once, whoever comes after."""
     return {**by_content(night, **records), "data": data.digest_of_files(STATISTICS)}
@@ -31,20 +36,27 @@ def register(
     trained: StageRecord,
     tokens: StageRecord,
     scored: StageRecord,
+    champion: ModelVersion | None,
     champion_scored: StageRecord | None,
     data: StageRecord,
 ) -> Outcome:
     """Export, register, and move the champion alias if the evidence says so.
 
     trained, tokens: records of the last training stage and of the tokens.
+    champion: the version in use, None if there is none.
     scored, champion_scored: evaluations of the new model and of the champion, None if there is no champion or if the
         new model is the champion.
     data: tonight's data report, whose statistics the export carries.
     """
     parity = export(trained, tokens, run.folder / EXPORT)
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
-    incumbent = read_documents(champion_scored.path) if champion_scored else None
-    decision = decide(read_documents(scored.path), incumbent, run.recipe.promote)
+    if champion and champion.digest == trained.digest:
+        decision = Decision(
+            True, f"these weights are the champion's, version {champion.version}: the alias moves to them"
+        )
+    else:
+        incumbent = read_documents(champion_scored.path) if champion_scored else None
+        decision = decide(read_documents(scored.path), incumbent, run.recipe.promote)
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
     version = publish(run, trained, decision)
     content = {"promoted": decision.promoted, "reason": decision.reason, "version": version}

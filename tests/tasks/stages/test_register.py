@@ -22,7 +22,7 @@ from tasks.sources.resolve import Resolved
 from tasks.stage import Night
 from tasks.stages.register import register
 from tasks.tracking.mlflow_store import Store
-from tasks.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS
+from tasks.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion
 from tasks.training.trained import load_trained
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import scored_documents, stage_record, write_files
@@ -59,8 +59,11 @@ def registered(
     """Register a model of its own name whose nats are `factor`, beside a champion's."""
     root = night.home.parent / f"{factor} beside {champion}"
     champion_scored = None if champion is None else scored(root / "champion", champion)
+    champion_in_use = None if champion is None else night.champion() or ModelVersion(9, root, "another model")
     model = replace(trained, digest=f"model at {factor}")
-    return register.fn(night, model, prepared[1], scored(root / "challenger", factor), champion_scored, data)
+    return register.fn(
+        night, model, prepared[1], scored(root / "challenger", factor), champion_in_use, champion_scored, data
+    )
 
 
 def aliases(store: Store) -> dict[str, int | None]:
@@ -132,12 +135,27 @@ def test_a_decision_is_made_once_whoever_is_champion_then(
     first = registered(night, trained, prepared, data, 1.0, None)
     model, evaluation = replace(trained, digest="model at 1.0"), stage_record(Path("x"), digest="scores at 1.0")
     page = replace(data, digest="another page", files=data.files | {"page.html": "other"})
-    champion = stage_record(Path("whoever"), digest="another")
-    again = register.fn(night, model, prepared[1], evaluation, champion, page)
+    champion, scores = ModelVersion(1, Path("whoever"), "another"), stage_record(Path("whoever"), digest="another")
+    again = register.fn(night, model, prepared[1], evaluation, champion, scores, page)
     assert again.reused
     assert again.path == first.path
     assert store.registry.has_version(1)
     assert not store.registry.has_version(2)
+
+
+def test_the_champions_own_weights_are_no_first_model(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
+) -> None:
+    """A night killed between registration and record, or another chat template: the weights are in use already."""
+    registered(night, trained, prepared, data, 1.0, None)
+    champion, model = night.champion(), replace(trained, digest="model at 1.0")
+    tokens = replace(prepared[1], digest="tokens of another chat template")
+    again = register.fn(night, model, tokens, scored(night.home / "again", 1.0), champion, None, data)
+    decision = read_decision(again.path)
+    assert decision == {
+        "promoted": True, "version": 2, "reason": "these weights are the champion's, version 1: the alias moves to them"
+    }  # fmt: skip
+    assert aliases(store) == {CHAMPION: 2, CHALLENGER: None, PREVIOUS: 1}
 
 
 def test_a_night_that_was_overtaken_registers_nothing(
