@@ -9,13 +9,15 @@ from prefect import flow
 
 from flows.judge_model import judge_model, judge_waiting_models
 from flows.prepare_data import prepare_data
-from flows.train_model import train_model
 from flows.train_twin import train_twin
+from tasks.home.records import StageRecord
+from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate
 from tasks.night.conclusion import conclude
 from tasks.night.opening import open_night
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe
+from tasks.stage import declared
 from tasks.stages.evaluate import evaluate
 
 
@@ -25,9 +27,13 @@ def retrain_nightly(recipe: Recipe, overrides: dict[str, Any] | None = None) -> 
     with open_night(recipe.with_overrides(overrides or {})) as night:
         judge_waiting_models(night)
         prepared = prepare_data(night)
-        trained = train_model(night, prepared.tokens)
-        scored = evaluate(night, trained[-1], prepared.rows, prepared.tokens, label="challenger")
-        candidate = Candidate(night, [*prepared.records, *trained, scored])
+        trained: dict[str, StageRecord] = {}
+        for entry in TRAINING_STAGES:
+            weights = [trained[entry.starts_from]] if entry.starts_from else []
+            trained[entry.name] = declared(entry)(night, prepared.tokens, *weights)
+        *_, model = trained.values()
+        scored = evaluate(night, model, prepared.rows, prepared.tokens, label="challenger")
+        candidate = Candidate(night, [*prepared.records, *trained.values(), scored])
         registered = judge_model(candidate)
         twin = train_twin(night, prepared) if night.recipe.twin else None
         return conclude(replace(candidate, twin=twin), registered)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.prepare_data import Prepared
-from flows.train_model import train_model
 from tasks.errors import Diverged
 from tasks.evaluation.twin import TWIN, TrainedTwin, twin_of
-from tasks.stage import Night
+from tasks.home.records import StageRecord
+from tasks.home.stage_table import TRAINING_STAGES
+from tasks.stage import Night, declared
 from tasks.stages.evaluate import evaluate
 
 
@@ -19,8 +20,13 @@ def train_twin(night: Night, prepared: Prepared) -> TrainedTwin:
     A twin that diverges is an answer, and the night goes on.
     """
     branch = twin_of(night)
+    trained: dict[str, StageRecord] = {}
     try:
-        trained = train_model(branch, prepared.tokens)
+        for entry in TRAINING_STAGES:
+            weights = [trained[entry.starts_from]] if entry.starts_from else []
+            trained[entry.name] = declared(entry)(branch, prepared.tokens, *weights)
     except Diverged as error:
         return TrainedTwin([], diverged=str(error))
-    return TrainedTwin([*trained, evaluate(branch, trained[-1], prepared.rows, prepared.tokens, label=TWIN)])
+    *_, model = trained.values()
+    scored = evaluate(branch, model, prepared.rows, prepared.tokens, label=TWIN)
+    return TrainedTwin([*trained.values(), scored])

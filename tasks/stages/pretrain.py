@@ -9,6 +9,8 @@ from tasks.stage import Outcome, StageRun, training_stage
 @training_stage
 def pretrain(run: StageRun, tokens: StageRecord) -> Outcome:
     """Train the model from scratch on the train side of the pretraining text."""
-    from tasks.training.run import run_training  # torch takes seconds to import; a reused stage must not pay
+    from tasks.training.run import drain, finish, prepare  # torch takes seconds to import; a reused stage must not pay
 
-    return run_training(run, run.stage, "pretrain", tokens, run.recipe.model, run.recipe.pretrain)
+    training = prepare(run, "pretrain", tokens, run.recipe.model, run.recipe.pretrain)
+    drain(training)
+    return finish(training)

@@ -9,6 +9,8 @@ from tasks.stage import Outcome, StageRun, training_stage
 @training_stage
 def sft(run: StageRun, tokens: StageRecord, pretrained: StageRecord) -> Outcome:
     """Train the pretrained model on the assistant's turns of the chat rows."""
-    from tasks.training.run import run_training  # see tasks/stages/pretrain.py
+    from tasks.training.run import drain, finish, prepare  # see tasks/stages/pretrain.py
 
-    return run_training(run, run.stage, "chat", tokens, run.recipe.model, run.recipe.sft, start_from=pretrained)
+    training = prepare(run, "chat", tokens, run.recipe.model, run.recipe.sft, start_from=pretrained)
+    drain(training)
+    return finish(training)

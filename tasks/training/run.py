@@ -1,4 +1,11 @@
-"""A training stage in three parts: prepare it, drain its loop, finish it. Nothing here knows which stage it is."""
+"""A training stage in three parts, for its function to call in turn:
+
+    training = prepare(run, "pretrain", tokens, run.recipe.model, run.recipe.pretrain)
+    drain(training)
+    return finish(training)
+
+Nothing here knows which stage it is.
+"""
 
 from __future__ import annotations
 
@@ -46,44 +53,28 @@ FIGURES_IN_RECORD = (
 log = logging.getLogger("nightschool")
 
 
-def run_training(
-    run: StageRun, stage: str, kind: str, ref: StageRecord, model_config: ModelConfig, config: TrainConfig,
-    start_from: StageRecord | None = None,
-) -> Outcome:  # fmt: skip
-    """Train to the end of `config` from `start_from`'s weights, or from the newest checkpoint in the stage's folder.
-
-    run: folder and tracker of the stage; stage: its name, for messages and figures.
-    kind: which packed rows of `ref`, a record of tokens, it trains on.
-    model_config: the model at the end of the stage.
-    start_from: a training stage whose last weights this one begins with; None for weights from `config.seed`.
-
-    Raises Interrupted after saving a checkpoint if a watcher stops the stage, Diverged if the loss is not finite or a
-    watcher ends it, NightStopped if a rank process ends.
-    """
-    training = prepare(run, stage, kind, ref, model_config, config, start_from)
-    with stop_requests() as stop_requested, rank_processes(training.start, run.logs) as ranks:
-        drain(training, ranks, watchers_of(stop_requested))
-    return finish(training)
-
-
 def prepare(
-    run: StageRun, stage: str, kind: str, ref: StageRecord, model_config: ModelConfig, config: TrainConfig,
+    run: StageRun, kind: str, packed: StageRecord, model_config: ModelConfig, config: TrainConfig,
     start_from: StageRecord | None = None,
 ) -> TrainingRun:  # fmt: skip
     """Open the data, plan, choose expert path and compilation, create or restore the state, and validate at step 0.
 
-    The parameters are those of `run_training`.
+    run: the stage's name, folder and tracker.
+    kind: which packed rows of `packed`, a record of the tokens stage, it trains on.
+    model_config: the model at the end of the stage.
+    config: how it trains; if the stage's folder has checkpoints of the same training, it goes on from the newest.
+    start_from: a training stage whose last weights this one begins with; None for weights from `config.seed`.
     """
     keep_freed_memory()
-    run.tracker.dataset(ref, kind, "training")
-    tokens, validator = open_packed(ref, kind, "train"), Validator.open(ref, kind, config)
+    run.tracker.dataset(packed, kind, "training")
+    tokens, validator = open_packed(packed, kind, "train"), Validator.open(packed, kind, config)
     row_length_tokens = tokens.sequence_length_tokens
     num_steps = config.num_steps(row_length_tokens)
     from_digest = start_from.digest if start_from else ""
     identity = digest_of(
         {"model": model_config, "train": config, "data": tokens.fingerprint, "from": from_digest}
     )  # of the recipe's model: the expert path chosen on this machine is noted in the logs
-    model_config = choose_expert_path(run.logs, stage, model_config, config, row_length_tokens)
+    model_config = choose_expert_path(run.logs, run.stage, model_config, config, row_length_tokens)
     saved = checkpoints_of(run.folder, identity)
     planned_seconds = 0.0
     if not saved:  # before there is a state: the probe has one of its own, and there may not be memory for two
@@ -91,14 +82,14 @@ def prepare(
         run.tracker.metrics(planned.as_metrics("plan"))
         planned_seconds = planned.seconds
     start = TrainingStart(
-        stage=stage, kind=kind, tokens=ref, model=model_config, config=config, identity=identity,
-        compile_blocks=should_compile(run.logs, stage, model_config, config, row_length_tokens, planned_seconds),
+        stage=run.stage, kind=kind, tokens=packed, model=model_config, config=config, identity=identity,
+        compile_blocks=should_compile(run.logs, run.stage, model_config, config, row_length_tokens, planned_seconds),
         resume_from=saved[-1] if saved else None,
         initial_weights=final_weights(start_from.path) if start_from else None,
     )  # fmt: skip
     state = start.create_state(tokens)
     if saved:
-        log.info("%-11s goes on at step %d", stage, state.step)
+        log.info("%-11s goes on at step %d", run.stage, state.step)
     curve = Curve(run.logs / CURVE, until=state.step if saved else -1)
     meters = StageMeters(curve.points)
     if not curve.points:
@@ -111,18 +102,23 @@ def prepare(
     )  # fmt: skip
 
 
-def drain(training: TrainingRun, ranks: Ranks, watchers: Sequence[Watcher]) -> None:
+def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
     """Train to the last step: after each one log, ask the watchers, and save what is due.
 
     training: its state, curve and meters are those of the last step afterwards.
-    ranks: all that train together; a roll back needs that to be one, since the others do not ask the watchers.
-    watchers: in order of precedence.
+    watchers: asked before those of every training stage, in order of precedence.
 
-    Raises Interrupted, once a checkpoint is saved, and Diverged, as the watchers decide; Diverged too for a roll back
-    with several ranks, or to one checkpoint more than MOST_ROLLBACKS times.
+    Raises Interrupted, once a checkpoint is saved, and Diverged, as the watchers decide; Diverged too for a loss that
+    is not finite, for a roll back with several ranks, or to one checkpoint more than MOST_ROLLBACKS times. Raises
+    NightStopped if a rank process ends.
     """
     stage, num_steps, rollbacks = training.start.stage, training.num_steps, Counter[int]()
-    with closing(Progress(stage, num_steps, training.state.step)) as progress:
+    with (
+        stop_requests() as stop_requested,
+        rank_processes(training.start, training.run.logs) as ranks,
+        closing(Progress(stage, num_steps, training.state.step)) as progress,
+    ):
+        watchers = [*watchers, *watchers_of(stop_requested)]
         while training.state.step < num_steps:
             verdict = GO_ON
             try:

@@ -275,7 +275,7 @@ def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.Mon
     def diverge(*_: object) -> None:
         raise Diverged("twin-pretrain: step 7: loss inf")
 
-    monkeypatch.setattr("flows.train_twin.train_model", diverge)
+    monkeypatch.setattr("flows.train_twin.declared", lambda _: diverge)
     report = retrain_nightly(lived.recipe, overrides={"twin": True})
     assert report.records == lived.first.records
     assert "nothing to compare with: twin-pretrain: step 7: loss inf" in report.as_text()

@@ -16,6 +16,8 @@ from tasks.stage import Outcome, StageRun
 from tasks.tracking.tracker import DictTracker
 from tasks.training import run as training
 from tasks.training.trained import final_weights
+from tasks.training.training_run import TrainingRun
+from tasks.training.watch import Watcher
 from tests.tasks.prepared import Prepared
 
 
@@ -39,7 +41,13 @@ def run(folder: Path) -> StageRun:
 
 def train(stage: StageRun, prepared: Prepared, config: TrainConfig | None = None) -> Outcome:
     recipe, tokens = prepared
-    return training.run_training(stage, "pretrain", "pretrain", tokens, recipe.model, config or recipe.pretrain)
+    return finished(training.prepare(stage, "pretrain", tokens, recipe.model, config or recipe.pretrain))
+
+
+def finished(started: TrainingRun, *watchers: Watcher) -> Outcome:
+    """Train to the end and finish."""
+    training.drain(started, watchers)
+    return training.finish(started)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ from tasks.training.trained import CHECKPOINTS, MODEL_CONFIG, final_weights, loa
 from tasks.training.validator import Validator
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
-from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights
+from tests.tasks.training_runs import Killed, at_step, finished, interrupt, kill, run, train, weights
 from tests.tiny_recipe import tiny_content, write_sources
 
 pytestmark = pytest.mark.usefixtures("without_prefect")
@@ -85,7 +85,7 @@ def test_a_change_is_scored_told_and_handed_on(
     assert ModelConfig(**json.loads((stage.folder / MODEL_CONFIG).read_text())) == recipe.model
     assert load_trained(stage.folder).config == recipe.model
     chat = run(tmp_path / "sft")
-    training.run_training(chat, "sft", "chat", tokens, recipe.model, recipe.sft, start_from=stage_record(stage.folder))
+    finished(training.prepare(chat, "chat", tokens, recipe.model, recipe.sft, start_from=stage_record(stage.folder)))
     start = chat.tracker.logged_metrics["val/loss"][0]
     assert start[0] == 0
     assert start[1] < np.log(recipe.model.vocab_size)

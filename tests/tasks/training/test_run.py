@@ -22,7 +22,7 @@ from tasks.training.curve import Curve
 from tasks.training.validator import Validator
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
-from tests.tasks.training_runs import Killed, at_step, interrupt, kill, run, train, weights
+from tests.tasks.training_runs import Killed, at_step, finished, interrupt, kill, run, train, weights
 
 pytestmark = pytest.mark.usefixtures("without_prefect")
 
@@ -114,7 +114,7 @@ def test_sft_starts_from_the_pretrained_weights(prepared: Prepared, tmp_path: Pa
         recipe.sft, optim=dataclasses.replace(recipe.sft.optim, peak_lr=1e-12, weight_decay=0.0)
     )
     start = stage_record(before.folder)
-    training.run_training(after, "sft", "chat", tokens, recipe.model, still, start_from=start)
+    finished(training.prepare(after, "chat", tokens, recipe.model, still, start_from=start))
     for first, second in zip(weights(before.folder).values(), weights(after.folder).values(), strict=True):
         assert torch.allclose(first, second, atol=1e-9)
 

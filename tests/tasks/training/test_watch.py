@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from model.config.training import ExpertChange
-from model.parallel.ranks import ALONE, Ranks
+from model.parallel.ranks import Ranks
 from model.training import checkpoint
 from model.training.state import NonFiniteLoss
 from model.training.trainer import StepMetrics
@@ -34,7 +34,7 @@ from tasks.training.watch import (
 )
 from tests.tasks.prepared import Prepared
 from tests.tasks.training.test_meters import STEP
-from tests.tasks.training_runs import run, train, weights
+from tests.tasks.training_runs import finished, run, train, weights
 
 pytestmark = pytest.mark.usefixtures("without_prefect", "without_plan")
 TIMES = ("train/tokens_per_s", "train/data_wait_share")
@@ -92,13 +92,11 @@ class OnNonFinite(Watcher):
 
 def prepare(stage: StageRun, prepared: Prepared) -> TrainingRun:
     recipe, tokens = prepared
-    return training.prepare(stage, "pretrain", "pretrain", tokens, recipe.model, recipe.pretrain)
+    return training.prepare(stage, "pretrain", tokens, recipe.model, recipe.pretrain)
 
 
 def drained(stage: StageRun, prepared: Prepared, *watchers: Watcher) -> None:
-    started = prepare(stage, prepared)
-    training.drain(started, ALONE, watchers)
-    training.finish(started)
+    finished(prepare(stage, prepared), *watchers)
 
 
 def points(stage: StageRun) -> list[dict[str, float]]:
