@@ -102,6 +102,21 @@ def test_a_branch_is_a_field_and_stands_in_the_name(night: Night) -> None:
     assert (read.stage, read.branch) == ("split", "twin")
 
 
+def test_a_stage_grows_from_what_it_made_of_the_rows_that_grew(night: Night) -> None:
+    bases: list[StageRecord | None] = []
+    growing = made(lambda run: bases.append(run.base), grows=True)
+
+    def grown(digest: str, grown_from: str) -> StageRecord:
+        return growing.fn(night, replace(ROWS, digest=digest, inputs={"base": grown_from}))
+
+    first = grown("d1", "")
+    second = grown("d2", "d1")
+    unrelated = grown("d4", "d3")
+    assert bases == [None, first, None]
+    assert [r.inputs["base"] for r in (first, second, unrelated)] == ["", first.digest, ""]
+    assert grown("d4", "d3").reused
+
+
 class Broken(BaseException):
     """Nothing sees it coming."""
 

@@ -6,11 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from benchmarks.data.ours import UntrackedNight
 from data.rows.statistics import STATISTICS, NightStatistics
 from data.sides.read import read_val
+from data.tokens.contamination import CONTAMINATED_FROM
 from tasks.errors import NightStopped
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.journal import Journal
@@ -68,6 +70,16 @@ def test_every_line_and_document_is_counted(night: UntrackedNight, lived: LivedH
     assert record.counts["sources"] == len(statistics.names) == 3
     page = (record.path / PAGE).read_text(encoding="utf-8")
     assert all(source.name in page for source in lived.recipe.sources)
+
+
+def test_a_document_overlaps_from_the_share_on_that_the_limit_names(
+    night: UntrackedNight, lived: LivedHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = [0.0, CONTAMINATED_FROM - 0.01, CONTAMINATED_FROM, 1.0]
+    overlaps = pl.DataFrame({"kind": ["chat"] * 4, "domain": ["en"] * 4, "share": shares})
+    monkeypatch.setattr("tasks.stages.inspect.contamination", lambda *_: overlaps)
+    record = inspected(night, lived, SECOND, unknown="so that no other test finds it done")
+    assert record.figures["data/contaminated_share"] == 2 / 4
 
 
 def test_without_a_champion_nothing_is_compared(night: UntrackedNight, lived: LivedHome) -> None:
