@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from tasks.questions.history import History, listed
 
 SEARCHED_LINES = 100_000
 """Quarantined lines that a search reads at most: no index has their texts."""
-NEEDLE_CHARACTERS = 200
-"""How much of a text a line must contain: the quarantine may keep no more than the beginning of a line."""
+NEEDLE_CHARACTERS, NEEDLE_BYTES = 200, 1_000
+"""How much of a text a line must contain, in letters and in bytes of JSON, where one character may take twelve: the
+quarantine may keep no more than the beginning of a line."""
 GROUPS_SHOWN, RAW_SHOWN = 30, 160
 ESCAPE, NO_LETTERS = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL), re.compile(r"[\W_]+")
 
@@ -129,6 +131,12 @@ def letters_of(text: str) -> str:
     return NO_LETTERS.sub("", unicodedata.normalize("NFC", text))
 
 
+def beginning_of(text: str) -> str:
+    """As much of a text as is NEEDLE_BYTES long in JSON that escapes all it can."""
+    sizes = accumulate(len(json.dumps(character)) - 2 for character in text[:NEEDLE_BYTES])
+    return text[: sum(size <= NEEDLE_BYTES for size in sizes)]
+
+
 def unescaped(raw: str) -> str:
     """JSON's escapes undone, in a line that need not be JSON; white space for those that stand for no letter."""
     if "\\" not in raw:
@@ -148,12 +156,12 @@ class SearchResult:
 
 def search_text(validation: Validation, text: str, limit: int) -> SearchResult:
     """Lines that hold the beginning of a text, however they spell it."""
-    needles = {letters_of(form)[:NEEDLE_CHARACTERS] for form in (text, unescaped(text))}
+    needles = {letters_of(beginning_of(form))[:NEEDLE_CHARACTERS] for form in (text, unescaped(text))}
     words = re.findall("[A-Za-z0-9]+", text[:NEEDLE_CHARACTERS])[:-1] if text.isascii() else []  # the last may be cut
 
     def holds(line: BadLine) -> bool:
         letters = letters_of(unescaped(line.raw))
-        return any(needle in letters if needle else text in line.raw for needle in needles)
+        return any(needle in letters if needle else beginning_of(text) in line.raw for needle in needles)
 
     return search(validation, holds, limit, [word.encode() for word in sorted(words, key=len, reverse=True)])
 

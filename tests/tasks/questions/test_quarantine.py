@@ -23,18 +23,9 @@ from schemas.jsonl import excerpt
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import PIECES, ScannedPiece, read_pieces, write_pieces
 from tasks.home.journal import Journal
+from tasks.questions import quarantine
 from tasks.questions.history import History
-from tasks.questions.quarantine import (
-    BadLine,
-    Validation,
-    letters_of,
-    line_at,
-    listing,
-    newest_validation,
-    search_name,
-    search_text,
-    summary,
-)
+from tasks.questions.quarantine import BadLine, Validation, newest_validation
 from tasks.questions.recheck import RecheckCounts, recheck
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.sources.resolve import resolve
@@ -84,7 +75,7 @@ def all_lines(validation: Validation) -> list[BadLine]:
 
 def test_lines_are_counted_by_rule_and_file(validation: Validation) -> None:
     counts = Counter((line.rule, line.file) for line in all_lines(validation))
-    head, *rest = summary(validation)
+    head, *rest = quarantine.summary(validation)
     assert head.startswith(
         f"{counts.total()} of {sum(p.scanned.read for p in validation.pieces)} lines were quarantined"
     )
@@ -98,7 +89,7 @@ def test_the_first_lines_of_a_rule_and_file_are_listed(validation: Validation, l
     lines = all_lines(validation)
     for rule, file in [*{(line.rule, line.file) for line in lines}, (lines[0].rule, None), (None, lines[0].file)]:
         chosen = [line for line in lines if rule in (None, line.rule) and file in (None, line.file)]
-        shown = listing(validation, rule, file, limit)
+        shown = quarantine.listing(validation, rule, file, limit)
         assert shown == [
             *(line.as_text() for line in chosen[:limit]),
             f"{min(limit, len(chosen))} of {len(chosen)} lines shown",
@@ -110,7 +101,7 @@ def test_a_line_is_found_by_its_number(validation: Validation) -> None:
     lines = {(line.file, line.line): line for line in all_lines(validation)}
     for piece in validation.pieces:
         for number in range(piece.scanned.read + 2):
-            assert line_at(validation.path(piece), number) == lines.get((piece.label, number))
+            assert quarantine.line_at(validation.path(piece), number) == lines.get((piece.label, number))
 
 
 spelt = st.sampled_from([lambda t: json.dumps({"text": t}), lambda t: json.dumps({"text": t}, ensure_ascii=False)])
@@ -143,20 +134,20 @@ def test_a_text_is_found_however_its_line_spells_it(
 ) -> None:
     """Even cut off in the middle; and no text that has nothing to do with it."""
     validation = one_line(spell(text * times))
-    assume(letters_of(text))
-    assert len(search_text(validation, text * times, 5).lines) == 1
-    if letters_of(other) not in letters_of(f"text{text * times}"):
-        assert search_text(validation, other, 5).lines == []
+    assume(quarantine.letters_of(quarantine.beginning_of(text)))
+    assert len(quarantine.search_text(validation, text * times, 5).lines) == 1
+    if quarantine.letters_of(other) not in quarantine.letters_of(f"text{text * times}"):
+        assert quarantine.search_text(validation, other, 5).lines == []
     if len(spell(text)) < 500:
-        assert len(search_name(one_line(spell(text)), row_ids([text]), 5).lines) == 1
-        assert search_name(validation, row_ids([text + "x"]), 5).lines == []
+        assert len(quarantine.search_name(one_line(spell(text)), row_ids([text]), 5).lines) == 1
+        assert quarantine.search_name(validation, row_ids([text + "x"]), 5).lines == []
 
 
 def test_a_search_says_how_far_it_went(validation: Validation) -> None:
     total = len(all_lines(validation))
-    nothing = search_text(validation, "nobody wrote this", 5)
+    nothing = quarantine.search_text(validation, "nobody wrote this", 5)
     assert (nothing.lines, nothing.searched, nothing.total) == ([], total, total)
-    one = search_text(validation, "cut off", 1)
+    one = quarantine.search_text(validation, "cut off", 1)
     assert len(one.lines) == 1
     assert one.searched < total
 
