@@ -1,6 +1,6 @@
 """What every configuration class shares: unknown keys are errors, each field has a range, all problems come at once.
 
-peak_lr: Annotated[float, Range(0, 100, above=True)] = 2e-3
+peak_lr: Annotated[float, Range(0, 1e6, above=True)] = 2e-3
 
 def __post_init__(self) -> None:
     require(field_problems(self), "OptimConfig")

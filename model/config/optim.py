@@ -16,7 +16,7 @@ class OptimConfig:
 
     name: Literal["adamw", "muon"] = "adamw"
     """`muon` moves the matrices of attention and experts; embeddings, norms and routers stay with AdamW."""
-    peak_lr: Annotated[float, Range(0, 100, above=True)] = 2e-3
+    peak_lr: Annotated[float, Range(0, 1e6, above=True)] = 2e-3
     warmup_share: Share = 0.05
     """Share of all optimizer steps spent warming up."""
     stable_share: Share = 0.0

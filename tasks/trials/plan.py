@@ -27,8 +27,8 @@ class RangeTest:
 
     __pydantic_config__ = STRICT
 
-    lr_min: Annotated[float, Range(0, 1_000, above=True)] = 1e-6
-    lr_max: Annotated[float, Range(0, 1_000, above=True)] = 1.0
+    lr_min: Annotated[float, Range(0, 1e6, above=True)] = 1e-6
+    lr_max: Annotated[float, Range(0, 1e6, above=True)] = 1.0
     num_steps: Annotated[int, Range(10, 10**6)] = 100
     """Fewer than ten show no slope."""
 
