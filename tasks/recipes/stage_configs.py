@@ -132,10 +132,17 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteConfig:
-    """What counts as evidence that the challenger is better than the champion."""
+    """Who promotes a model, and what counts as evidence that it is better than the champion."""
 
     __pydantic_config__ = STRICT
 
+    mode: Literal["auto", "ask", "never"] = "auto"
+    """`auto` moves the champion on evidence; `ask` registers a challenger and says the command that promotes it;
+    `never` registers alone. A night with overrides asks, unless they name the mode."""
+    min_documents: int = 50
+    """Validation documents below which no model is promoted, the first one included: chance decides among fewer."""
+    min_bytes: int = 10_000
+    """The same for the UTF-8 bytes of text in them."""
     confidence: float = 0.95
     """One-sided confidence that the challenger needs fewer bits per byte on the same documents."""
     min_gain_bpb: float = 0.0
@@ -148,6 +155,9 @@ class PromoteConfig:
             problems.append(f"confidence ({self.confidence}) must lie in [0.5, 1)")
         if self.resamples < 100:
             problems.append(f"resamples ({self.resamples}) must be at least 100")
+        for name in ("min_documents", "min_bytes"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} ({getattr(self, name)}) must be at least 1")
         require(problems, "PromoteConfig")
 
 
