@@ -30,17 +30,28 @@ def champion_of(night: Night) -> ModelVersion | None:
 
 
 def incumbent_of(night: Night) -> Incumbent:
-    """The champion, and whether tonight's model can be compared with it. Raises StoreAway."""
-    champion = champion_of(night)
+    """The champion, and whether tonight's model can be compared with it. Raises StoreAway.
+
+    What this home promoted last and somebody took out of use in the registry itself is marked as rolled back.
+    """
+    champion, lost = champion_of(night), night.journal.last_promoted(night.recipe.name)
     if champion:
+        note_other_hands(night.registry, champion.version, lost)
         why_not = why_not_comparable(champion.data, data_identity(night.recipe))
         return Incumbent(champion, f"the champion is version {champion.version}, and {why_not}" if why_not else "")
-    lost, model = night.journal.last_promoted(night.recipe.name), night.registry.model
     if lost is None:
         return Incumbent(None)
+    model = night.registry.model
     there = night.registry.has_version(lost)
     what = "its alias was taken from it" if there else "it is not in the registry any more"
     return Incumbent(None, f"version {lost} of {model} was the champion, and {what} by other hands")
+
+
+def note_other_hands(registry: Registry, champion: int, promoted: int | None) -> None:
+    """Mark the version that was `promoted` last as rolled back if the registry has an older champion."""
+    gone_back = promoted is not None and champion < promoted and registry.has_version(promoted)
+    if promoted and gone_back and not registry.rolled_back_version(promoted):
+        registry.mark_rolled_back(promoted, f"in the registry by other hands, to version {champion}")
 
 
 def take_over(registry: Registry, journal: Journal) -> None:

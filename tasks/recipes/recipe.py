@@ -111,14 +111,16 @@ class Recipe:
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """A copy with some values replaced: `{"pretrain.optim.peak_lr": 0.001}`.
 
-        What it trains is a trial until somebody says otherwise: it promotes by itself only if the overrides say so.
+        A model of other settings is a trial until somebody says otherwise: it is promoted by itself only if the
+        overrides name the mode. A twin beside it makes no other model.
         Raises NightStopped if a key does not exist or a value does not fit.
         """
         content = dataclasses.asdict(self)
         for dotted, value in overrides.items():
             set_dotted(content, dotted, value)
         changed = recipe_from(content)
-        if not overrides or changed.promote.mode != "auto" or names_mode(overrides):
+        same_model = replace(changed, twin=self.twin) == self
+        if same_model or changed.promote.mode != "auto" or names_mode(overrides):
             return changed
         return replace(changed, promote=replace(changed.promote, mode="ask"))
 
