@@ -9,7 +9,7 @@ from tasks.night.opening import log
 from tasks.settings import Settings
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.registry import Registry
-from tasks.tracking.versions import CHAMPION, PREVIOUS
+from tasks.tracking.versions import CHAMPION, OLD_MODEL, PREVIOUS
 
 
 def promote_version(recipe: str | None, version: int | None) -> str:
@@ -54,7 +54,8 @@ def only_recipe(store: Store) -> str:
         raise NightStopped(
             f"name the recipe: {', '.join(recipes)} have a registered model"
             if recipes
-            else "no recipe has a registered model yet; name the recipe if one registered models in an earlier version"
+            else "no recipe has a registered model yet, so there is nothing to promote; if an earlier release "
+            f"registered some (in the model {OLD_MODEL}), name their recipe"
         )
     return recipes[0]
 

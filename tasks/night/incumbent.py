@@ -57,7 +57,7 @@ def note_other_hands(registry: Registry, champion: int, promoted: int | None) ->
 def take_over(registry: Registry, journal: Journal) -> None:
     """Adopt what the recipe registered when all recipes shared one model. Raises StoreAway."""
     if adopted := registry.adopt_old_versions():
-        log.info("%s", adopted)
+        log.warning("%s", adopted)  # once in the life of a home, and version numbers change
         for version in sorted(adopted.digests, key=lambda number: number == adopted.champion):
             journal.note(
                 event="adopted", recipe=registry.recipe, version=version, digest=adopted.digests[version],

@@ -91,9 +91,11 @@ def champion_version(history: History, recipe: str) -> tuple[int, str]:
         remark = " by the journal, as the model registry did not answer"
     if version is None:
         others = [name for name in history.recipes() if name != recipe]
+        earlier = any(entry.get("event") == "decided" and "recipe" not in entry for entry in history.entries)
         raise NightStopped(
             f"no model of recipe {recipe} is champion in {history.home}"
             + (f"; for another recipe say --recipe NAME, there are {listed(sorted(others))}" if others else "")
+            + ("; versions of an earlier release are taken over by the recipe's next night" if earlier else "")
         )
     return version, remark
 

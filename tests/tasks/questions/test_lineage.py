@@ -83,6 +83,21 @@ def test_the_champion_is_whom_the_registry_names(lived: LivedHome, monkeypatch: 
         find_model(History(lived.home), "champion")
 
 
+def test_a_home_of_an_earlier_release_says_when_its_versions_are_taken_over(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a version that was taken over is the model it was, under its new number."""
+    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home, recipe: None)
+    Journal(copied).note(event="decided", version=5, promoted=True)
+    with pytest.raises(NightStopped, match="taken over by the recipe's next night"):
+        find_model(History(copied), "champion")
+    second = find_model(History(copied), "2").trainings
+    Journal(copied).note(event="adopted", recipe="tiny", version=1, digest=second[-1].record.digest, promoted=True)
+    adopted = find_model(History(copied), "1", "tiny")
+    assert adopted.name == "version 1 of tiny"
+    assert [t.record.path for t in adopted.trainings] == [t.record.path for t in second]
+
+
 def test_without_the_registry_the_journal_is_asked_and_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(home: Path, recipe: str) -> int:
         raise StoreAway("no answer")
