@@ -8,6 +8,7 @@ from prefect import flow
 
 from tasks.errors import StoreAway
 from tasks.home.records import StageRecord
+from tasks.night.incumbent import champion_of
 from tasks.stage import Night
 from tasks.stages.deduplicate import deduplicate
 from tasks.stages.inspect import inspect
@@ -41,7 +42,7 @@ def prepare_data(night: Night) -> Prepared:
     validated, distinct, sides, packed = packed_data(night)
     champion, unknown = None, ""
     try:
-        champion = night.champion()
+        champion = champion_of(night)
     except StoreAway as away:
         unknown = str(away)
     inspected = inspect(night, validated, distinct, sides, packed, champion, unknown)

@@ -35,7 +35,7 @@ from tasks.home.stage_table import StageEntry, entry_of
 from tasks.recipes.recipe import Recipe
 from tasks.sources.resolve import Resolved
 from tasks.tracking.mlflow_store import Store
-from tasks.tracking.registry import ModelVersion
+from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 
 log = logging.getLogger("nightschool")
@@ -68,9 +68,9 @@ class Night:
     def store(self) -> Store:
         return Store(self.tracking_uri, self.home)
 
-    def champion(self) -> ModelVersion | None:
-        """The version in use, as the registry has it now; None if there is none."""
-        return self.store.registry.champion()
+    @property
+    def registry(self) -> Registry:
+        return self.store.registry(self.recipe.name)
 
 
 @dataclass(frozen=True, kw_only=True)

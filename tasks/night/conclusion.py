@@ -18,11 +18,13 @@ from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import WAITING, Candidate
+from tasks.night.incumbent import standing_now
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import plain_recipe
 from tasks.services.addresses import MLFLOW_PORT
 from tasks.services.processes import running_url
+from tasks.stage import Night
 from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
@@ -53,6 +55,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),
         reports_waiting=night.store.waiting(),
+        now=standing_of(night, registered),
     )
     note = note_path(night.home, night.recipe.name, night.key)
     summary = note.with_suffix(".md")
@@ -86,11 +89,21 @@ def conclude_waiting(candidate: Candidate, registered: StageRecord) -> None:
 
 
 def decision_of(registered: StageRecord | StoreAway) -> dict[str, object]:
-    """`promoted`, `version` and `reason`; the version is None where the decision has to wait for the registry."""
+    """What `register` noted; the version is None where the decision has to wait for the registry."""
     if isinstance(registered, StoreAway):
         reason = f"{registered}. The next run in this home registers it and decides"
         return {"promoted": False, "version": None, "reason": reason}
     return read_decision(registered.path)
+
+
+def standing_of(night: Night, registered: StageRecord | StoreAway) -> str:
+    """What the registry says now, of a decision that was made earlier; empty for one that was made just now."""
+    if isinstance(registered, StoreAway) or not registered.reused:
+        return ""
+    try:
+        return standing_now(night.registry, int(registered.counts["version"]))
+    except StoreAway as away:
+        return f"who is champion now is not known: {away}"
 
 
 def beside_twin(candidate: Candidate, twin: TrainedTwin) -> TwinComparison | str:

@@ -215,9 +215,9 @@ def reading_lines(training: FinishedTraining, segments: Iterable[Segment]) -> li
     return [f"    {training.name} (run {training.record.run_id}): {often}"]
 
 
-def who_ate(home: Path, run: str) -> list[str]:
+def who_ate(home: Path, run: str, recipe: str | None = None) -> list[str]:
     """What a model was trained on, line by line: of each of its stages a kind, and what the stage noted at its end."""
-    model = find_model(History(home), run)
+    model = find_model(History(home), run, recipe)
     lines = [f"{model.name}: {' + '.join(t.name for t in model.trainings)}"]
     for training in model.trainings:
         reading = training.input.reading
@@ -267,9 +267,9 @@ def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.D
     return rows.select("name", label, "line", "byte_offset", source, kind, "tokens", "times")
 
 
-def who_ate_rows(home: Path, run: str) -> Iterator[str]:
+def who_ate_rows(home: Path, run: str, recipe: str | None = None) -> Iterator[str]:
     """Every row that a model was trained on, as lines of JSON, many at a time."""
-    model = find_model(History(home), run)
+    model = find_model(History(home), run, recipe)
     exposure = exposure_of((t.input for t in model.trainings), model.data.corpus.ledger.next_row)
     for part in model.data.corpus.ledger.parts:
         for rows in rows_read(exposure, part, model.data.corpus.rules):

@@ -17,6 +17,7 @@ from model.config.network import ModelConfig
 from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
+from tasks.recipes.data_identity import DataIdentity, identity_from
 from tasks.recipes.overrides import set_dotted
 from tasks.recipes.stage_configs import (
     DataConfig,
@@ -29,6 +30,8 @@ from tasks.recipes.stage_configs import (
     ValidateConfig,
 )
 
+NAME_CHARACTERS = 100
+
 
 def side_rules(recipe: Recipe) -> SideRules:
     """The part of a recipe that decides on which side, train or validation, a row is."""
@@ -37,6 +40,16 @@ def side_rules(recipe: Recipe) -> SideRules:
         val_share=split.val_share, salt=split.salt, shuffle_seed=split.shuffle_seed,
         val_bytes_per_slice=split.val_bytes_per_slice, weights={s.name: s.weight for s in recipe.sources},
     )  # fmt: skip
+
+
+def data_identity(recipe: Recipe) -> DataIdentity:
+    """The part of a recipe that decides whether its models can be compared with others."""
+    split = {
+        "split.val_share": recipe.split.val_share,
+        "split.salt": recipe.split.salt,
+        "deduplicate.near_threshold": recipe.deduplicate.near_threshold,
+    }
+    return identity_from(recipe.name, split, [dataclasses.asdict(source) for source in recipe.sources])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +75,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = []
+        letters = self.name.replace("-", "").replace("_", "").replace(".", "")
+        if not letters.isalnum() or len(self.name) > NAME_CHARACTERS:
+            problems.append(
+                f"name ({self.name!r:.80}) may hold letters, digits, -, _ and . alone, {NAME_CHARACTERS} at most: "
+                "files and a registered model are called after it"
+            )
         kinds = {source.kind for source in self.sources}
         for kind in ("pretrain", "chat"):
             if kind not in kinds:
@@ -92,17 +111,29 @@ class Recipe:
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """A copy with some values replaced: `{"pretrain.optim.peak_lr": 0.001}`.
 
+        A model of other settings is a trial until somebody says otherwise: it is promoted by itself only if the
+        overrides name the mode. A twin beside it makes no other model.
         Raises NightStopped if a key does not exist or a value does not fit.
         """
         content = dataclasses.asdict(self)
         for dotted, value in overrides.items():
             set_dotted(content, dotted, value)
-        return recipe_from(content)
+        changed = recipe_from(content)
+        same_model = replace(changed, twin=self.twin) == self
+        if same_model or changed.promote.mode != "auto" or names_mode(overrides):
+            return changed
+        return replace(changed, promote=replace(changed.promote, mode="ask"))
 
     def dense_twin(self) -> Recipe:
         """The same recipe for a dense model: one block as wide as the experts a token passes, and no router."""
         dense, unchanged = replace(self.model, dense=True), replace(self.pretrain, expert_changes=())
         return replace(self, model=dense, pretrain=unchanged, twin=False)
+
+
+def names_mode(overrides: Mapping[str, Any]) -> bool:
+    """Whether overrides say who promotes."""
+    block = overrides.get("promote")
+    return "promote.mode" in overrides or (isinstance(block, Mapping) and "mode" in block)
 
 
 def recipe_from(content: Mapping[str, Any]) -> Recipe:

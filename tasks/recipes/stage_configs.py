@@ -121,10 +121,17 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteConfig:
-    """What counts as evidence that the challenger is better than the champion."""
+    """Who promotes a model, and what counts as evidence that it is better than the champion."""
 
     __pydantic_config__ = STRICT
 
+    mode: Literal["auto", "ask", "never"] = "auto"
+    """`auto` moves the champion on evidence; `ask` registers a challenger and says the command that promotes it;
+    `never` registers alone. A night with overrides asks, unless they name the mode."""
+    min_documents: Annotated[int, Range(1, 10**9)] = 50
+    """Validation documents below which no model is promoted, the first one included: chance decides among fewer."""
+    min_bytes: Annotated[int, Range(1, 10**15)] = 10_000
+    """The same for the UTF-8 bytes of text in them."""
     confidence: Annotated[float, Range(0.5, 1, below=True)] = 0.95
     """One-sided confidence that the challenger needs fewer bits per byte on the same documents."""
     min_gain_bpb: Annotated[float, Range(0, 100)] = 0.0

@@ -75,10 +75,9 @@ class Store:
         self.tracking_uri = tracking_uri
         self._outbox = outbox_of(tracking_uri, home)
 
-    @property
-    def registry(self) -> Registry:
-        """The model registry of the same address; it does fail when the store is away."""
-        return Registry(self._outbox)
+    def registry(self, recipe: str) -> Registry:
+        """The models of a recipe in the registry of the same address; it does fail when the store is away."""
+        return Registry(self._outbox, recipe)
 
     def experiment_id(self) -> str:
         """The experiment, for links to runs; empty while the store is away."""

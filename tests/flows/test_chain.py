@@ -172,8 +172,8 @@ def test_both_systems_name_each_other(lived: Lived) -> None:
 
 
 def test_the_first_model_is_champion_and_the_worse_one_challenger(lived: Lived) -> None:
-    assert int(lived.client.get_model_version_by_alias("nightschool", "champion").version) == 1
-    assert int(lived.client.get_model_version_by_alias("nightschool", "challenger").version) == 2
+    assert int(lived.client.get_model_version_by_alias("nightschool-tiny", "champion").version) == 1
+    assert int(lived.client.get_model_version_by_alias("nightschool-tiny", "challenger").version) == 2
 
 
 def test_the_export_loads_in_transformers_and_computes_the_same(lived: Lived) -> None:
@@ -215,7 +215,7 @@ def test_bad_data_stops_the_night_and_leaves_the_champion(lived: Lived, tmp_path
     recipe = dataclasses.replace(lived.recipe, sources=(content, lived.recipe.sources[1]))
     with pytest.raises(NightStopped, match=r"40 of \d+ lines are bad.*max_bad_share"):
         retrain_nightly(recipe)
-    assert int(lived.client.get_model_version_by_alias("nightschool", "champion").version) == 1
+    assert int(lived.client.get_model_version_by_alias("nightschool-tiny", "champion").version) == 1
     stopped = runs(lived, "attributes.status = 'FAILED'")
     assert {run.data.tags["nightschool.kind"] for run in stopped} == {"night", "stage"}
 
@@ -258,7 +258,7 @@ def test_a_twin_is_tracked_and_never_registered(lived: Lived) -> None:
     assert [child.data.tags["nightschool.stage"] for child in children] == STAGES[5:] + TWIN
     assert ["model.dense" in child.data.params for child in children] == [False] * 4 + [True] * 3
     assert children[-1].data.tags["nightschool.model"] == "twin"
-    versions = lived.client.search_model_versions("name='nightschool'")
+    versions = lived.client.search_model_versions("name='nightschool-tiny'")
     assert {v.run_id for v in versions} == {lived.first.records[8].run_id, lived.second.records[8].run_id}
 
 
@@ -292,10 +292,10 @@ def test_a_second_night_in_the_same_home_is_refused_at_once(lived: Lived) -> Non
 
 def test_a_version_is_promoted_and_rolled_back_by_hand(lived: Lived) -> None:
     """Last: it moves the aliases."""
-    lived.client.set_registered_model_alias("nightschool", "champion", "2")
-    assert "champion, version 2" in who_ate(lived.home, "champion")[0], "the alias was moved by other hands"
-    lived.client.set_registered_model_alias("nightschool", "champion", "1")
-    assert "champion is version 2, before it was 1" in promote_model(2)
+    lived.client.set_registered_model_alias("nightschool-tiny", "champion", "2")
+    assert "champion of tiny, version 2" in who_ate(lived.home, "champion")[0], "the alias was moved by other hands"
+    lived.client.set_registered_model_alias("nightschool-tiny", "champion", "1")
+    assert "champion is version 2, before it was 1" in promote_model("tiny", 2)
     assert "champion is version 1, before it was 2" in promote_model()
     with pytest.raises(NightStopped, match="no version 9"):
-        promote_model(9)
+        promote_model("tiny", 9)

@@ -160,10 +160,14 @@ def test_a_wrong_call_shows_the_usage(wrong: list[str], home: Path, capsys: pyte
 def test_promoting_by_hand_without_a_model_says_so(
     home: Path, prefect_server: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["rollback"]) == 2
-    assert "no previous champion" in capsys.readouterr().err
-    assert main(["promote", "7"]) == 2
-    assert "no version 7" in capsys.readouterr().err
+    for words, said in (
+        (["rollback"], "no recipe has a registered model yet"),
+        (["promote", "7"], "no recipe has a registered model yet"),
+        (["rollback", "demo"], "no previous champion of nightschool-demo"),
+        (["promote", "demo", "7"], "no version 7 of nightschool-demo"),
+    ):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(

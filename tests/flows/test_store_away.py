@@ -135,7 +135,7 @@ def test_a_night_goes_to_its_end_and_everything_arrives_once(home: Home, when: s
     again = retrain_nightly(home.recipe)
     assert [record.reused for record in again.records] == [True] * 9
     assert again.reports_waiting == 0
-    assert len(home.client.search_model_versions("name='nightschool'")) == 1
+    assert len(home.client.search_model_versions("name='nightschool-tiny'")) == 1
     check_delivered(home, again)
 
 
@@ -162,9 +162,8 @@ def test_a_model_that_waits_is_judged_by_the_next_night_of_another_recipe(home: 
     assert not waiting.registered
     OUTAGE.is_away = lambda call: False
     other = retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.001})
-    versions = {
-        int(v.version): v.tags["nightschool.digest"] for v in home.client.search_model_versions("name='nightschool'")
-    }
+    found = home.client.search_model_versions("name='nightschool-tiny'")
+    versions = {int(version.version): version.tags["nightschool.digest"] for version in found}
     trained = [record.digest for report in (waiting, other) for record in report.records if record.name == "sft"]
     assert versions == {1: trained[0], 2: trained[1]}, "in the order of the nights, each once"
     [experiment] = [e for e in home.client.search_experiments() if e.name == "nightschool"]

@@ -130,7 +130,7 @@ def test_a_name_borne_often_is_told_with_its_first_rows(lived: LivedHome) -> Non
         (["why-row", "a", "--recipe", "other"], "no recipe 'other' has run in"),
         (["who-ate", "abc"], "no run 'abc'"),
         (["who-ate", "0" * 32], "name an MLflow run id of a night or a training stage"),
-        (["who-ate", "77"], "version 77 of the model, or its folder is gone; the journal has 1, 2"),
+        (["who-ate", "77"], "version 77 of recipe tiny, or its folder is gone; the journal has 1, 2"),
         (["who-ate", run_id_of("night 1")], "was not finished; run it again"),
         (["quarantine", "--rule", "nope"], "by the rule 'nope', there are conversations_missing"),
         (["quarantine", "--file", "nope"], "no file 'nope' was validated, there are rare/rare.jsonl"),

@@ -27,8 +27,8 @@ CONTENT: dict[str, Any] = {
 }
 
 
-def recipe() -> Recipe:
-    return recipe_from(CONTENT)
+def recipe(**changes: Any) -> Recipe:
+    return recipe_from(CONTENT | changes)
 
 
 def refusal(content: dict[str, Any]) -> str:
@@ -60,6 +60,7 @@ def test_an_override_changes_that_value_and_nothing_else(overrides: dict[str, An
         here = here[step]
     assert here[path[-1]] != value
     here[path[-1]] = value
+    want["promote"]["mode"] = "ask"  # a changed night promotes nothing by itself
     assert dataclasses.asdict(recipe().with_overrides(overrides)) == want
 
 
@@ -76,6 +77,33 @@ def test_a_block_replaces_the_fields_that_it_names_and_no_others() -> None:
     )
     with pytest.raises(NightStopped, match=r"'pretrain\.optim\.lr': 'lr' is none of .*peak_lr"):
         recipe().with_overrides({"pretrain": {"optim": {"lr": 0.25}}})
+
+
+@pytest.mark.parametrize(
+    ("own", "overrides", "mode"),
+    [
+        ("auto", {}, "auto"),
+        ("auto", {"split.salt": "other"}, "ask"),
+        ("auto", {"twin": True}, "auto"),
+        ("auto", {"split.salt": "nightschool"}, "auto"),
+        ("auto", {"promote.confidence": 0.9}, "ask"),
+        ("auto", {"split.salt": "other", "promote.mode": "auto"}, "auto"),
+        ("auto", {"split.salt": "other", "promote": {"mode": "auto"}}, "auto"),
+        ("auto", {"promote.mode": "never"}, "never"),
+        ("never", {"split.salt": "other"}, "never"),
+        ("ask", {"split.salt": "other"}, "ask"),
+    ],
+)
+def test_a_night_with_overrides_promotes_by_itself_only_if_they_say_so(
+    own: str, overrides: dict[str, Any], mode: str
+) -> None:
+    assert recipe(promote={"mode": own}).with_overrides(overrides).promote.mode == mode
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a b", "a@b", "-", "x" * 101])
+def test_a_name_that_no_registered_model_can_have_is_refused(name: str) -> None:
+    with pytest.raises(NightStopped, match="letters, digits, -, _ and"):
+        recipe(name=name)
 
 
 def test_overrides_leave_the_recipe_they_came_from_alone() -> None:
