@@ -158,7 +158,7 @@ class StageFrame:
                     seconds=elapsed(run.folder, started), run_id=run.tracker.run_id,
                 )  # fmt: skip
                 run.tracker.params({f"stage.{count}": str(value) for count, value in record.counts.items()})
-                run.tracker.metrics(record.figures)
+                run.tracker.final(record.figures, record.last_step)
                 night.journal.publish(run.folder, record, night.token)
             log.info("%-11s %6.1f s   %s", name, record.seconds, record.headline)
         if self.grows:

@@ -62,9 +62,10 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         tracker = night.store.tracker(night.run_id)
         room = METRIC_KEYS - len({key for record in everything for _, point in curve_of(record) for key in point})
         twin_figures = report.twin if any(record.branch for record in fresh) else None
-        tracker.metrics(headline_figures([record for record in fresh if not record.branch], twin_figures, room))
         for step, point in (point for record in fresh for point in curve_of(record)):
             tracker.metrics(point, step=step)
+        figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
+        tracker.final(figures, max(record.last_step for record in everything))
         tracker.tags({f"nightschool.stage.{r.name}": r.run_id for r in everything})
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
         if report.twin:

@@ -24,15 +24,15 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from tasks.errors import StoreAway
 from tasks.home.digests import digest_of
 from tasks.tracking.client import Pause, Refused, connect, experiment_id, known, two_errors
-from tasks.tracking.spool import REFUSED, Call, Spool
+from tasks.tracking.spool import REFUSED, Call, Progress, Spool
 
 SPOOL_ID = "nightschool.spool_id"
 """Tag of every run: the id under which it was asked for."""
 BATCH_POINTS = 500
 DELIVERY_SECONDS = 2.0
 """After these a delivery in the middle of training stops: the rest of a long spool waits for the end of the stage."""
-LOAD = "system/"
-"""Prefix of metrics of the machine, whose steps count samples and not training steps."""
+LOAD, LOAD_SAMPLED = "system/", "system/cpu_utilization_percentage"
+"""Prefix of metrics of the machine, whose steps count samples and not training steps, and one that every sample has."""
 log = logging.getLogger("nightschool")
 T = TypeVar("T")
 
@@ -193,9 +193,13 @@ class Outbox:
             case "tags":
                 client.log_batch(mlflow_id, tags=[RunTag(key, value) for key, value in values.items()])
             case "metrics":
-                points = list(points_of(batch, self.spool.progress(run_id).logged_until))
+                points = list(points_of(batch, self.spool.progress(run_id)))
                 for start in range(0, len(points), BATCH_POINTS):
                     client.log_batch(mlflow_id, metrics=points[start : start + BATCH_POINTS])
+            case "final":
+                there = client.get_run(mlflow_id).data.metrics
+                new = {key: value for key, value in values["values"].items() if key not in there}
+                client.log_batch(mlflow_id, metrics=[Metric(key, new[key], call.at, values["step"]) for key in new])
             case "artifact":
                 send_artifact(client, mlflow_id, self.spool.file_of(run_id, call), values["folder"])
             case "dataset":
@@ -203,8 +207,8 @@ class Outbox:
                 tags = [InputTag("mlflow.data.context", values["context"])]
                 client.log_inputs(mlflow_id, [DatasetInput(dataset, tags)])
             case "reopen":
-                steps = (metric.step for metric in client.get_metric_history(mlflow_id, "train/loss"))
-                self.spool.note(run_id, logged_until=max(steps, default=0))
+                trained, sampled = (last_step(client, mlflow_id, key) for key in ("train/loss", LOAD_SAMPLED))
+                self.spool.note(run_id, logged_until=max(trained, 0), samples=sampled + 1)
                 client.update_run(mlflow_id, status="RUNNING")
             case "close":
                 client.set_terminated(mlflow_id, values["status"], end_time=call.at)
@@ -248,13 +252,20 @@ def batches(calls: Iterable[Call]) -> Iterator[list[Call]]:
         yield metrics
 
 
-def points_of(calls: Iterable[Call], logged_until: int) -> Iterator[Metric]:
-    """The points of calls, but those of steps that the run logged before it was reopened."""
+def points_of(calls: Iterable[Call], progress: Progress) -> Iterator[Metric]:
+    """The points of calls, but those of steps that the run logged before it was reopened; samples are counted on."""
     for call in calls:
         step = int(call.values["step"])
         for key, value in call.values["values"].items():
-            if step <= 0 or step > logged_until or key.startswith(LOAD):
+            if key.startswith(LOAD):
+                yield Metric(key, value, call.at, step + progress.samples)
+            elif step <= 0 or step > progress.logged_until:
                 yield Metric(key, value, call.at, step)
+
+
+def last_step(client: MlflowClient, mlflow_id: str, key: str) -> int:
+    """The last step at which a run has a metric, -1 if it has none."""
+    return max((metric.step for metric in client.get_metric_history(mlflow_id, key)), default=-1)
 
 
 def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from tasks.errors import StoreAway
@@ -42,6 +43,10 @@ class MlflowTracker:
             self._points = 0
             self._outbox.deliver_run(self.run_id)
 
+    def final(self, values: Mapping[str, float], step: int) -> None:
+        """Figures of the end, at the last step of the run's curves; one that has a curve is its last point already."""
+        self._report("final", {"step": step, "values": {key: float(value) for key, value in values.items()}})
+
     def _keep_metrics(self, values: Mapping[str, float], step: int) -> None:
         numbers = {key: float(value) for key, value in values.items()}
         self._outbox.spool.append(self.run_id, "metrics", {"step": step, "values": numbers})
@@ -63,7 +68,7 @@ class MlflowTracker:
         self._outbox.spool.append(self.run_id, "close", {"status": status})
         self._outbox.deliver()
 
-    def _report(self, kind: str, values: Mapping[str, str], artifact: Path | None = None) -> None:
+    def _report(self, kind: str, values: Mapping[str, Any], artifact: Path | None = None) -> None:
         self._outbox.spool.append(self.run_id, kind, values, artifact)
         self._outbox.deliver_run(self.run_id)
 

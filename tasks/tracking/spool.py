@@ -45,6 +45,8 @@ class Progress:
     """Calls before this byte are delivered."""
     logged_until: int = 0
     """The last step that was delivered before the run was reopened: a resumed stage computes some steps again."""
+    samples: int = 0
+    """Of the machine's load that were delivered before the run was reopened."""
     closed: bool = False
 
 

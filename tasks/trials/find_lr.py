@@ -139,9 +139,9 @@ def conclude_search(night: Night, record: StageRecord) -> LrReport:
 
     def log_result(tracker: Tracker) -> None:
         tracker.params({"suggestion.peak_lr": report.suggestion})
-        tracker.metrics(record.figures)
         for step, point in enumerate(read_curve(record), start=1):
             tracker.metrics({f"lr/{name}": value for name, value in point.items()}, step=step)
+        tracker.final(record.figures, record.last_step)
         tracker.artifact(record.path / LOGS / PICTURE, "figures")
 
     conclude_trial(night, LR_SEARCH, report.as_markdown(), log_result)

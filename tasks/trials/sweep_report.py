@@ -183,9 +183,10 @@ def conclude_sweep(night: Night, sweep: Sweep, tried: Sequence[Tried]) -> SweepR
                 scores = {"sweep/bpb": fmean(result.bpb), "sweep/spread_bpb": result.spread_bpb}
                 tracker.metrics(scores | {"sweep/seconds": result.seconds}, step=number)
         num_diverged = sum(result.num_diverged for result in report.results)
-        tracker.metrics({"sweep/trainings": float(len(tried)), "sweep/diverged": float(num_diverged)})
+        totals = {"sweep/trainings": float(len(tried)), "sweep/diverged": float(num_diverged)}
+        best = {"sweep/best_bpb": report.best.mean_bpb} if report.best else {}
+        tracker.final(totals | best, len(report.results))
         if report.best:
-            tracker.metrics({"sweep/best_bpb": report.best.mean_bpb})
             tracker.tags({"nightschool.best": report.best.setting})
         report.csv_path.write_text(report.as_csv(), encoding="utf-8")
         tracker.artifact(report.csv_path)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tasks.tracking.client import EXPERIMENT
-from tasks.tracking.delivery import BATCH_POINTS
+from tasks.tracking.delivery import BATCH_POINTS, LOAD_SAMPLED
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.tracker import DictTracker, Tracker
 from tests.tasks.rows import stage_record
@@ -124,6 +124,32 @@ def test_a_run_that_goes_on_does_not_log_a_step_twice(store: Store) -> None:
     assert history(store, run_id) == [(step, float(step)) for step in range(1, 8)]
     assert [step for step, _ in history(store, run_id, "val/bpb")] == [6, 7]
     assert history(store, run_id, "val/perplexity") == [(0, 9.0)], "what has no step is reported again"
+
+
+def test_final_figures_end_a_curve_and_do_not_repeat_it(store: Store) -> None:
+    run_id = store.start_run("stage", {})
+    tracker = store.tracker(run_id)
+    for step in (0, 1, 2):
+        tracker.metrics({"val/bpb": 3.0 - step}, step)
+    tracker.final({"val/bpb": 1.0, "outcome/steps": 2.0}, step=2)
+    tracker.close("KILLED")
+    assert history(store, run_id, "val/bpb") == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert history(store, run_id, "outcome/steps") == [(2, 2.0)]
+    assert store.reopen(run_id)
+    store.tracker(run_id).final({"val/bpb": 1.0, "outcome/steps": 2.0, "change/bpb_after": 1.5}, step=2)
+    assert history(store, run_id, "outcome/steps") == [(2, 2.0)]
+    assert history(store, run_id, "change/bpb_after") == [(2, 1.5)]
+
+
+def test_samples_of_the_load_are_counted_on_when_a_run_goes_on(store: Store) -> None:
+    run_id = store.start_run("stage", {})
+    for first in (0, 3, 6):
+        tracker = store.tracker(run_id)
+        for number in range(3):
+            tracker.metrics({LOAD_SAMPLED: float(first + number)}, number)
+        tracker.close("KILLED")
+        assert store.reopen(run_id)
+    assert history(store, run_id, LOAD_SAMPLED) == [(n, float(n)) for n in range(9)]
 
 
 def test_an_unknown_run_cannot_be_reopened(store: Store) -> None:
