@@ -282,7 +282,6 @@ def open_run(night: Night, name: str, key: str, working: Path, tags: Mapping[str
         "nightschool.kind": "stage",
         "nightschool.stage": name,
         "nightschool.recipe": night.recipe.name,
-        "nightschool.home": str(night.home),
         "nightschool.key": key,
     }
     run_id = night.store.start_run(

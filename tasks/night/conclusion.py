@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
 from model.files import write_json, write_text
-from tasks.errors import StoreAway
+from tasks.errors import StoreAway, without_password
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_samples
@@ -48,7 +48,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         decision=decision_of(registered),
         chats=tuple(read_samples(candidate.scored.path)),
         export=candidate.model.path if isinstance(registered, StoreAway) else registered.path / EXPORT,
-        tracking_uri=night.tracking_uri,
+        tracking_uri=without_password(night.tracking_uri),
         tracking_ui=tracking_ui(night.tracking_uri),
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),

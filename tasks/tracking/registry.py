@@ -5,6 +5,7 @@ Whoever asks here decides by the answer, so a store that is away is an error her
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ import mlflow
 from mlflow import MlflowClient
 
 from tasks.errors import StoreAway
-from tasks.tracking.client import Refused, known, two_errors
+from tasks.tracking.client import Denied, Refused, known, two_errors
 from tasks.tracking.delivery import Outbox
 
 MODEL = "nightschool"
@@ -24,6 +25,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PAUSES_SECONDS = (1.0, 4.0)
 """Between the tries of a question."""
 REASON_CHARACTERS = 5_000
+log = logging.getLogger("nightschool")
 T = TypeVar("T")
 
 
@@ -103,8 +105,11 @@ class Registry:
     def _ask(self, question: Callable[[MlflowClient], T]) -> T:
         """The store's answer. It is asked again, so a question must do no harm when it is answered twice."""
         for pause in PAUSES_SECONDS:
-            with suppress(StoreAway), two_errors():
-                return question(self._outbox.client())
+            try:
+                return self._outbox.call(question)
+            except Denied:
+                raise
+            except StoreAway as away:
+                log.info("the model registry is asked again in %g s: %s", pause, away)
             time.sleep(pause)
-        with two_errors():
-            return question(self._outbox.client())
+        return self._outbox.call(question)

@@ -116,6 +116,20 @@ class Spool:
                 (self.folder / run_id).rename(trash)
                 shutil.rmtree(trash, ignore_errors=True)
 
+    def take_over(self, other: Path) -> None:
+        """Move what lies in another spool's folder here, and delete that."""
+        if not other.is_dir():
+            return
+        with self._lock("deliver"), self._lock("append"):
+            for path in sorted(other.iterdir()):
+                target = self.folder / path.name
+                if path.name in (IDS, REFUSED):
+                    with target.open("ab") as stream:
+                        stream.write(path.read_bytes())
+                elif path.is_dir() and not path.name.startswith(".") and not target.exists():
+                    path.rename(target)
+            shutil.rmtree(other)
+
     def runs(self) -> list[str]:
         """Ids of the runs that have a folder."""
         if not self.folder.exists():

@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tasks.tracking.client import EXPERIMENT
-from tasks.tracking.delivery import BATCH_POINTS, LOAD_SAMPLED
+from tasks.tracking.delivery import BATCH_POINTS, HOME
 from tasks.tracking.mlflow_store import Store
+from tasks.tracking.points import LOAD_SAMPLED
 from tasks.tracking.tracker import DictTracker, Tracker
 from tests.tasks.rows import stage_record
 
@@ -158,13 +159,15 @@ def test_an_unknown_run_cannot_be_reopened(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["home", "two words", "Tom's models", 'say "hi"'])
 def test_only_running_runs_of_this_home_are_orphans(store: Store, tmp_path: Path, name: str) -> None:
-    home, other = tmp_path / name, tmp_path / f"{name} too"
-    mine = [store.start_run(f"mine {n}", {"nightschool.home": str(home)}) for n in range(2)]
-    done = store.start_run("done", {"nightschool.home": str(home)})
+    address = store.tracking_uri
+    store, other = (Store(address, folder) for folder in (tmp_path / name, tmp_path / f"{name} too"))
+    mine = [store.start_run(f"mine {n}", {}) for n in range(2)]
+    done = store.start_run("done", {})
     store.tracker(done).close("FINISHED")
-    theirs = store.start_run("theirs", {"nightschool.home": str(other)})
-    nobodys = store.start_run("of nobody", {})
-    assert store.close_orphans(home) == 2
+    theirs = other.start_run("theirs", {})
+    nobodys = other.start_run("of nobody", {})
+    MlflowClient(address).delete_tag(nobodys, HOME)
+    assert store.close_orphans() == 2
     assert [run_of(store, i).info.status for i in mine] == ["KILLED", "KILLED"]
     assert [run_of(store, i).info.status for i in (done, theirs, nobodys)] == ["FINISHED", "RUNNING", "RUNNING"]
-    assert store.close_orphans(home) == 0
+    assert store.close_orphans() == 0
