@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -171,3 +172,39 @@ def test_only_running_runs_of_this_home_are_orphans(store: Store, tmp_path: Path
     assert [run_of(store, i).info.status for i in mine] == ["KILLED", "KILLED"]
     assert [run_of(store, i).info.status for i in (done, theirs, nobodys)] == ["FINISHED", "RUNNING", "RUNNING"]
     assert store.close_orphans() == 0
+
+
+@pytest.mark.parametrize("chosen", ["", "relative/folder", "s3://bucket/nights/"])
+def test_artifacts_beside_a_database_elsewhere_never_lie_in_the_current_folder(
+    tmp_path: Path, mlflow_tables: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    """Under the home, or where the setting says; MLflow's own choice is `mlruns` of whoever runs."""
+    here, home = tmp_path / "project", tmp_path / "home"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("NIGHTSCHOOL_ARTIFACTS", chosen)
+    shutil.copy(mlflow_tables, tmp_path / "elsewhere.db")
+    store = Store(f"sqlite:///{tmp_path / 'elsewhere.db'}", home)
+    expected = {
+        "": (home / "mlflow" / "artifacts").as_uri(),
+        "relative/folder": (here / "relative" / "folder").as_uri(),
+        "s3://bucket/nights/": "s3://bucket/nights",
+    }[chosen]
+    assert store.check()
+    run_id = store.start_run("night", {})
+    assert run_of(store, run_id).info.artifact_uri.startswith(f"{expected}/")
+    if not chosen:
+        (tmp_path / "summary.md").write_text("# Night")
+        store.tracker(run_id).artifact(tmp_path / "summary.md")
+        assert [path.name for path in (home / "mlflow" / "artifacts").rglob("*.md")] == ["summary.md"]
+        assert list(here.iterdir()) == []
+
+
+def test_an_experiment_whose_artifacts_lie_elsewhere_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store.check()
+    assert not caplog.records
+    monkeypatch.setenv("NIGHTSCHOOL_ARTIFACTS", str(tmp_path / "later"))
+    assert store.check()
+    assert f"not to {(tmp_path / 'later').as_uri()}" in caplog.text
