@@ -158,7 +158,7 @@ class StageFrame:
                     seconds=elapsed(run.folder, started), run_id=run.tracker.run_id,
                 )  # fmt: skip
                 run.tracker.params({f"stage.{count}": str(value) for count, value in record.counts.items()})
-                run.tracker.metrics(record.figures)
+                run.tracker.final(record.figures, record.last_step)
                 night.journal.publish(run.folder, record, night.token)
             log.info("%-11s %6.1f s   %s", name, record.seconds, record.headline)
         if self.grows:
@@ -282,7 +282,6 @@ def open_run(night: Night, name: str, key: str, working: Path, tags: Mapping[str
         "nightschool.kind": "stage",
         "nightschool.stage": name,
         "nightschool.recipe": night.recipe.name,
-        "nightschool.home": str(night.home),
         "nightschool.key": key,
     }
     run_id = night.store.start_run(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.errors import NightStopped
+from tasks.errors import NightStopped, StoreAway, without_password
 from tasks.home.journal import Journal, now
 from tasks.night.incumbent import take_over
 from tasks.night.opening import log
+from tasks.relocation import relocate
 from tasks.settings import Settings
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.registry import Registry
@@ -19,7 +20,12 @@ def promote_version(recipe: str | None, version: int | None) -> str:
     The version that was champion is marked as rolled back if it is newer than the new champion.
     """
     settings = Settings.load()
+    relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
+    if not store.check():
+        raise StoreAway(
+            f"the model registry at {without_password(settings.tracking_uri)} did not answer; try again later"
+        )
     with journal.lease("by hand"):
         registry = store.registry(recipe or only_recipe(store))
         take_over(registry, journal)

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
 from model.files import write_json, write_text
-from tasks.errors import StoreAway
+from tasks.errors import StoreAway, without_password
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_samples
@@ -50,7 +50,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         decision=decision_of(registered),
         chats=tuple(read_samples(candidate.scored.path)),
         export=candidate.model.path if isinstance(registered, StoreAway) else registered.path / EXPORT,
-        tracking_uri=night.tracking_uri,
+        tracking_uri=without_password(night.tracking_uri),
         tracking_ui=tracking_ui(night.tracking_uri),
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),
@@ -65,9 +65,10 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         tracker = night.store.tracker(night.run_id)
         room = METRIC_KEYS - len({key for record in everything for _, point in curve_of(record) for key in point})
         twin_figures = report.twin if any(record.branch for record in fresh) else None
-        tracker.metrics(headline_figures([record for record in fresh if not record.branch], twin_figures, room))
         for step, point in (point for record in fresh for point in curve_of(record)):
             tracker.metrics(point, step=step)
+        figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
+        tracker.final(figures, max(record.last_step for record in everything))
         tracker.tags({f"nightschool.stage.{r.name}": r.run_id for r in everything})
         tracker.tags({"nightschool.reason": str(report.decision["reason"])})
         if report.twin:

@@ -20,6 +20,7 @@ from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
 from tasks.recipes.recipe import Recipe, as_params
+from tasks.relocation import relocate
 from tasks.settings import Settings
 from tasks.sources.resolve import resolve
 from tasks.stage import Night
@@ -39,9 +40,11 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
     """
     prepare_logging()
     settings = Settings.load()
+    relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
+    store.check()
     with journal.lease(recipe.name) as token:
-        if orphans := store.close_orphans(settings.home):
+        if orphans := store.close_orphans():
             log.info("%d tracking runs of a night that died were closed", orphans)
         raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
         for label, reason in raw.set_aside:
@@ -96,10 +99,10 @@ def open_parent(home: Path, store: Store, recipe: Recipe, key: str, kind: str) -
         run_id = str(json.loads(note.read_text())["run_id"])
         if store.reopen(run_id):
             return run_id
+        note.with_suffix(".md").unlink(missing_ok=True)  # the new run gets all that the lost one had been told
     tags = {
         "nightschool.kind": kind,
         "nightschool.recipe": recipe.name,
-        "nightschool.home": str(home),
         "nightschool.key": key,
     }
     run_id = store.start_run(f"{'' if kind == NIGHT else kind + '-'}{recipe.name}-{key[:KEY_CHARACTERS]}", tags)

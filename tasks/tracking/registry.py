@@ -5,6 +5,7 @@ Whoever asks here decides by the answer, so a store that is away is an error her
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from mlflow import MlflowClient
 from tasks.errors import StoreAway
 from tasks.recipes.data_identity import DataIdentity
 from tasks.tracking.adoption import Adopted, adopt_old_versions
-from tasks.tracking.client import Refused, known, two_errors
+from tasks.tracking.client import Denied, Refused, known, two_errors
 from tasks.tracking.delivery import Outbox
 from tasks.tracking.versions import (
     CHAMPION,
@@ -35,6 +36,7 @@ from tasks.tracking.versions import (
 PAUSES_SECONDS = (1.0, 4.0)
 """Between the tries of a question."""
 REASON_CHARACTERS = 5_000
+log = logging.getLogger("nightschool")
 T = TypeVar("T")
 
 
@@ -178,8 +180,11 @@ class Registry:
     def _ask(self, question: Callable[[MlflowClient], T]) -> T:
         """The store's answer. It is asked again, so a question must do no harm when it is answered twice."""
         for pause in PAUSES_SECONDS:
-            with suppress(StoreAway), two_errors():
-                return question(self._outbox.client())
+            try:
+                return self._outbox.call(question)
+            except Denied:
+                raise
+            except StoreAway as away:
+                log.info("the model registry is asked again in %g s: %s", pause, away)
             time.sleep(pause)
-        with two_errors():
-            return question(self._outbox.client())
+        return self._outbox.call(question)

@@ -45,6 +45,8 @@ class Progress:
     """Calls before this byte are delivered."""
     logged_until: int = 0
     """The last step that was delivered before the run was reopened: a resumed stage computes some steps again."""
+    samples: int = 0
+    """Of the machine's load that were delivered before the run was reopened."""
     closed: bool = False
 
 
@@ -113,6 +115,20 @@ class Spool:
                 shutil.rmtree(trash, ignore_errors=True)
                 (self.folder / run_id).rename(trash)
                 shutil.rmtree(trash, ignore_errors=True)
+
+    def take_over(self, other: Path) -> None:
+        """Move what lies in another spool's folder here, and delete that."""
+        if not other.is_dir():
+            return
+        with self._lock("deliver"), self._lock("append"):
+            for path in sorted(other.iterdir()):
+                target = self.folder / path.name
+                if path.name in (IDS, REFUSED):
+                    with target.open("ab") as stream:
+                        stream.write(path.read_bytes())
+                elif path.is_dir() and not path.name.startswith(".") and not target.exists():
+                    path.rename(target)
+            shutil.rmtree(other)
 
     def runs(self) -> list[str]:
         """Ids of the runs that have a folder."""

@@ -185,7 +185,7 @@ def finish(training: TrainingRun) -> Outcome:
         run.tracker.artifact(expert_load(counts_LE, title, run.logs / "expert-load.png"), "figures")
     run.tracker.artifact(curve.path, "curves")
     actual = StagePlan(state.step, training_seconds(curve.points), peak_memory_bytes())
-    run.tracker.metrics(actual.as_metrics("outcome"))
+    run.tracker.final(actual.as_metrics("outcome"), state.step)
     bpb, rates = curve.values("val/bpb"), curve.values("train/tokens_per_s")
     headline = [
         f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {state.tokens_seen:,} tokens at "

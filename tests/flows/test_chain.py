@@ -105,13 +105,23 @@ def test_nights_overlay_without_opening_their_stages(lived: Lived) -> None:
     for report in (lived.first, lived.second):
         for stage, record in (("pretrain", report.records[5]), ("sft", report.records[6])):
             [child] = runs(lived, f"attributes.run_id = '{record.run_id}'")
-            of_stage = [
-                (m.step, m.value) for m in lived.client.get_metric_history(child.info.run_id, "val/bpb") if m.step
-            ]
-            of_night = [
-                (m.step, m.value) for m in lived.client.get_metric_history(report.run_id, f"{stage}/bpb") if m.step
-            ]
+            of_stage = [(m.step, m.value) for m in lived.client.get_metric_history(child.info.run_id, "val/bpb")]
+            of_night = [(m.step, m.value) for m in lived.client.get_metric_history(report.run_id, f"{stage}/bpb")]
             assert of_night == of_stage != []
+
+
+def test_no_curve_goes_back_and_final_figures_stand_at_its_end(lived: Lived) -> None:
+    """Of every run and metric, in the order in which the points were reported."""
+    for run in runs(lived, ""):
+        for key in run.data.metrics:
+            points = lived.client.get_metric_history(run.info.run_id, key)
+            steps = [point.step for point in sorted(points, key=lambda point: point.timestamp)]
+            assert steps == sorted(set(steps)), f"{run.info.run_name} {key}: {steps}"
+            if key.startswith("outcome/"):
+                assert steps == [12 if "pretrain" in run.info.run_name else 8]
+    for report in (lived.first, lived.second):
+        [point] = lived.client.get_metric_history(report.run_id, "val/bpb")
+        assert point.step == 12, "of a night, the last step of its longest stage"
 
 
 def artifacts(lived: Lived, stage: str) -> set[str]:
