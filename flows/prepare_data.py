@@ -15,6 +15,7 @@ from tasks.stages.inspect import inspect
 from tasks.stages.split import split
 from tasks.stages.tokens import tokens
 from tasks.stages.validate import validate
+from tasks.tracking.registry import ModelFilesGone
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def prepare_data(night: Night) -> Prepared:
     champion, unknown = None, ""
     try:
         champion = champion_of(night)
-    except StoreAway as away:
-        unknown = str(away)
+    except (StoreAway, ModelFilesGone) as problem:
+        unknown = str(problem)
     inspected = inspect(night, validated, distinct, sides, packed, champion, unknown)
     return Prepared(sides, packed, inspected, [validated, distinct, sides, packed, inspected])

@@ -17,7 +17,7 @@ from tasks.home.contents.scores import read_samples
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
-from tasks.night.candidate import WAITING, Candidate
+from tasks.night.candidate import WAITING, Candidate, store_label
 from tasks.night.incumbent import standing_now
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
@@ -76,7 +76,10 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         write_text(summary, report.as_markdown())
         tracker.artifact(summary)
         tracker.close("RUNNING")
-    later = {"recipe": plain_recipe(night.recipe), "twin_diverged": twin.diverged if twin else ""} if waiting else None
+    later = None
+    if waiting:
+        diverged = twin.diverged if twin else ""
+        later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
     note_outcome(note, everything, report.decision, later)
     if FlowRunContext.get() is not None:
         create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")

@@ -9,7 +9,7 @@ from tasks.home.journal import Journal
 from tasks.recipes.data_identity import why_not_comparable
 from tasks.recipes.recipe import data_identity
 from tasks.stage import Night
-from tasks.tracking.registry import ModelVersion, Registry
+from tasks.tracking.registry import ModelFilesGone, ModelVersion, Registry
 
 log = logging.getLogger("nightschool")
 
@@ -24,7 +24,7 @@ class Incumbent:
 
 
 def champion_of(night: Night) -> ModelVersion | None:
-    """The recipe's version in use; None if there is none. Raises StoreAway."""
+    """The recipe's version in use; None if there is none. Raises StoreAway, ModelFilesGone."""
     take_over(night.registry, night.journal)
     return night.registry.champion()
 
@@ -34,7 +34,11 @@ def incumbent_of(night: Night) -> Incumbent:
 
     What this home promoted last and somebody took out of use in the registry itself is marked as rolled back.
     """
-    champion, lost = champion_of(night), night.journal.last_promoted(night.recipe.name)
+    try:
+        champion = champion_of(night)
+    except ModelFilesGone as gone:
+        return Incumbent(None, str(gone))
+    lost = night.journal.last_promoted(night.recipe.name)
     if champion:
         note_other_hands(night.registry, champion.version, lost)
         why_not = why_not_comparable(champion.data, data_identity(night.recipe))

@@ -53,7 +53,7 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
             {
                 "recipe": plain(recipe),
                 "pieces": [located.piece for located in raw.pieces],
-                "code": {entry.name: code_version(entry.module) for entry in STAGES},
+                "code": {entry.name: code_version(entry.module) for entry in STAGES if entry.of_night or kind != NIGHT},
                 **({"kind": kind, "asked": asked} if asked else {}),
             }
         )

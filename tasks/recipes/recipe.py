@@ -93,6 +93,11 @@ class Recipe:
                 f"data.sequence_length_tokens ({self.data.sequence_length_tokens}) is over "
                 f"model.max_position_embeddings ({self.model.max_position_embeddings})"
             )
+        if self.evaluate.max_new_tokens >= self.model.max_position_embeddings:
+            problems.append(
+                f"evaluate.max_new_tokens ({self.evaluate.max_new_tokens}) must be below "
+                f"model.max_position_embeddings ({self.model.max_position_embeddings}), to leave room for a prompt"
+            )
         if self.twin and self.model.dense:
             problems.append(
                 "twin (true) with model.dense (true): a dense model is its own twin; set one of them to false"

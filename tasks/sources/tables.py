@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from data.rows.piece import Piece
 from model.files import made_once
+from tasks.home.code import code_version
 from tasks.sources.pieces import TABLES, RawFile
 
 TABLE_ROWS = 1_000
@@ -25,7 +26,7 @@ def as_jsonl(file: RawFile, pieces: Sequence[Piece], downloads: Path) -> Path:
     if file.path.suffix not in TABLES or not pieces:
         return file.path
     [whole] = pieces
-    local = downloads / file.source / whole.digest[:16] / f"{file.path.stem}.jsonl"
+    local = downloads / file.source / f"{whole.digest[:16]}-{code_version(__name__)[:8]}" / f"{file.path.stem}.jsonl"
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:

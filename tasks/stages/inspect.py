@@ -139,7 +139,7 @@ def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str) 
     if worst_psi is not None:
         figures["data/drift_psi_max"] = worst_psi
     compared = f", drift {worst_psi:.2f}" if worst_psi is not None else ""
-    compared += ", drift unknown: the model registry did not answer" if unknown else ""
+    compared += ", drift unknown: the champion's data could not be read" if unknown else ""
     return Outcome(
         counts={"sources": len(statistics.names), "domains": len(domains)},
         headline=f"{shares}; {contaminated:.1%} of validation documents in train{compared}",

@@ -29,8 +29,8 @@ from tasks.stage import Night, Outcome, StageRun, stage
 
 QUARANTINE_SHOWN_BYTES = 8 << 20
 """How much of tonight's quarantine goes to MLflow; all of it lies beside the parts."""
-SCANNER = "data.rows.scan"
-"""The module whose code decides what becomes of a line."""
+SCANNERS = ("data.rows.scan", "tasks.sources.tables")
+"""The modules whose code decides what becomes of a line: the second writes a table as lines."""
 
 
 def rules_of(recipe: Recipe) -> ScanRules:
@@ -49,7 +49,7 @@ def scan_key(located: LocatedPiece, rules: ScanRules) -> str:
             "piece": located.piece,
             "shape": [source.kind, source.format, source.domain],
             "rules": rules,
-            "code": code_version(SCANNER),
+            "code": [code_version(module) for module in SCANNERS],
         }
     )
 

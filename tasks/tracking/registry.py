@@ -12,11 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import mlflow
 from mlflow import MlflowClient
 
-from tasks.errors import StoreAway
+from tasks.errors import NightStopped, StoreAway
 from tasks.recipes.data_identity import DataIdentity
 from tasks.tracking.adoption import Adopted, adopt_old_versions
 from tasks.tracking.client import Denied, Refused, known, two_errors
@@ -61,6 +63,16 @@ class Standing:
     """Why it was made the champion, or when and how it was rolled back."""
 
 
+class ModelFilesGone(NightStopped):
+    """A registered version is there and its files are not."""
+
+
+def local_path(source: str) -> Path | None:
+    """Where a version's files lie if they lie on this machine."""
+    parsed = urlparse(source)
+    return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
+
+
 class Registry:
     """The registered model of a recipe. Every method raises StoreAway if the store does not answer."""
 
@@ -84,12 +96,21 @@ class Registry:
         return Standing(int(holder.version), holder.tags.get(DECISION, "")) if holder else None
 
     def holder_of(self, alias: str) -> ModelVersion | None:
-        """The version that holds an alias, with its files on this machine."""
+        """The version that holds an alias, with its files on this machine. Raises ModelFilesGone."""
         holder = self._holder(alias)
         if holder is None:
             return None
         uri = self._outbox.tracking_uri
-        files = self._ask(lambda _: mlflow.artifacts.download_artifacts(holder.source, tracking_uri=uri))
+        try:
+            place = local_path(holder.source)
+            if place and not place.exists():
+                raise Refused(f"there is no {place}")
+            files = self._ask(lambda _: mlflow.artifacts.download_artifacts(holder.source, tracking_uri=uri))
+        except Refused as refused:
+            raise ModelFilesGone(
+                f"the files of version {holder.version} of {self.model}, the {alias}, are gone ({refused}); put them "
+                f"back, or make another version the champion: python -m flows promote {self.recipe} VERSION"
+            ) from refused
         data = DataIdentity.from_json(holder.tags.get(DATA, ""))
         return ModelVersion(int(holder.version), Path(files), holder.tags.get(DIGEST, ""), data)
 
@@ -128,11 +149,16 @@ class Registry:
         self._ask(lambda client: client.set_registered_model_alias(self.model, alias, str(version)))
 
     def make_champion(self, version: int, reason: str) -> None:
-        """Move the champion alias; the one before becomes `previous`. Raises Refused for an unknown version."""
-        before = self.version_of(CHAMPION)
+        """Move the champion alias; the one before becomes `previous`, if it has other weights.
+
+        Raises Refused for an unknown version.
+        """
+        before, version_text = self._holder(CHAMPION), str(version)
         self._set_tag(version, DECISION, reason)
-        if before and before != version:
-            self.set_alias(PREVIOUS, before)
+        if before and before.version != version_text:
+            new = self._ask(lambda client: client.get_model_version(self.model, version_text))
+            if new.tags.get(DIGEST, "") != before.tags.get(DIGEST) or not new.tags.get(DIGEST):
+                self.set_alias(PREVIOUS, int(before.version))
         self.set_alias(CHAMPION, version)
 
     def rolled_back(self, digest: str) -> Standing | None:

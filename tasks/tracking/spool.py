@@ -83,7 +83,8 @@ class Spool:
     def pending(self, run_id: str) -> Iterator[Call]:
         """The run's calls that are not delivered, oldest first. A line that was cut by a crash is left out."""
         for content, end in whole_lines(self.folder / run_id / CALLS, self.progress(run_id).offset):
-            yield Call(content["kind"], content["at"], content["values"], end)
+            if {"kind", "at", "values"} <= content.keys():
+                yield Call(content["kind"], content["at"], content["values"], end)
 
     def file_of(self, run_id: str, call: Call) -> Path:
         """The copy of a call's artifact."""
@@ -93,7 +94,7 @@ class Spool:
         """From the beginning if the file was lost with the machine: what is delivered twice counts once."""
         try:
             return Progress(**json.loads((self.folder / run_id / PROGRESS).read_bytes()))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError):
             return Progress()
 
     def note(self, run_id: str, **changes: Any) -> None:

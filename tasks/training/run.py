@@ -92,7 +92,7 @@ def prepare(
         log.info("%-11s goes on at step %d", run.stage, state.step)
     curve = Curve(run.logs / CURVE, until=state.step if saved else -1)
     meters = StageMeters(curve.points)
-    if not curve.points:
+    if state.step == 0 and not curve.points:
         at_start = validator.metrics(state.model)
         curve.add(0, at_start)
         run.tracker.metrics(at_start, step=0)
@@ -202,5 +202,5 @@ def finish(training: TrainingRun) -> Outcome:
 def change_summaries(curve: Curve, phases: Sequence[Phase]) -> list[str]:
     """Each change of experts with bits per byte before and after it."""
     points = {point["step"]: point for point in curve.points}
-    changes = [(phase, points[phase.first_step]) for phase in phases if phase.change]
+    changes = [(phase, points[phase.first_step]) for phase in phases if phase.change and phase.first_step in points]
     return [f"{phase}: {point['change/bpb_before']:.3f} → {point['change/bpb_after']:.3f}" for phase, point in changes]

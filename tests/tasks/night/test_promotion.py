@@ -3,6 +3,7 @@ stays done."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,26 @@ def test_a_champion_that_somebody_removed_is_no_first_model(nights: Nights, remo
     newest = 1 if removed == "model" else 3
     promote_version("tiny", newest)
     assert decided(nights.judged("four", 0.7))[0]
+
+
+def test_a_champion_whose_files_are_gone_is_told_with_the_cure(nights: Nights) -> None:
+    nights.judged("one", 1.0)
+    files = nights.registry.champion()
+    assert files is not None
+    shutil.rmtree(files.path)
+    promoted, reason = decided(nights.judged("two", 0.9))
+    assert not promoted
+    assert f"the files of version 1 of {MODEL}, the champion, are gone" in reason
+    assert "python -m flows promote tiny VERSION" in reason
+
+
+def test_the_same_weights_in_another_version_leave_the_previous_champion(nights: Nights) -> None:
+    nights.judged("one", 1.0)
+    nights.judged("two", 0.9)
+    again = nights.recipe.with_overrides({"promote.resamples": 700, "promote.mode": "auto"})
+    assert decided(nights.judged("two", 0.9, again))[0]
+    assert (nights.aliases()[CHAMPION], nights.aliases()[PREVIOUS]) == (3, 1)
+    assert "champion is version 1" in promote_version("tiny", None)
 
 
 def test_a_champion_of_other_data_is_no_comparison(nights: Nights) -> None:

@@ -154,6 +154,11 @@ def test_a_value_of_the_wrong_type_is_told_its_field(key: str, value: object) ->
     assert f"  {key}: " in str(stop.value).replace(".0:", ":")
 
 
+def test_samples_leave_room_for_a_prompt() -> None:
+    with pytest.raises(NightStopped, match=r"evaluate.max_new_tokens \(2048\) must be below .*embeddings \(2048\)"):
+        recipe().with_overrides({"evaluate.max_new_tokens": 2048, "model.max_position_embeddings": 2048})
+
+
 def test_every_problem_is_reported_at_once() -> None:
     problems = {
         "split": {"val_share": 1.0},
