@@ -170,6 +170,7 @@ def forbidden(path: Path) -> None:
 UTF = {name: rows(1, 3).decode().encode(name) for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")}
 PRETTY = json.dumps([json.loads(row(number)) for number in range(3)], indent=2).encode()
 ENTRIES = b"[\n" + b",\n".join(row(number) for number in range(3)) + b"\n]\n"
+LONG = b"[\n" + rows(1, 4_000).replace(b"\n", b",\n") + row(0) + b"\n]\n"
 ZSTD = zstandard.ZstdCompressor()
 
 ENDINGS = [
@@ -233,12 +234,26 @@ SHAPES = [
     plain("odd-first-line-of-broken-rows", b"text,label\n{'text': 'a, b'}\n", not_json=2),
     plain("pointer-and-then-rows", b"version https://git-lfs.github.com/spec/v1\n" + rows(1, 3), 3, not_json=1),
     plain("pretty-object-and-then-rows", b'{\n"text": "a"\n}\n' + rows(1, 3), 3, not_json=3),
-    plain("array-that-ends-after-a-row", b"[\n" + row(1) + b"\n", 1, not_json=1),
+    plain("array-that-ends-after-a-row", b"[\n" + row(1) + b"\n", 1, deferred=1),
+    plain("array-torn-in-a-row", b"[" + row(1) + b", " + row(2)[:9], 1, deferred=1),
+    plain("array-without-commas", b"[\n" + rows(1, 3) + b"]\n", 3, not_json=2),
     plain("depth-bomb-first", b"[" * 100_000 + b"\n" + rows(1, 2), 2, not_json=1),
-    plain("array-on-a-line", b"[" + row(1) + b", " + row(2) + b"]\n", not_an_object=1),
-    other("array-file", ENTRIES),
-    other("long-array-file", b"[\n" + rows(1, 4_000).replace(b"\n", b",\n") + row(0) + b"\n]\n"),
-    other("pretty-array", PRETTY),
+    plain("array-on-a-line", b"[" + row(1) + b", " + row(2) + b"]\n", 2),
+    plain("array-file", ENTRIES, 3),
+    plain("array-file-with-mark", MARK + ENTRIES, 3),
+    plain("long-array-file", LONG, 4_001),
+    plain("pretty-array", PRETTY, 3),
+    plain("gz-array", gzip.compress(PRETTY), 3, ".json.gz"),
+    plain("gz-array-truncated", gzip.compress(ENTRIES[:-2]), 3, ".gz", file_unreadable=1),
+    plain("array-in-an-object", b'{"version": "1", "data": ' + PRETTY + b', "more": [1]}', 3),
+    other("array-in-an-object-twice", b'{"train": ' + ENTRIES + b', "test": ' + ENTRIES + b"}"),
+    plain("array-of-all-sorts", b'[{"text": "a"}, 1, "b, c", null, [{"text": "d"}], {"text": "e"}]', 2,
+          not_json=0, not_an_object=4),
+    plain("arrays-on-lines", b"[" + row(1) + b"]\n[" + row(2) + b"]\n", not_an_object=2),
+    plain("array-with-a-broken-row", ENTRIES.replace(b"1,", b'1 "and,', 1), 2, not_json=1),
+    plain("array-and-more", LONG + b" and more", 4_001, file_unreadable=1),
+    plain("two-arrays-in-an-object", b'{"data": ' + LONG + b', "test": ' + LONG + b"}", 4_001, file_unreadable=1),
+    plain("array-with-an-unfinished-row", LONG.replace(b'."},', b".", 1), 4_000, not_json=1),
     other("pretty-objects", b"\n".join(json.dumps(json.loads(row(n)), indent=1).encode() for n in range(3)) + b"\n"),
 ]  # fmt: skip
 CONTAINERS = [

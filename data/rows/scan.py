@@ -18,8 +18,9 @@ from data.rows.sketch import SKETCH_BYTES, sketches_of
 from data.rows.statistics import Statistics, measure
 from schemas.adapters import Format, check_rows
 from schemas.domain import DOMAINS, Domain, classify
+from schemas.files.reader import read_chunks
 from schemas.filters import FilterConfig, faults_of_texts
-from schemas.jsonl import Chunk, Fault, excerpt, parse_chunk, read_chunks
+from schemas.jsonl import Chunk, Fault, excerpt, parse_chunk
 from schemas.report import FailureReport
 
 PRIVATE_RULES = ("filter_personal_data",)

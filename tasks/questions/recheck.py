@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from data.rows.scan import check_chunk
-from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt, read_chunks
+from schemas.files.blocks import COMPRESSED
+from schemas.files.reader import read_chunks
+from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import ScannedPiece
 from tasks.questions.history import History
@@ -19,7 +21,6 @@ from tasks.recipes.deployments import load_recipe
 from tasks.recipes.overrides import parse_settings
 from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import SourceConfig
-from tasks.sources.pieces import COMPRESSED
 from tasks.sources.resolve import files_of
 from tasks.sources.tables import as_jsonl
 

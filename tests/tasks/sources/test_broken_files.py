@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from schemas.adapters import check_rows
-from schemas.jsonl import parse_chunk, read_chunks
+from schemas.files.reader import read_chunks
+from schemas.jsonl import parse_chunk
 from tasks.errors import NightStopped
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.resolve import Deferred, Resolved, resolve

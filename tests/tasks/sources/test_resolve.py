@@ -16,7 +16,8 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.jsonl import parse_chunk, read_chunks
+from schemas.files.reader import read_chunks
+from schemas.jsonl import parse_chunk
 from tasks.errors import NightStopped
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.builtin import MAKERS
