@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 import orjson
 
+from schemas.guesses import likely_encoding
+
 KEPT_OF_BAD_LINE_BYTES = 2_000
+FILE_RULES = ("file_unreadable", "file_not_jsonl")
+"""Faults of a line that stands for all of a file, or for its end."""
+BLANK = "line_blank"
+"""The fault of a line that holds nothing: it is counted, and is no bad line."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,17 @@ def parse_chunk(chunk: Chunk) -> tuple[list[dict[str, object] | None], dict[int,
 
 def fault_of(line: bytes) -> Fault:
     """Why a line is not a JSON object."""
-    if not line.strip():
-        return Fault("line_blank", "nothing but white space")
+    if not line.decode("utf-8", errors="replace").strip():
+        return Fault(BLANK, "nothing but white space")
     try:
         value = orjson.loads(line)
     except ValueError as error:
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as bad:
-            return Fault("not_utf8", f"byte {bad.start} of the line is {line[bad.start : bad.start + 1]!r}")
+            likely = likely_encoding(line)
+            cure = f"; likely {likely}, convert it: iconv -f {likely} -t UTF-8" if likely else ""
+            return Fault("not_utf8", f"byte {bad.start} of the line is {line[bad.start : bad.start + 1]!r}{cure}")
         return Fault("not_json", str(error)[:200])
     return Fault("not_an_object", f"a row is an object, this is a {type(value).__name__}")
 

@@ -118,6 +118,8 @@ def row_by_line(data: PreparedData, validation: Validation, pieces: list[Scanned
         return RowMatches([row], 1, [])
     if (found := line_at(validation.path(piece), line)) is not None:
         return RowMatches([], 0, [found])
+    if piece.scanned.blank:
+        raise NightStopped(f"{label}:{line} is blank: it holds nothing but white space, which is no row and no fault")
     raise NightStopped(f"{label}:{line} is neither among the rows nor in the quarantine of {data.validated.path}")
 
 
@@ -249,6 +251,7 @@ def never_seen(data: PreparedData, seen: int) -> str:
     distinct, sides = data.distinct.counts, data.sides.counts
     reasons = {
         "quarantined": distinct["quarantined"],
+        "blank": distinct.get("blank", 0),
         "exact duplicates": distinct["exact_duplicate"],
         "near duplicates": distinct["near_duplicate"],
         "validation": sides["pretrain_val"] + sides["chat_val"],
