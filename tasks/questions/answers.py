@@ -104,8 +104,7 @@ def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
 
 
 def row_by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> RowMatches:
-    """The row or the quarantined line that stands on a line of a file.
-
+    """The row or the quarantined line on a line of a file.
     `pieces`: those of the file, which `data` and `validation` know; `line`: its number, from 1. Raises NightStopped if
     the file has no such line.
     """
@@ -118,9 +117,8 @@ def row_by_line(data: PreparedData, validation: Validation, pieces: list[Scanned
         return RowMatches([row], 1, [])
     if (found := line_at(validation.path(piece), line)) is not None:
         return RowMatches([], 0, [found])
-    if piece.scanned.blank:
-        raise NightStopped(f"{label}:{line} is blank: it holds nothing but white space, which is no row and no fault")
-    raise NightStopped(f"{label}:{line} is neither among the rows nor in the quarantine of {data.validated.path}")
+    fate = "blank" if piece.scanned.blank else "neither among the rows nor in the quarantine"
+    raise NightStopped(f"{label}:{line} is {fate}; see {data.validated.path}")
 
 
 def why_row(home: Path, question: str, recipe: str | None = None, every_training: bool = False) -> list[str]:

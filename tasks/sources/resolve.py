@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from tasks.sources.tables import as_jsonl
 BUILTIN = "builtin:"
 PIECE_BYTES = 16 << 20
 REASONS_SHOWN = 5
+DEEP = re.compile(r"(?:^|(?<=/))(?:\*\*(?:/|$))+")
+"""Folders of any depth, in a glob."""
 
 
 @dataclass(frozen=True)
@@ -184,30 +187,22 @@ def moving_files(
 
 def files_matching(pattern: str) -> list[str]:
     """Paths of a glob. `**` enters each folder once, by whatever link it is reached, so a loop of links ends."""
-    before, deep, after = pattern.partition("**/")
-    if not deep:
-        return glob.glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 - that skips dead links
-    seen: set[str] = set()
-    found: list[str] = []
+    if not (deep := DEEP.search(pattern)):
+        return glob.glob(pattern, include_hidden=True)  # noqa: PTH207 - that skips dead links
+    before, after = pattern[: deep.start()], pattern[deep.end() :] or "*"
     folders = sorted(glob.glob(before)) if glob.has_magic(before) else [before or "."]  # noqa: PTH207
-    links: list[str] = []
+    seen, links, found = set[str](), list[str](), list[str]()
     while folders or links:
         folder = folders.pop(0) if folders else links.pop(0)  # what no link leads to comes first
-        if not Path(folder).is_dir() or (real := os.path.realpath(folder)) in seen:
+        if (real := os.path.realpath(folder)) in seen:
             continue
         seen.add(real)
-        found += (
-            files_matching(str(Path(folder) / after))
-            if "**" in after
-            else glob.glob(  # noqa: PTH207
-                str(Path(glob.escape(folder)) / after), include_hidden=True
-            )
-        )
-        with suppress(OSError):  # a folder that may not be entered has no files for us
-            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        found += files_matching(f"{glob.escape(folder.rstrip('/'))}/{after}")
+        with suppress(OSError), os.scandir(folder) as entries:  # one that may not be entered has no files for us
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir():
                     (links if entry.is_symlink() else folders).append(entry.path)
-    return found
+    return [path for path in found if deep.end() < len(pattern) or not Path(path).is_dir()]
 
 
 def locate(source: SourceConfig, home: Path) -> list[tuple[Path, Path]]:

@@ -17,6 +17,8 @@ from tasks.sources.pieces import TABLES, RawFile
 
 READ_KEYS = (*ROW_KEYS, "input", "history", "system", "tools")
 """Columns that some format reads; the others need not be text."""
+CONVERSION = 2
+"""Counts the ways in which rows became lines, so that a line of an earlier one is not taken for one of this."""
 TABLE_ROWS = 1_000
 """Rows of a table converted at once."""
 
@@ -29,7 +31,7 @@ def as_jsonl(file: RawFile, pieces: Sequence[Piece], downloads: Path) -> Path:
     if file.path.suffix not in TABLES or not pieces:
         return file.path
     [whole] = pieces
-    local = downloads / file.source / whole.digest[:16] / f"{file.path.stem}.jsonl"
+    local = downloads / file.source / f"{whole.digest[:16]}-{CONVERSION}" / f"{file.path.stem}.jsonl"
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:
