@@ -104,8 +104,7 @@ def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
 
 
 def row_by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> RowMatches:
-    """The row or the quarantined line that stands on a line of a file.
-
+    """The row or the quarantined line on a line of a file.
     `pieces`: those of the file, which `data` and `validation` know; `line`: its number, from 1. Raises NightStopped if
     the file has no such line.
     """
@@ -118,7 +117,8 @@ def row_by_line(data: PreparedData, validation: Validation, pieces: list[Scanned
         return RowMatches([row], 1, [])
     if (found := line_at(validation.path(piece), line)) is not None:
         return RowMatches([], 0, [found])
-    raise NightStopped(f"{label}:{line} is neither among the rows nor in the quarantine of {data.validated.path}")
+    fate = "blank" if piece.scanned.blank else "neither among the rows nor in the quarantine"
+    raise NightStopped(f"{label}:{line} is {fate}; see {data.validated.path}")
 
 
 def why_row(home: Path, question: str, recipe: str | None = None, every_training: bool = False) -> list[str]:
@@ -249,6 +249,7 @@ def never_seen(data: PreparedData, seen: int) -> str:
     distinct, sides = data.distinct.counts, data.sides.counts
     reasons = {
         "quarantined": distinct["quarantined"],
+        "blank": distinct.get("blank", 0),
         "exact duplicates": distinct["exact_duplicate"],
         "near duplicates": distinct["near_duplicate"],
         "validation": sides["pretrain_val"] + sides["chat_val"],

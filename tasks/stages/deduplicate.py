@@ -19,7 +19,7 @@ from tasks.recipes.recipe import Recipe, side_rules
 from tasks.stage import Outcome, StageRun, stage
 
 FILES = "files.json"
-LINE_FATES = ("read", "kept", "exact_duplicate", "near_duplicate", "quarantined")
+LINE_FATES = ("read", "kept", "exact_duplicate", "near_duplicate", "quarantined", "blank")
 
 
 def fates_by_file(ledger: Ledger, pieces: list[ScannedPiece]) -> dict[str, Counter[str]]:
@@ -31,9 +31,10 @@ def fates_by_file(ledger: Ledger, pieces: list[ScannedPiece]) -> dict[str, Count
         counts.update(
             read=piece.scanned.read, kept=fates[KEPT], exact_duplicate=fates[EXACT],
             near_duplicate=sum(fates[EXACT + 1 :]), quarantined=piece.scanned.quarantined,
+            blank=piece.scanned.blank,
         )  # fmt: skip
     for label, c in by_file.items():
-        if c["read"] != c["kept"] + c["exact_duplicate"] + c["near_duplicate"] + c["quarantined"]:
+        if c["read"] != sum(c[fate] for fate in LINE_FATES[1:]):
             raise AssertionError(f"{label}: {dict(c)} does not add up")
     return by_file
 
@@ -75,8 +76,11 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
             "generations": len(ledger.generations),
         },
         headline=f"{total['read']:,} lines = {total['kept']:,} kept + {total['exact_duplicate']:,} exact + "
-        f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined",
-        figures={"data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"])},
+        f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined"
+        + (f" + {total['blank']:,} blank" if total["blank"] else ""),
+        figures={
+            "data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"] - total["blank"])
+        },
         linked=linked,
     )
 

@@ -49,7 +49,8 @@ def count_everything(
         scanned = piece.scanned
         of_piece = Fates(
             read=scanned.read, kept=found[KEPT], exact_duplicates=found[EXACT], near_duplicates=sum(found[EXACT + 1 :]),
-            quarantined=scanned.quarantined, rules={rule: int(r["count"]) for rule, r in scanned.rules.items()},
+            quarantined=scanned.quarantined, blank=scanned.blank,
+            rules={rule: int(r["count"]) for rule, r in scanned.rules.items()},
         )  # fmt: skip
         fates[piece.source] = fates.get(piece.source, Fates()).merge(of_piece)
         before = sources.get(piece.source, Statistics())
@@ -111,7 +112,7 @@ def inspect(
     report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
     title = f"Data of {run.recipe.name}"
     (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
-    page = DataReport(statistics, apart, run.night.raw.set_aside, title, report["rules"])
+    page = DataReport(statistics, apart, report["set_aside"], title, report["rules"])
     (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
     for name in (STATISTICS, PAGE):
         run.tracker.artifact(run.folder / name, "data")
