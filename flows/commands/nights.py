@@ -28,7 +28,11 @@ def resolved_recipe(name: str, pairs: list[str]) -> Recipe:
 
 def run_recipe(arguments: argparse.Namespace) -> int:
     """Run the night in this process, on the Prefect server of `make up` if it runs, else on an embedded one."""
-    recipe = resolved_recipe(arguments.command, arguments.set)
+    from tasks.recipes.deployments import load_recipe
+    from tasks.recipes.overrides import parse_settings
+
+    original, overrides = load_recipe(arguments.command), parse_settings(arguments.set)
+    recipe = original.with_overrides(overrides)  # refused before a server starts
     if arguments.dry_run:
         print_recipe_and_cost(recipe)
         return 0
@@ -36,7 +40,7 @@ def run_recipe(arguments: argparse.Namespace) -> int:
 
     with reaching_prefect():
         from flows.retrain_nightly import retrain_nightly
-    print(f"\n{retrain_nightly(recipe).as_text()}")
+    print(f"\n{retrain_nightly(original, overrides).as_text()}")
     return 0
 
 

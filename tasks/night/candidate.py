@@ -14,6 +14,7 @@ from tasks.errors import NightStopped
 from tasks.evaluation.twin import TWIN, TrainedTwin
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
+from tasks.night.naming import day_of
 from tasks.recipes.recipe import recipe_from
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
@@ -64,7 +65,7 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
         note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if WAITING not in note or note["key"] == night.key:
             continue
-        earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()))
+        earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note))
         try:
             candidate = candidate_of(earlier, note)
         except NightStopped as stop:

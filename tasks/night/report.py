@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import indent
 
@@ -12,6 +12,7 @@ from tasks.evaluation.twin import TwinComparison
 from tasks.home.records import StageRecord
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Cell, Column, Link, Table
 from tasks.pages.text import markdown_line, one_line
+from tasks.services.mlflow_pages import run_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class NightReport:
 
     recipe: str
     key: str
+    day: str = ""
+    """On which the night was opened first, as 2026-11-28."""
+    replaced: Sequence[tuple[str, str, str]] = ()
+    """Settings that were replaced for this night: name, value, and the value of the recipe."""
     records: Sequence[StageRecord]
     decision: Mapping[str, object]
     chats: Sequence[Mapping[str, str]]
@@ -66,9 +71,25 @@ class NightReport:
             return "Not registered yet"
         return "Promoted" if self.decision["promoted"] else "Not promoted"
 
+    @property
+    def sentence(self) -> str:
+        """The verdict on one line."""
+        version = f" (version {self.decision['version']})" if self.registered else ""
+        return one_line(f"{self.verdict}{version}: {self.decision['reason']}", MESSAGE_LIMIT)
+
+    @property
+    def title(self) -> str:
+        return " ".join(filter(None, ["Night", self.recipe, self.day, self.key]))
+
+    @property
+    def replaced_table(self) -> Table:
+        """A replaced setting a row."""
+        value = Column("value", max_characters=SENTENCE_CHARACTERS)
+        return Table([Column("changed for this night"), value, replace(value, heading="recipe")], self.replaced)
+
     def link(self, run_id: str) -> Link:
         """The page of a tracking run."""
-        return Link(run_id[:8], f"{self.tracking_ui}/#/experiments/{self.experiment_id}/runs/{run_id}")
+        return Link(run_id[:8], run_page(self.tracking_ui, self.experiment_id, run_id))
 
     def as_text(self) -> str:
         """For a terminal."""
@@ -83,7 +104,8 @@ class NightReport:
             waiting = f"{self.reports_waiting:,} reports wait for it in spool/; the next run delivers them"
             places.insert(2, ("", waiting))
         blocks = [
-            f"Night {self.recipe} {self.key}",
+            self.title,
+            self.replaced_table.as_text(),
             self.stage_table.only("stage", "time", "key figure").as_text(),
             f"{self.verdict.upper()}  version {self.decision['version'] or '–'}\n  {reason}",
         ]
@@ -94,7 +116,7 @@ class NightReport:
             messages = [("user", chat["prompt"]), ("assistant", chat["reply"].strip() or "(silence)")]
             blocks.append(indent(Table.of_pairs(messages, SENTENCE_CHARACTERS).as_text(), "  "))
         blocks.append("Where to look\n" + indent(Table.of_pairs(places, PATH_CHARACTERS).as_text(), "  "))
-        return "\n\n".join(blocks)
+        return "\n\n".join(filter(None, blocks))
 
     def as_markdown(self) -> str:
         """For Prefect and MLflow, with links to the tracking runs."""
@@ -107,8 +129,9 @@ class NightReport:
             [[chat["prompt"], chat["reply"]] for chat in self.chats],
         )
         blocks = [
-            f"# Night {markdown_line(self.recipe)} {self.key}",
+            f"# {markdown_line(self.title, SENTENCE_CHARACTERS)}",
             f"**{self.verdict}**, version {self.decision['version'] or '–'}: {reason}",
+            self.replaced_table.as_markdown(),
             self.stage_table.as_markdown(),
         ]
         if self.twin:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from tasks.errors import StoreAway
@@ -32,7 +33,14 @@ class MlflowTracker:
         self._system_metrics = SystemMetrics(self._keep_metrics) if system_metrics else None
 
     def params(self, values: Mapping[str, str]) -> None:
-        self._report("params", {key: value[:PARAM_CHARACTERS] for key, value in values.items()})
+        """A value that is too long is cut, with a mark, and is whole in the artifact `parameters/NAME.txt`."""
+        self._report("params", {key: bounded(value, PARAM_CHARACTERS) for key, value in values.items()})
+        with TemporaryDirectory() as folder:
+            for key, value in values.items():
+                if len(value) > PARAM_CHARACTERS:
+                    whole = Path(folder) / f"{key.replace('/', '_')}.txt"
+                    whole.write_text(value, encoding="utf-8")
+                    self.artifact(whole, "parameters")
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """They are delivered by the hundreds, as a call of MLflow takes milliseconds."""
@@ -47,7 +55,7 @@ class MlflowTracker:
         self._outbox.spool.append(self.run_id, "metrics", {"step": step, "values": numbers})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._report("tags", {key: value[:TAG_CHARACTERS] for key, value in values.items()})
+        self._report("tags", {key: bounded(value, TAG_CHARACTERS) for key, value in values.items()})
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self._report("artifact", {"folder": folder}, path)
@@ -151,3 +159,9 @@ class Store:
     def resolve(self, run_id: str) -> str:
         """A run's id in MLflow. It is another than `start_run` returned if the store was away then."""
         return self._outbox.spool.resolve(run_id)
+
+
+def bounded(value: str, max_characters: int) -> str:
+    """A value of at most so many characters; one that is cut ends in a mark and its length."""
+    mark = f"… ({len(value):,} characters in all)"
+    return value if len(value) <= max_characters else value[: max_characters - len(mark)] + mark
