@@ -22,6 +22,7 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
 from prefect.runtime import task_run
 
 from model.files import write_text
@@ -34,9 +35,8 @@ from tasks.home.records import LOGS, Content, StageRecord, file_digests, stage_n
 from tasks.home.stage_table import StageEntry, entry_of
 from tasks.recipes.recipe import Recipe, params_of_stage
 from tasks.sources.resolve import Resolved
-from tasks.tracking.mlflow_store import Store
+from tasks.tracking.mlflow_store import Store, open_run
 from tasks.tracking.registry import ModelVersion
-from tasks.tracking.stage_run import open_stage_run
 from tasks.tracking.tracker import Tracker
 
 log = logging.getLogger("nightschool")
@@ -174,10 +174,10 @@ class StageFrame:
     ) -> Iterator[StageRun]:
         """A folder and a tracking run for the stage, which ends as the stage ended."""
         working = night.journal.working_folder(name, key, self.resumable)
-        run_id = open_stage_run(
+        run_id = open_run(
             night.store, working / LOGS / "run_id", " ".join(filter(None, [name, night.recipe.name, night.day])),
-            {"nightschool.stage": name, "nightschool.recipe": night.recipe.name, "nightschool.home": str(night.home),
-             "nightschool.key": key, **tags},
+            {"nightschool.kind": "stage", "nightschool.stage": name, "nightschool.recipe": night.recipe.name,
+             "nightschool.home": str(night.home), "nightschool.key": key, **tags, **prefect_tags()},
             {**params_of_stage(self.entry.name, config), **night.changes}, night.run_id,
         )  # fmt: skip
         tracker = night.store.tracker(run_id, self.system_metrics)
@@ -286,3 +286,9 @@ def elapsed(working: Path, started: float) -> float:
     total = (float(file.read_text()) if file.exists() else 0.0) + time.monotonic() - started
     write_text(file, f"{total:.3f}")
     return round(total, 3)
+
+
+def prefect_tags() -> dict[str, str]:
+    """Which task run this is, if it is one."""
+    run = context.task_run if (context := TaskRunContext.get()) else None
+    return {"prefect.task_run_id": str(run.id), "prefect.flow_run_id": str(run.flow_run_id)} if run else {}

@@ -88,7 +88,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
 
 
 def as_final_state(report: NightReport) -> NightReport:
-    """The report as a flow returns it: the verdict is the message of the run's last state, its caller gets the report."""
+    """The report as a flow returns it: the verdict is the last state's message, the caller gets the report."""
     return cast(NightReport, Completed(message=report.sentence, data=report))
 
 

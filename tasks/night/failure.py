@@ -11,7 +11,7 @@ from tasks.errors import MESSAGE_LIMIT, Diverged, Interrupted, NightBusy, NightS
 from tasks.pages.tables import Link
 from tasks.pages.text import artifact_key, markdown_line, one_line
 from tasks.services.mlflow_pages import run_page, tracking_ui
-from tasks.stage import Night
+from tasks.tracking.mlflow_store import Store
 from tasks.tracking.tracker import DESCRIPTION, REASON
 
 log = logging.getLogger("nightschool")
@@ -50,13 +50,12 @@ def explain_before_start(recipe: str, error: BaseException) -> None:
         show_in_prefect(recipe, explanation(f"Night {recipe}", error))
 
 
-def explain(night: Night, error: BaseException) -> None:
-    """Put reason and page on the parent run, and the page into Prefect."""
-    ui, run_id = tracking_ui(night.tracking_uri), night.run_id
-    link = Link(run_id[:8], run_page(ui, night.store.experiment_id(), run_id)).as_markdown()
-    page = explanation(f"Night {night.recipe.name} {night.day}", error, f"Night: {link}")
-    night.store.tracker(run_id).tags({REASON: reason_of(error), DESCRIPTION: page})
-    show_in_prefect(night.recipe.name, page)
+def explain(store: Store, run_id: str, recipe: str, day: str, error: BaseException) -> None:
+    """Put reason and page on the parent run of a recipe's night of this day, and the page into Prefect."""
+    address = run_page(tracking_ui(store.tracking_uri), store.experiment_id(), run_id)
+    page = explanation(f"Night {recipe} {day}", error, f"Night: {Link(run_id[:8], address).as_markdown()}")
+    store.tracker(run_id).tags({REASON: reason_of(error), DESCRIPTION: page})
+    show_in_prefect(recipe, page)
 
 
 def show_in_prefect(recipe: str, page: str) -> None:

@@ -82,7 +82,7 @@ def ending_as_it_ended(night: Night) -> Iterator[None]:
         status = "FINISHED"
     except BaseException as error:
         status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
-        explain(night, error)
+        explain(night.store, night.run_id, night.recipe.name, night.day, error)
         raise
     finally:
         night.store.tracker(night.run_id).close(status)

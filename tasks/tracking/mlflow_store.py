@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+from model.files import write_text
 from tasks.errors import StoreAway
 from tasks.home.records import Content
 from tasks.tracking.delivery import BATCH_POINTS, SPOOL_ID, Delivery, Outbox, is_open, outbox_of
@@ -165,3 +166,18 @@ def bounded(value: str, max_characters: int) -> str:
     """A value of at most so many characters; one that is cut ends in a mark and its length."""
     mark = f"… ({len(value):,} characters in all)"
     return value if len(value) <= max_characters else value[: max_characters - len(mark)] + mark
+
+
+def open_run(
+    store: Store, note: Path, name: str, tags: Mapping[str, str], params: Mapping[str, str], parent_id: str
+) -> str:
+    """The id of the run that `note`, a file, names, set running again; else of a new one, which is noted there.
+
+    name, tags, params, parent_id: of a new run.
+    """
+    if note.exists() and store.reopen(note.read_text()):
+        return note.read_text()
+    run_id = store.start_run(name, tags, parent_id=parent_id)
+    store.tracker(run_id).params(params)
+    write_text(note, run_id)
+    return run_id
