@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
+
+from tasks.errors import NightStopped
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tasks.recipes.recipe import Recipe
@@ -34,6 +38,7 @@ def run_recipe(arguments: argparse.Namespace) -> int:
     original, overrides = load_recipe(arguments.command), parse_settings(arguments.set)
     recipe = original.with_overrides(overrides)  # refused before a server starts
     if arguments.dry_run:
+        print("Loading; then a few steps of each training stage are measured.", file=sys.stderr, flush=True)
         print_recipe_and_cost(recipe)
         return 0
     from tasks.services.embedded import reaching_prefect
@@ -45,13 +50,21 @@ def run_recipe(arguments: argparse.Namespace) -> int:
 
 
 def print_recipe_and_cost(recipe: Recipe) -> None:
+    """Raises NightStopped, after all is printed, if a source has nothing."""
     import yaml
 
     from tasks.planning.plan import plan_text  # torch takes seconds to import
     from tasks.recipes.recipe import plain_recipe
+    from tasks.sources.presence import look_at_sources
 
     print(yaml.safe_dump(plain_recipe(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
+    looked = list(look_at_sources(recipe.sources, Settings.load().home))
+    for source, said, _ in looked:
+        print(f"source {source.name}: {said}")
+    print(flush=True)
     print(plan_text(recipe))
+    if gone := [source.name for source, _, is_gone in looked if is_gone]:
+        raise NightStopped(f"the night would stop: there is nothing of source {', '.join(gone)}")
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

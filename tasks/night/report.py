@@ -11,7 +11,7 @@ from tasks.errors import MESSAGE_LIMIT
 from tasks.evaluation.twin import TwinComparison
 from tasks.home.records import StageRecord
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Cell, Column, Link, Table
-from tasks.pages.text import markdown_line, one_line
+from tasks.pages.text import markdown_line, one_line, plural
 from tasks.services.mlflow_pages import run_page
 
 
@@ -101,7 +101,7 @@ class NightReport:
             ("both UIs", "make up"),
         ]
         if self.reports_waiting:
-            waiting = f"{self.reports_waiting:,} reports wait for it in spool/; the next run delivers them"
+            waiting = f"{plural(self.reports_waiting, 'report')} in spool/ for it; the next run delivers what waits"
             places.insert(2, ("", waiting))
         blocks = [
             self.title,

@@ -142,6 +142,6 @@ def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str) 
     compared += ", drift unknown: the model registry did not answer" if unknown else ""
     return Outcome(
         counts={"sources": len(statistics.names), "domains": len(domains)},
-        headline=f"{shares}; {contaminated:.1%} of validation documents in train{compared}",
+        headline=f"{shares}; {contaminated:.1%} of validation documents share a passage with train{compared}",
         figures=figures,
     )
