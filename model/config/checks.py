@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-STRICT = {"extra": "forbid"}
-"""For whoever builds these classes from plain values, as Prefect does: an unknown key is an error."""
+STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+"""For whoever builds these classes from plain values, as Prefect does: an unknown key is an error, and a form shows what
+stands below each field as its description."""
 
 
 def require(problems: list[str], owner: str) -> None:

@@ -113,8 +113,7 @@ def row_by_line(data: PreparedData, validation: Validation, pieces: list[Scanned
     label = pieces[0].label
     piece = next((piece for piece in pieces if line in piece.lines), None)
     if piece is None:
-        lines = plural(sum(p.scanned.read for p in pieces), "line")
-        raise NightStopped(f"{label} has {lines}, there is no line {line:,}")
+        raise NightStopped(f"{label} has lines 1 to {sum(p.scanned.read for p in pieces):,}, not line {line:,}")
     part = next(p for p in data.corpus.ledger.parts if p.part.number == piece.number)
     if (row := row_at_line(part, line)) is not None:
         return RowMatches([row], 1, [])

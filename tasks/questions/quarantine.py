@@ -243,7 +243,7 @@ def summary(validation: Validation) -> list[str]:
             examples.setdefault((rule, piece.label), found["examples"][0])
     read = sum(piece.scanned.read for piece in validation.pieces)
     whose = f"recipe {validation.recipe}" if validation.recipe else "the night that stopped there"
-    lines = [f"{counts.total():,} of {plural(read, 'line')} quarantined by {validation.folder.name}, {whose}"]
+    lines = [f"{counts.total():,} of {plural(read, 'line')} were quarantined by {validation.folder.name}, {whose}"]
     for (rule, label), count in counts.most_common(GROUPS_SHOWN):
         lines.append(f"{count:>9,}  {rule}  {label}  e.g. {shortened(examples[rule, label])}")
     if len(counts) > GROUPS_SHOWN:
