@@ -9,6 +9,7 @@ from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.night.candidate import Candidate, give_up, waiting_candidates
 from tasks.night.conclusion import conclude_waiting
+from tasks.night.incumbent import incumbent_of
 from tasks.night.opening import note_path
 from tasks.stage import Night
 from tasks.stages.evaluate import evaluate
@@ -21,10 +22,14 @@ def judge_model(candidate: Candidate) -> StageRecord | StoreAway:
     """evaluate the champion → register. If the model registry does not answer, says so and decides nothing."""
     night, model, scored_champion = candidate.night, candidate.model, None
     try:
-        champion = night.champion()
-        if champion and champion.digest != model.digest:
+        incumbent = incumbent_of(night)
+        champion = incumbent.champion
+        if champion and champion.digest != model.digest and not incumbent.obstacle:
             scored_champion = evaluate(night, champion, candidate.rows, candidate.tokens, label="champion")
-        return register(night, model, candidate.tokens, candidate.scored, champion, scored_champion, candidate.data)
+        return register(
+            night, model, candidate.tokens, candidate.scored, champion, scored_champion, candidate.data,
+            incumbent.obstacle,
+        )  # fmt: skip
     except StoreAway as away:
         log.warning("registration waits: %s", away)
         return away

@@ -8,12 +8,14 @@ from prefect import flow
 
 from tasks.errors import StoreAway
 from tasks.home.records import StageRecord
+from tasks.night.incumbent import champion_of
 from tasks.stage import Night
 from tasks.stages.deduplicate import deduplicate
 from tasks.stages.inspect import inspect
 from tasks.stages.split import split
 from tasks.stages.tokens import tokens
 from tasks.stages.validate import validate
+from tasks.tracking.registry import ModelFilesGone
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ def prepare_data(night: Night) -> Prepared:
     validated, distinct, sides, packed = packed_data(night)
     champion, unknown = None, ""
     try:
-        champion = night.champion()
-    except StoreAway as away:
-        unknown = str(away)
+        champion = champion_of(night)
+    except (StoreAway, ModelFilesGone) as problem:
+        unknown = str(problem)
     inspected = inspect(night, validated, distinct, sides, packed, champion, unknown)
     return Prepared(sides, packed, inspected, [validated, distinct, sides, packed, inspected])

@@ -8,6 +8,9 @@ from tasks.night.by_hand import promote_version
 
 
 @flow(name="promote-model")
-def promote_model(version: int | None = None) -> str:
-    """Make `version` the champion; without one, roll back to the previous champion. Returns what was done."""
-    return promote_version(version)
+def promote_model(recipe: str | None = None, version: int | None = None) -> str:
+    """Make `version` the champion of `recipe`; without a version, roll back to the previous champion.
+
+    The recipe may be left out if one recipe alone has a registered model. Returns what was done.
+    """
+    return promote_version(recipe, version)

@@ -23,8 +23,13 @@ from tasks.stages.evaluate import evaluate
 
 
 @flow(name="retrain-nightly", flow_run_name=night_run_name, persist_result=False)
-def retrain_nightly(recipe: Recipe, overrides: dict[str, Any] | None = None) -> NightReport:
-    """Retrain, judge, register. `overrides` replaces single values: `{"pretrain.optim.peak_lr": 0.001}`."""
+def retrain_nightly(*, overrides: dict[str, Any] | None = None, recipe: Recipe) -> NightReport:
+    """Retrain, judge, register.
+
+    Args:
+        overrides: Single values to replace in the recipe, such as {"pretrain.optim.peak_lr": 0.001}.
+        recipe: Everything that decides what the night does; a deployment brings its own.
+    """
     with open_night(recipe.with_overrides(overrides or {}), original=recipe) as night:
         judge_waiting_models(night)
         prepared = prepare_data(night)

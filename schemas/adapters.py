@@ -99,7 +99,7 @@ def adapt(rows: Sequence[Row], row_format: Format) -> Turns:
     faults: dict[int, Fault] = {}
     written: dict[int, list[Spoken]] = {}
     for index in sorted(set(range(len(rows))).difference(plain.rows)):
-        spoken = write_out(rows[index], conversations[index], shape)
+        spoken = write_out(rows[index], conversations[index], shape_of(conversations[index], row_format))
         if isinstance(spoken, Fault):
             faults[index] = spoken
         else:
@@ -110,6 +110,18 @@ def adapt(rows: Sequence[Row], row_format: Format) -> Turns:
     columns = ([spoken[field] for spoken in flat] for field in range(3))
     frame = turn_frame(list(written), list(map(len, written.values())), *columns)
     return Turns(sorted([*plain.rows, *written]), pl.concat([plain.frame, frame]), faults)
+
+
+def shape_of(turns: object, row_format: Format) -> Shape:
+    """Of one conversation: where no format was set, turns with `from` and `value` are ShareGPT's."""
+    theirs = SHAPES["sharegpt"]
+    is_theirs = (
+        row_format == "minimind"
+        and is_list_of_objects(turns)
+        and turns
+        and {theirs.role, theirs.content} <= turns[0].keys()
+    )
+    return theirs if is_theirs else SHAPES[row_format]
 
 
 def plain_turns(rows: Sequence[Row], conversations: Sequence[object], shape: Shape) -> Turns:

@@ -15,14 +15,16 @@ CONTROL_TRIPLES = tuple(
     "[" + "".join(rf"\x{code:02x}" for code in CONTROL_CODES[i : i + 3]) + "]" for i in range(0, len(CONTROL_CODES), 3)
 )
 """The same as classes of three: a class that small is searched with vector instructions, a larger one byte by byte."""
+VISIBLE = r"[^\s\p{Z}\p{Cf}\p{Default_Ignorable_Code_Point}\x{2800}]"
+"""Neither white space nor zero width, soft hyphens, fillers, variation selectors, byte order marks, blank braille."""
 REPLACEMENT_CHARACTER = "\ufffd"
 """What decoders write for bytes that they cannot read."""
 MAX_REPLACED_SHARE = 0.05
 
 
 def holds_text(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
-    """Whether there is more than white space."""
-    return frame.select((pl.col(name).str.strip_chars().str.len_bytes() > 0).fill_null(True))
+    """Whether there is more than white space and characters that nobody sees."""
+    return frame.select(pl.col(name).str.contains(VISIBLE).fill_null(True))
 
 
 def is_printable(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:

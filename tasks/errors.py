@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 
 MESSAGE_LIMIT = 1_500
@@ -46,6 +47,11 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
     nearest = difflib.get_close_matches(word, list(names))
     return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+def without_password(uri: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"(?<=//)([^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 class PlainMessages(logging.Filter):

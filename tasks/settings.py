@@ -77,12 +77,23 @@ class Settings:
 
     home: Path
     tracking_uri: str
+    artifacts: str = ""
+    """URI of the folder that a new experiment puts its artifacts in; empty where none was chosen."""
+
+    @property
+    def has_own_database(self) -> bool:
+        """Whether runs are kept in a database that moves with the home."""
+        return self.tracking_uri.startswith(f"sqlite:///{self.home}/")
 
     @classmethod
     def load(cls) -> Settings:
-        """NIGHTSCHOOL_HOME (default ./store) and MLFLOW_TRACKING_URI (default SQLite under the home)."""
+        """NIGHTSCHOOL_HOME (default ./store), MLFLOW_TRACKING_URI (default SQLite under the home), and
+        NIGHTSCHOOL_ARTIFACTS, a folder or a URI."""
         home = Path(os.environ.get("NIGHTSCHOOL_HOME") or "store").expanduser().absolute()
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
         if uri.startswith("sqlite:///"):
             uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-        return cls(home, uri)
+        artifacts = os.environ.get("NIGHTSCHOOL_ARTIFACTS", "").rstrip("/")
+        if artifacts and "://" not in artifacts:
+            artifacts = Path(artifacts).expanduser().absolute().as_uri()
+        return cls(home, uri, artifacts)

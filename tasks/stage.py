@@ -36,7 +36,7 @@ from tasks.home.stage_table import StageEntry, entry_of
 from tasks.recipes.recipe import Recipe, params_of_stage
 from tasks.sources.resolve import Resolved
 from tasks.tracking.mlflow_store import Store, open_run
-from tasks.tracking.registry import ModelVersion
+from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 
 log = logging.getLogger("nightschool")
@@ -71,9 +71,9 @@ class Night:
     def store(self) -> Store:
         return Store(self.tracking_uri, self.home)
 
-    def champion(self) -> ModelVersion | None:
-        """The version in use, as the registry has it now; None if there is none."""
-        return self.store.registry.champion()
+    @property
+    def registry(self) -> Registry:
+        return self.store.registry(self.recipe.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ class StageFrame:
                     seconds=elapsed(run.folder, started), run_id=run.tracker.run_id,
                 )  # fmt: skip
                 run.tracker.params({f"stage.{count}": str(value) for count, value in record.counts.items()})
-                run.tracker.metrics(record.figures)
+                run.tracker.final(record.figures, record.last_step)
                 night.journal.publish(run.folder, record, night.token)
             log.info("%-11s %6.1f s   %s", name, record.seconds, record.headline)
         if self.grows:
@@ -177,7 +177,7 @@ class StageFrame:
         run_id = open_run(
             night.store, working / LOGS / "run_id", " ".join(filter(None, [name, night.recipe.name, night.day])),
             {"nightschool.kind": "stage", "nightschool.stage": name, "nightschool.recipe": night.recipe.name,
-             "nightschool.home": str(night.home), "nightschool.key": key, **tags, **prefect_tags()},
+             "nightschool.key": key, **tags, **prefect_tags()},
             {**params_of_stage(self.entry.name, config), **night.changes}, night.run_id,
         )  # fmt: skip
         tracker = night.store.tracker(run_id, self.system_metrics)

@@ -21,7 +21,7 @@ import zstandard
 MARK = b"\xef\xbb\xbf"
 HUGE_BYTES = 100 << 20
 LINE_RULES = frozenset(
-    {"line_blank", "line_too_long", "file_unreadable", "file_not_jsonl", "not_utf8", "not_json", "not_an_object",
+    {"line_too_long", "file_unreadable", "file_not_jsonl", "not_utf8", "not_json", "not_an_object",
      "duplicate_key"}
 )  # fmt: skip
 """Rules of the reader; every other one is of schemas/pretrain.py, schemas/chat.py or schemas/adapters.py."""
@@ -31,7 +31,7 @@ LINE_RULES = frozenset(
 class BrokenFile:
     """A file to make in a folder, and how its lines end when it is a source of `kind` in the format `minimind`.
 
-    Lines read are `kept` and the `faults`; a file with `deferred` or `unreadable` is told beside them, once.
+    Lines read are `kept`, `blank` and the `faults`; a file with `deferred` or `unreadable` is told beside them, once.
     """
 
     name: str
@@ -41,12 +41,14 @@ class BrokenFile:
     kind: str = "pretrain"
     deferred: int = 0
     unreadable: int = 0
+    blank: int = 0
+    """Lines that hold nothing, which are no fault."""
     for_root: bool = True
     """Whether it is broken for root, too."""
 
     @property
     def lines(self) -> int:
-        return self.kept + self.faults.total()
+        return self.kept + self.faults.total() + self.blank
 
     @property
     def line_faults(self) -> Counter[str]:
@@ -75,9 +77,9 @@ def write(body: bytes, name: str, folder: Path) -> Path:
 
 
 def plain(
-    name: str, body: bytes, kept: int = 0, suffix: str = ".jsonl", deferred: int = 0, **faults: int
+    name: str, body: bytes, kept: int = 0, suffix: str = ".jsonl", deferred: int = 0, blank: int = 0, **faults: int
 ) -> BrokenFile:
-    return BrokenFile(name, partial(write, body, name + suffix), kept, Counter(faults), deferred=deferred)
+    return BrokenFile(name, partial(write, body, name + suffix), kept, Counter(faults), deferred=deferred, blank=blank)
 
 
 def among_good(name: str, *lines: bytes, **faults: int) -> BrokenFile:
@@ -170,6 +172,7 @@ def forbidden(path: Path) -> None:
 UTF = {name: rows(1, 3).decode().encode(name) for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")}
 PRETTY = json.dumps([json.loads(row(number)) for number in range(3)], indent=2).encode()
 ENTRIES = b"[\n" + b",\n".join(row(number) for number in range(3)) + b"\n]\n"
+LONG = b"[\n" + rows(1, 4_000).replace(b"\n", b",\n") + row(0) + b"\n]\n"
 ZSTD = zstandard.ZstdCompressor()
 
 ENDINGS = [
@@ -180,13 +183,13 @@ ENDINGS = [
     plain("whole-line-without-line-feed-and-mark", MARK + row(1), 1),
     plain("bad-last-line", rows(1, 2) + b'{"text": "a\tb \xff", "n": NaN}', 2, not_utf8=1),
     plain("crlf", rows(1, 3).replace(b"\n", b"\r\n"), 3),
-    plain("mixed-line-endings", row(1) + b"\r\n" + row(2) + b"\n\r\n" + row(3) + b"\r\n", 3, line_blank=1),
+    plain("mixed-line-endings", row(1) + b"\r\n" + row(2) + b"\n\r\n" + row(3) + b"\r\n", 3, blank=1),
     other("carriage-returns-alone", rows(1, 3).replace(b"\n", b"\r")),
     plain("byte-order-mark", MARK + rows(1, 2), 2),
     plain("byte-order-mark-inside", rows(1, 2) + MARK + rows(3, 4), 3, not_json=1),
     plain("empty", b""),
-    plain("blank-lines-alone", b"\n" * 5, line_blank=5),
-    among_good("white-space-line", b" \t ", line_blank=1),
+    plain("blank-lines-alone", b"\n" * 5, blank=5),
+    plain("white-space-lines", b"\n".join([row(1), b" \t ", "\u3000\xa0".encode(), row(2)]), 2, blank=2),
     plain("concatenated", rows(1, 2) + row(3) + rows(4, 5), 3, not_json=1),
     plain("very-many-tiny-rows", b'{"text":"a"}\n' * 100_000, 100_000),
     BrokenFile("huge-line", huge_line, 2, Counter(line_too_long=1)),
@@ -221,6 +224,8 @@ SHAPES = [
     among_good("renamed-key", b'{"txt": "a"}', b'{"Text": "b"}', b"{}", text_missing=3),
     among_good("text-no-string", *(b'{"text": %b}' % v for v in (b"1", b"[1]", b"{}", b"true")), text_missing=4),
     among_good("text-blank", text(""), text(" \\n\\t"), text_blank=2),
+    among_good("text-invisible", *map(text, ("\u200b", "\ufeff \ufe0f", "\xad\u2060", "\u3164", "\U000e0041")),
+               text_blank=5),
     among_good("array-lines", b'["text"]', b"[]", not_an_object=2),
     among_good("scalar-lines", b"12", b'"text"', b"null", b"true", not_an_object=4),
     among_good("two-objects-on-a-line", row(3) + b" " + row(4), not_json=1),
@@ -233,12 +238,26 @@ SHAPES = [
     plain("odd-first-line-of-broken-rows", b"text,label\n{'text': 'a, b'}\n", not_json=2),
     plain("pointer-and-then-rows", b"version https://git-lfs.github.com/spec/v1\n" + rows(1, 3), 3, not_json=1),
     plain("pretty-object-and-then-rows", b'{\n"text": "a"\n}\n' + rows(1, 3), 3, not_json=3),
-    plain("array-that-ends-after-a-row", b"[\n" + row(1) + b"\n", 1, not_json=1),
+    plain("array-that-ends-after-a-row", b"[\n" + row(1) + b"\n", 1, deferred=1),
+    plain("array-torn-in-a-row", b"[" + row(1) + b", " + row(2)[:9], 1, deferred=1),
+    plain("array-without-commas", b"[\n" + rows(1, 3) + b"]\n", 3, not_json=2),
     plain("depth-bomb-first", b"[" * 100_000 + b"\n" + rows(1, 2), 2, not_json=1),
-    plain("array-on-a-line", b"[" + row(1) + b", " + row(2) + b"]\n", not_an_object=1),
-    other("array-file", ENTRIES),
-    other("long-array-file", b"[\n" + rows(1, 4_000).replace(b"\n", b",\n") + row(0) + b"\n]\n"),
-    other("pretty-array", PRETTY),
+    plain("array-on-a-line", b"[" + row(1) + b", " + row(2) + b"]\n", 2),
+    plain("array-file", ENTRIES, 3),
+    plain("array-file-with-mark", MARK + ENTRIES, 3),
+    plain("long-array-file", LONG, 4_001),
+    plain("pretty-array", PRETTY, 3),
+    plain("gz-array", gzip.compress(PRETTY), 3, ".json.gz"),
+    plain("gz-array-truncated", gzip.compress(ENTRIES[:-2]), 3, ".gz", file_unreadable=1),
+    plain("array-in-an-object", b'{"version": "1", "data": ' + PRETTY + b', "more": [1]}', 3),
+    other("array-in-an-object-twice", b'{"train": ' + ENTRIES + b', "test": ' + ENTRIES + b"}"),
+    plain("array-of-all-sorts", b'[{"text": "a"}, 1, "b, c", null, [{"text": "d"}], {"text": "e"}]', 2,
+          not_json=0, not_an_object=4),
+    plain("arrays-on-lines", b"[" + row(1) + b"]\n[" + row(2) + b"]\n", not_an_object=2),
+    plain("array-with-a-broken-row", ENTRIES.replace(b"1,", b'1 "and,', 1), 2, not_json=1),
+    plain("array-and-more", LONG + b" and more", 4_001, file_unreadable=1),
+    plain("two-arrays-in-an-object", b'{"data": ' + LONG + b', "test": ' + LONG + b"}", 4_001, file_unreadable=1),
+    plain("array-with-an-unfinished-row", LONG.replace(b'."},', b".", 1), 4_000, not_json=1),
     other("pretty-objects", b"\n".join(json.dumps(json.loads(row(n)), indent=1).encode() for n in range(3)) + b"\n"),
 ]  # fmt: skip
 CONTAINERS = [

@@ -236,8 +236,10 @@ def live_and_train(folder: Path) -> LivedHome:
     journal = Journal(lived.home)
     for version, (records, steps) in enumerate(zip(lived.nights, STEPS, strict=True), start=1):
         pretrained, tuned = train(lived.home, records[3], steps, seed=version)
-        journal.note(event="decided", version=version, promoted=version == 1, reason="")
-        registered = publish(lived.home, "register", {"trained": tuned.digest}, {"version": version})
+        journal.note(event="decided", recipe="tiny", version=version, promoted=version == 1, reason="")
+        registered = publish(
+            lived.home, "register", {"trained": tuned.digest}, {"version": version}, {"recipe": "tiny"}
+        )
         note = lived.home / "nights" / f"tiny@{version}.json"
         note.parent.mkdir(exist_ok=True)
         note.write_text(json.dumps({"run_id": run_id_of(f"night {version}"), "key": str(version)}))

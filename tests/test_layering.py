@@ -31,6 +31,7 @@ FLOORS = {
     "tasks": (
         "errors",
         "settings",
+        "relocation",
         "recipes home pages services",
         "home.contents planning tracking",
         "sources",

@@ -43,7 +43,7 @@ def tiny_content(paths: dict[str, Path]) -> dict[str, Any]:
         "pretrain": train | {"num_tokens": 64 * 4 * 12, "optim": {"peak_lr": 0.01}},
         "sft": train | {"num_tokens": 64 * 4 * 8, "optim": {"peak_lr": 0.005}},
         "evaluate": {"max_new_tokens": 8},
-        "promote": {"resamples": 200},
+        "promote": {"resamples": 200, "min_documents": 10, "min_bytes": 500},
     }  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def bins_of(night: NightStatistics) -> dict[str, tuple[dict[str, float], int]]:
         mixes[feature] = {bin_label(name, index): count for index, count in enumerate(total.histograms[name])}
     shares: dict[str, dict[str, float]] = {
         "duplicate_share": {"duplicates": fate.duplicates, "other rows": fate.read - fate.duplicates},
-        "quarantined_share": {"quarantined": fate.quarantined, "other rows": fate.read - fate.quarantined},
+        "quarantined_share": {"quarantined": fate.quarantined, "other rows": fate.read - fate.blank - fate.quarantined},
     }
     return {name: (bins, total.rows) for name, bins in mixes.items()} | {
         name: (bins, fate.read) for name, bins in shares.items()

@@ -127,11 +127,13 @@ class PartWriter:
 
 @dataclass(frozen=True, kw_only=True)
 class Scanned:
-    """What a piece held. `read == valid + quarantined`."""
+    """What a piece held. `read == valid + quarantined + blank`."""
 
     read: int
     valid: int
     quarantined: int
+    blank: int = 0
+    """Lines of white space alone: nothing is lost with them."""
     num_bytes: int
     """UTF-8 bytes of the valid rows' text."""
     rules: dict[str, Any]

@@ -18,8 +18,9 @@ from data.rows.sketch import SKETCH_BYTES, sketches_of
 from data.rows.statistics import Statistics, measure
 from schemas.adapters import Format, check_rows
 from schemas.domain import DOMAINS, Domain, classify
+from schemas.files.reader import read_chunks
 from schemas.filters import FilterConfig, faults_of_texts
-from schemas.jsonl import Chunk, Fault, excerpt, parse_chunk, read_chunks
+from schemas.jsonl import BLANK, Chunk, Fault, excerpt, parse_chunk
 from schemas.report import FailureReport
 
 PRIVATE_RULES = ("filter_personal_data",)
@@ -55,12 +56,13 @@ class ScanJob:
 def scan(job: ScanJob) -> Scanned:
     """Read, check and classify every line of a piece; write the part."""
     piece, report, statistics = job.piece, FailureReport(), Statistics()
-    read = valid = num_bytes = 0
+    read = valid = blank = num_bytes = 0
     quarantine_path = job.part.path("quarantine.jsonl")
     with PartWriter(job.part, job.kind) as writer, quarantine_path.open("w", encoding="utf-8") as quarantine:
         chunks = read_chunks(job.path, job.rules.max_line_bytes, piece.start, piece.end, piece.first_line)
         for chunk in chunks:
             content, lines, faults = check_chunk(chunk, job.kind, job.format, job.rules.filters)
+            faults, num_blank = without_blank(faults)
             texts = texts_of(content)
             domains = domains_of(texts, job)
             facts = facts_of(chunk, lines, texts, domains)
@@ -74,14 +76,15 @@ def scan(job: ScanJob) -> Scanned:
             turns = content.list.len() if job.kind == "chat" else None
             statistics = statistics.merge(measure(texts, turns, domains))
             read, valid = read + len(chunk.lines), valid + len(lines)
+            blank += num_blank
             num_bytes += int(facts["num_bytes"].sum())
     quarantined = sum(report.counts.values())
-    if read != valid + quarantined:
+    if read != valid + quarantined + blank:
         raise AssertionError(
-            f"{piece.label}: {read} lines read, {valid} valid and {quarantined} quarantined do not add up"
+            f"{piece.label}: {read} lines read; {valid} valid, {quarantined} quarantined, {blank} blank do not add up"
         )
     return Scanned(
-        read=read, valid=valid, quarantined=quarantined, num_bytes=num_bytes, rules=report.as_dict(),
+        read=read, valid=valid, quarantined=quarantined, blank=blank, num_bytes=num_bytes, rules=report.as_dict(),
         statistics=statistics.as_dict(),
     )  # fmt: skip
 
@@ -108,6 +111,12 @@ def check_chunk(
         stays[list(filtered)] = False
         content, kept = content.filter(pl.Series(stays)), kept[stays]
     return content, kept, faults
+
+
+def without_blank(faults: dict[int, Fault]) -> tuple[dict[int, Fault], int]:
+    """The faults of lines that hold something, and how many hold nothing."""
+    bad = {index: fault for index, fault in faults.items() if fault.rule != BLANK}
+    return bad, len(faults) - len(bad)
 
 
 def domains_of(texts: pl.Series, job: ScanJob) -> pl.Series:

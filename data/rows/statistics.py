@@ -187,6 +187,8 @@ class Fates:
     exact_duplicates: int = 0
     near_duplicates: int = 0
     quarantined: int = 0
+    blank: int = 0
+    """Lines of white space alone."""
     rules: Mapping[str, int] = field(default_factory=dict)
     """Quarantined rows by the rule they broke."""
 
@@ -197,10 +199,10 @@ class Fates:
     @property
     def unaccounted(self) -> int:
         """Rows read without a fate; anything but 0 is an error of the program."""
-        return self.read - self.kept - self.duplicates - self.quarantined
+        return self.read - self.kept - self.duplicates - self.quarantined - self.blank
 
     def merge(self, other: Fates) -> Fates:
-        names = ("read", "kept", "exact_duplicates", "near_duplicates", "quarantined")
+        names = ("read", "kept", "exact_duplicates", "near_duplicates", "quarantined", "blank")
         rules = Counter(self.rules)
         rules.update(other.rules)
         return Fates(

@@ -45,7 +45,7 @@ def run_recipe(arguments: argparse.Namespace) -> int:
 
     with reaching_prefect():
         from flows.retrain_nightly import retrain_nightly
-    print(f"\n{retrain_nightly(original, overrides).as_text()}")
+    print(f"\n{retrain_nightly(recipe=original, overrides=overrides).as_text()}")
     return 0
 
 
@@ -67,7 +67,15 @@ def print_recipe_and_cost(recipe: Recipe) -> None:
         raise NightStopped(f"the night would stop: there is nothing of source {', '.join(gone)}")
 
 
+def add_recipe_with_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE",
+        help="whose model it is; may be left out if one recipe alone has a registered model",
+    )  # fmt: skip
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
+    add_recipe_with_model(parser)
     parser.add_argument("version", type=int, metavar="VERSION", help="number of the version in the MLflow registry")
 
 
@@ -75,7 +83,7 @@ def promote(arguments: argparse.Namespace) -> int:
     """Make a version the champion."""
     from flows.promote_model import promote_model  # Prefect reads its settings when it is imported
 
-    print(promote_model(arguments.version))
+    print(promote_model(arguments.recipe, arguments.version))
     return 0
 
 
@@ -83,5 +91,5 @@ def rollback(arguments: argparse.Namespace) -> int:
     """Make the previous champion the champion again."""
     from flows.promote_model import promote_model
 
-    print(promote_model(None))
+    print(promote_model(arguments.recipe))
     return 0

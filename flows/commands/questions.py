@@ -33,6 +33,7 @@ def add_who_ate_arguments(parser: argparse.ArgumentParser) -> None:
         "run", metavar="RUN",
         help="MLflow run id of a night or a training stage (or its first 8 digits), a registered version, or champion",
     )  # fmt: skip
+    parser.add_argument("--recipe", help=f"whose version or champion: {LAST_RECIPE}")
     parser.add_argument("--all", action="store_true", help="print every row as jsonl, and nothing else")
 
 
@@ -41,7 +42,7 @@ def who_ate(arguments: argparse.Namespace) -> int:
     from tasks.questions import answers
 
     answer = answers.who_ate_rows if arguments.all else answers.who_ate
-    answers.print_lines(answer(Settings.load().home, arguments.run))
+    answers.print_lines(answer(Settings.load().home, arguments.run, arguments.recipe))
     return 0
 
 

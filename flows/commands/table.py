@@ -39,9 +39,12 @@ class Command:
 COMMANDS = (
     Command(
         name="promote", run=nights.promote, add_arguments=nights.add_version,
-        help="make a registered version the champion",
+        help="make a registered version the champion of its recipe",
     ),
-    Command(name="rollback", run=nights.rollback, help="make the previous champion the champion again"),
+    Command(
+        name="rollback", run=nights.rollback, add_arguments=nights.add_recipe_with_model,
+        help="make the previous champion the champion again",
+    ),
     Command(
         name="why-row", run=questions.why_row, add_arguments=questions.add_why_row_arguments, from_files_alone=True,
         help="what became of a row of raw data, and which training stages read it",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,8 @@ class Decision:
     """Challenger minus champion; negative is better."""
     upper_bpb: float = math.nan
     """Upper confidence bound of the difference."""
+    waits: bool = False
+    """Whether it is for a person to decide."""
 
 
 def paired_differences(challenger: pl.DataFrame, champion: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -63,23 +65,58 @@ def bootstrap_upper(
 def decide(challenger: pl.DataFrame, champion: pl.DataFrame | None, config: PromoteConfig) -> Decision:
     """Promote the first model, and one that is better on the same documents with the recipe's confidence.
 
+    Neither on fewer documents than the recipe asks for, nor unless its mode is `auto`.
+
     challenger: score of each validation document: `kind`, `row_id`, `nats`, `num_bytes`.
     champion: the same of the model in use; None if there is none.
-    config: the confidence and the gain that are needed.
+    config: the least documents, the confidence and the gain that are needed, and who promotes.
     """
     if champion is None:
-        return Decision(True, "first model: there was no champion to compare with")
+        sizes = challenger["num_bytes"].to_numpy()
+        too_few = why_too_few(sizes[sizes > 0], "there was no champion to compare with, and", config)
+        first = Decision(True, "first model: there was no champion to compare with")
+        return Decision(False, too_few, waits=True) if too_few else as_asked(first, config)
     bits, num_bytes = paired_differences(challenger, champion)
     if not len(bits):
-        return Decision(False, "champion and challenger share no validation document, so nothing was compared")
+        reason = "champion and challenger share no validation document, so nothing was compared"
+        return Decision(False, reason, waits=True)
     difference = float(bits.sum() / num_bytes.sum())
     upper = bootstrap_upper(bits, num_bytes, config)
+    if too_few := why_too_few(num_bytes, f"{difference:+.4f} bits per byte against the champion, but", config):
+        return Decision(False, too_few, difference, upper, waits=True)
     promoted = upper < -config.min_gain_bpb
     verdict = "better" if promoted else "not shown to be better"
-    return Decision(
+    found = Decision(
         promoted,
         f"{verdict}: {difference:+.4f} bits per byte against the champion on {plural(len(bits), 'document')}, upper "
         f"{config.confidence:.0%} bound {upper:+.4f}, needed below {0.0 - config.min_gain_bpb:+.4f}",
         difference,
         upper,
     )
+    return as_asked(found, config)
+
+
+def why_too_few(num_bytes: np.ndarray, found: str, config: PromoteConfig) -> str:
+    """Why these validation documents decide nothing; empty if they are enough.
+
+    num_bytes: bytes of each document, shape (documents,).
+    found: how the sentence begins.
+    """
+    total = int(num_bytes.sum())
+    if len(num_bytes) >= config.min_documents and total >= config.min_bytes:
+        return ""
+    return (
+        f"too little validation text to promote by: {found} {len(num_bytes):,} validation documents with {total:,} "
+        f"bytes, needed {config.min_documents:,} (promote.min_documents) and {config.min_bytes:,} (promote.min_bytes); "
+        "add data, raise split.val_share, or lower these numbers in the recipe"
+    )
+
+
+def as_asked(found: Decision, config: PromoteConfig) -> Decision:
+    """The same decision, held back if the recipe does not promote by itself."""
+    if not found.promoted or config.mode == "auto":
+        return found
+    why = "a person promotes it (promote.mode is ask, as with all overrides that do not name the mode)"
+    if config.mode == "never":
+        why = "promote.mode is never"
+    return replace(found, promoted=False, reason=f"{found.reason}; {why}", waits=config.mode == "ask")

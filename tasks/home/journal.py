@@ -13,10 +13,11 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from model.files import publish_folder, write_json
 from tasks.errors import NightBusy
@@ -88,6 +89,24 @@ class Journal:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "journal.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Lines of the journal, oldest first."""
+        path = self.home / "journal.jsonl"
+        entries = []
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with suppress(ValueError):  # a writer that is killed leaves half a line
+                entries.append(json.loads(line))
+        return [entry for entry in entries if isinstance(entry, dict)]
+
+    def last_promoted(self, recipe: str) -> int | None:
+        """The version of a recipe that was made champion last, as far as this home knows."""
+        promoted = (
+            int(entry["version"])
+            for entry in reversed(self.entries())
+            if entry.get("recipe") == recipe and (entry.get("event") == "promoted by hand" or entry.get("promoted"))
+        )
+        return next(promoted, None)
 
     def check(self, token: int) -> None:
         """Raise NightBusy unless `token` is the newest."""

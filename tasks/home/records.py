@@ -65,6 +65,11 @@ class StageRecord:
         """What it is called in folders, tags and messages."""
         return stage_name(self.stage, self.branch)
 
+    @property
+    def last_step(self) -> int:
+        """Of a training stage, where its curves end; 0 of another."""
+        return self.counts.get("steps", 0)
+
     def digest_of_files(self, *prefixes: str) -> str:
         """Digest of those files alone whose path in the folder begins with one of the prefixes."""
         return digest_of({name: digest for name, digest in self.files.items() if name.startswith(prefixes)})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.files import write_json
-from tasks.errors import NightStopped
+from tasks.errors import NightStopped, without_password
 from tasks.evaluation.twin import TWIN, TrainedTwin
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
@@ -21,6 +21,8 @@ from tasks.stage import Night
 
 WAITING = "waiting"
 """What a night's note holds under this name: its recipe, as plain values, and why its model waits."""
+NEEDED = ("split", "tokens", "inspect", "evaluate")
+"""Stages whose records a decision takes, beside that of the model."""
 log = logging.getLogger("nightschool")
 
 
@@ -38,7 +40,9 @@ class Candidate:
 
     @property
     def model(self) -> StageRecord:
-        return self.record_of(TRAINING_STAGES[-1].name)
+        """Of the last stage that trained; a stage that came into the table since has no say."""
+        trained = {record.stage: record for record in self.records}
+        return [trained[entry.name] for entry in TRAINING_STAGES if entry.name in trained][-1]
 
     @property
     def rows(self) -> StageRecord:
@@ -65,6 +69,9 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
         note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if WAITING not in note or note["key"] == night.key:
             continue
+        if (place := note[WAITING].get("store", store_label(night))) != store_label(night):
+            log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place or "the home")
+            continue
         earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note))
         try:
             candidate = candidate_of(earlier, note)
@@ -74,12 +81,21 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
             yield candidate
 
 
+def store_label(night: Night) -> str:
+    """Which tracking store a night reports to; empty for that of its home, wherever the home lies."""
+    own = night.tracking_uri.startswith(f"sqlite:///{night.home}/")
+    return "" if own else without_password(night.tracking_uri)
+
+
 def candidate_of(night: Night, note: Mapping[str, Any]) -> Candidate:
     """The candidate of a night's note. Raises NightStopped if a folder is gone or the recipe is not valid any more."""
     names = [entry.name for entry in STAGES if entry.name in note["stages"]]
     records = {name: StageRecord.read(night.home / "data" / folder) for name, folder in note["stages"].items()}
     if gone := [note["stages"][name] for name in names if records[name] is None]:
         raise NightStopped(f"{gone[0]} is not in {night.home / 'data'} any more")
+    trained = [entry.name for entry in TRAINING_STAGES if entry.name in names]
+    if missing := [name for name in NEEDED if name not in names] + ([] if trained else ["a trained model"]):
+        raise NightStopped(f"the night's note names no stage for {', '.join(missing)}")
     recipe = recipe_from(note[WAITING]["recipe"])
     own = [record for name in names if (record := records[name])]
     twins = [record for name in names if (record := records.get(stage_name(name, TWIN)))]

@@ -12,19 +12,21 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from model.files import write_json, write_text
-from tasks.errors import StoreAway
+from tasks.errors import StoreAway, without_password
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_samples
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
-from tasks.night.candidate import WAITING, Candidate
+from tasks.night.candidate import WAITING, Candidate, store_label
+from tasks.night.incumbent import standing_now
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
 from tasks.pages.text import artifact_key
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe
 from tasks.services.mlflow_pages import tracking_ui
+from tasks.stage import Night
 from tasks.tracking.tracker import DESCRIPTION, REASON
 from tasks.training.curve import stage_points
 
@@ -55,11 +57,12 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         decision=decision_of(registered),
         chats=tuple(read_samples(candidate.scored.path)),
         export=candidate.model.path if isinstance(registered, StoreAway) else registered.path / EXPORT,
-        tracking_uri=night.tracking_uri,
+        tracking_uri=without_password(night.tracking_uri),
         tracking_ui=tracking_ui(night.tracking_uri),
         run_id=night.run_id,
         experiment_id=night.store.experiment_id(),
         reports_waiting=night.store.waiting(),
+        now=standing_of(night, registered),
     )
     summary = note.with_suffix(".md")
     concluded = summary.exists()  # what was reported then is not reported again
@@ -68,9 +71,10 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         tracker = night.store.tracker(night.run_id)
         room = METRIC_KEYS - len({key for record in everything for _, point in curve_of(record) for key in point})
         twin_figures = report.twin if any(record.branch for record in fresh) else None
-        tracker.metrics(headline_figures([record for record in fresh if not record.branch], twin_figures, room))
         for step, point in (point for record in fresh for point in curve_of(record)):
             tracker.metrics(point, step=step)
+        figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
+        tracker.final(figures, max(record.last_step for record in everything))
         tracker.tags({f"nightschool.stage.{r.name}": r.run_id for r in everything})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
@@ -79,10 +83,13 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         tracker.close("RUNNING")
     # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
     night.store.tracker(night.run_id).tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
-    later = {"recipe": plain_recipe(night.recipe), "twin_diverged": twin.diverged if twin else ""} if waiting else None
+    later = None
+    if waiting:
+        diverged = twin.diverged if twin else ""
+        later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
     note_outcome(note, everything, report.decision, later)
     if FlowRunContext.get() is not None:
-        key = artifact_key("night", night.recipe.name)
+        key = artifact_key(night.recipe.name, "night")
         create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
     return report
 
@@ -105,11 +112,21 @@ def conclude_waiting(candidate: Candidate, registered: StageRecord) -> None:
 
 
 def decision_of(registered: StageRecord | StoreAway) -> dict[str, object]:
-    """`promoted`, `version` and `reason`; the version is None where the decision has to wait for the registry."""
+    """What `register` noted; the version is None where the decision has to wait for the registry."""
     if isinstance(registered, StoreAway):
         reason = f"{registered}. The next run in this home registers it and decides"
         return {"promoted": False, "version": None, "reason": reason}
     return read_decision(registered.path)
+
+
+def standing_of(night: Night, registered: StageRecord | StoreAway) -> str:
+    """What the registry says now, of a decision that was made earlier; empty for one that was made just now."""
+    if isinstance(registered, StoreAway) or not registered.reused:
+        return ""
+    try:
+        return standing_now(night.registry, int(registered.counts["version"]))
+    except StoreAway as away:
+        return f"who is champion now is not known: {away}"
 
 
 def beside_twin(candidate: Candidate, twin: TrainedTwin) -> TwinComparison | str:

@@ -63,6 +63,6 @@ def show_in_prefect(recipe: str, page: str) -> None:
     if FlowRunContext.get() is None:
         return
     try:
-        create_markdown_artifact(page, key=artifact_key("night", recipe), description="Why the night ended")
+        create_markdown_artifact(page, key=artifact_key(recipe, "night"), description="Why the night ended")
     except Exception as error:  # of its client, of any kind
         log.warning("Prefect did not take the page of the night's end: %s", one_line(error, MESSAGE_LIMIT))

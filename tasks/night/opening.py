@@ -24,6 +24,7 @@ from tasks.night.failure import explain, explain_before_start
 from tasks.night.naming import Identity, day_of, differences, night_before, run_name, told_beside
 from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe, as_params
+from tasks.relocation import relocate
 from tasks.settings import Settings
 from tasks.sources.resolve import resolve
 from tasks.stage import Night
@@ -47,17 +48,19 @@ def open_night(
     """
     prepare_logging()
     settings = Settings.load()
+    relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     night = None
     try:
+        store.check()
         with journal.lease(recipe.name) as token:
-            if orphans := store.close_orphans(settings.home):
+            if orphans := store.close_orphans():
                 log.info("%s of a night that died were closed", plural(orphans, "tracking run"))
             raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
             for label, reason in raw.set_aside:
                 log.info("left out  %s: %s", label, reason)
             pieces = [located.piece for located in raw.pieces]
-            code = {entry.name: code_version(entry.module) for entry in STAGES}
+            code = {entry.name: code_version(entry.module) for entry in STAGES if entry.of_night or kind != NIGHT}
             trial = {"kind": kind, "asked": asked} if asked else {}
             key = digest_of({"recipe": plain(recipe), "pieces": pieces, "code": code, **trial})
             identity = Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
@@ -118,10 +121,10 @@ def open_parent(
         content = json.loads(note.read_text(encoding="utf-8"))
         if store.reopen(str(content["run_id"])):
             return str(content["run_id"]), day_of(content)
+        note.with_suffix(".md").unlink(missing_ok=True)  # the new run gets all that the lost one had been told
     tags = {
         "nightschool.kind": kind,
         "nightschool.recipe": recipe.name,
-        "nightschool.home": str(home),
         "nightschool.key": key,
     }
     run_id = store.start_run(name, tags)

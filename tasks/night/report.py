@@ -36,6 +36,8 @@ class NightReport:
     experiment_id: str
     reports_waiting: int = 0
     """Reports that the tracking store has not taken yet."""
+    now: str = ""
+    """What the registry says now, if the night was found done: the decision is one of then."""
     twin: TwinComparison | str | None = None
     """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
@@ -69,7 +71,22 @@ class NightReport:
     def verdict(self) -> str:
         if not self.registered:
             return "Not registered yet"
-        return "Promoted" if self.decision["promoted"] else "Not promoted"
+        promoted = "promoted" if self.decision["promoted"] else "not promoted"
+        return f"Was {promoted}" if self.now else promoted.capitalize()
+
+    @property
+    def version(self) -> str:
+        """The version that was decided on, and when if it was not tonight."""
+        at = f", decided {self.decision['at']}" if self.now else ""
+        return f"version {self.decision['version'] or '–'}{at}"
+
+    @property
+    def afterwards(self) -> list[str]:
+        """What holds now instead of then, and what a person can do."""
+        told = [self.now] if self.now else []
+        if self.decision.get("waits"):
+            told.append(f"to make it the champion: python -m flows promote {self.recipe} {self.decision['version']}")
+        return told
 
     @property
     def sentence(self) -> str:
@@ -107,7 +124,7 @@ class NightReport:
             self.title,
             self.replaced_table.as_text(),
             self.stage_table.only("stage", "time", "key figure").as_text(),
-            f"{self.verdict.upper()}  version {self.decision['version'] or '–'}\n  {reason}",
+            "\n  ".join([f"{self.verdict.upper()}  {self.version}", reason, *self.afterwards]),
         ]
         if self.twin:
             sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
@@ -130,7 +147,8 @@ class NightReport:
         )
         blocks = [
             f"# {markdown_line(self.title, SENTENCE_CHARACTERS)}",
-            f"**{self.verdict}**, version {self.decision['version'] or '–'}: {reason}",
+            f"**{self.verdict}**, {self.version}: {reason}",
+            *(markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.afterwards),
             self.replaced_table.as_markdown(),
             self.stage_table.as_markdown(),
         ]

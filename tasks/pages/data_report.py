@@ -168,7 +168,9 @@ class DataReport:
             f"# {markdown_line(self.title)}",
             f"{balance.read:,} read = {fates}, {format_bytes(night.by_domain.total.bytes)} of text.",
             f"**{balance.unaccounted:,} rows unaccounted for.**" if balance.unaccounted else "",
-            source_table(night).only("source", "read", "kept", "exact dup.", "near dup.", "quarantined").as_markdown(),
+            source_table(night)
+            .only("source", "read", "kept", "exact dup.", "near dup.", "quarantined", "blank")
+            .as_markdown(),
             domain_table(night).only("domain", "rows", "text", "share").as_markdown(),
             Table(
                 [Column("rule"), Column("rows", "number")],

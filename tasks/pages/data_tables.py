@@ -18,6 +18,7 @@ FATE_COLOURS = {
     "exact duplicates": "var(--exact)",
     "near duplicates": "var(--near)",
     "quarantined": "var(--bad)",
+    "blank": "var(--c5)",
 }
 READING_COLOURS = {"stable": "var(--good)", "shifted": "var(--warn)", "different": "var(--bad)"}
 METER_END = 0.5
@@ -40,9 +41,10 @@ def domain_category(domain: str) -> Category:
 
 
 def fate_parts(fates: Fates) -> list[Part]:
-    """The right side of read = kept + exact duplicates + near duplicates + quarantined."""
-    counts = (fates.kept, fates.exact_duplicates, fates.near_duplicates, fates.quarantined)
-    return [Part(name, count, colour) for (name, colour), count in zip(FATE_COLOURS.items(), counts, strict=True)]
+    """The right side of read = kept + exact duplicates + near duplicates + quarantined (+ blank)."""
+    counts = (fates.kept, fates.exact_duplicates, fates.near_duplicates, fates.quarantined, fates.blank)
+    parts = [Part(name, count, colour) for (name, colour), count in zip(FATE_COLOURS.items(), counts, strict=True)]
+    return parts if fates.blank else parts[:-1]
 
 
 def drift_table(drift: Drift) -> Table:
@@ -79,6 +81,7 @@ def source_table(night: NightStatistics) -> Table:
         Column("exact dup.", "number"),
         Column("near dup.", "number"),
         Column("quarantined", "number"),
+        Column("blank", "number"),
         Column("fates", "bar"),
         Column("text", "number"),
         Column("domains", "bar"),
@@ -100,6 +103,7 @@ def source_table(night: NightStatistics) -> Table:
             fates.exact_duplicates,
             fates.near_duplicates,
             fates.quarantined,
+            fates.blank or "",
             Bar(fate_parts(fates), fates.read),
             format_bytes(kept_bytes),
             Bar(parts, kept_bytes) if kept_bytes else None,

@@ -105,10 +105,8 @@ def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
 
 
 def row_by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> RowMatches:
-    """The row or the quarantined line that stands on a line of a file.
-
-    `pieces`: those of the file, which `data` and `validation` know; `line`: its number, from 1. Raises NightStopped if
-    the file has no such line.
+    """The row or the quarantined line on a line of a file.
+    `pieces`: those of the file, in `data` and `validation`; `line`: its number, from 1. Raises NightStopped without it.
     """
     label = pieces[0].label
     piece = next((piece for piece in pieces if line in piece.lines), None)
@@ -119,7 +117,8 @@ def row_by_line(data: PreparedData, validation: Validation, pieces: list[Scanned
         return RowMatches([row], 1, [])
     if (found := line_at(validation.path(piece), line)) is not None:
         return RowMatches([], 0, [found])
-    raise NightStopped(f"{label}:{line} is neither among the rows nor in the quarantine of {data.validated.path}")
+    fate = "blank" if piece.scanned.blank else "neither among the rows nor in the quarantine"
+    raise NightStopped(f"{label}:{line} is {fate}; see {data.validated.path}")
 
 
 def why_row(home: Path, question: str, recipe: str | None = None, every_training: bool = False) -> list[str]:
@@ -216,9 +215,9 @@ def reading_lines(training: FinishedTraining, segments: Iterable[Segment]) -> li
     return [f"    {training.name} (run {training.record.run_id}): {often}"]
 
 
-def who_ate(home: Path, run: str) -> list[str]:
+def who_ate(home: Path, run: str, recipe: str | None = None) -> list[str]:
     """What a model was trained on, line by line: of each of its stages a kind, and what the stage noted at its end."""
-    model = find_model(History(home), run)
+    model = find_model(History(home), run, recipe)
     lines = [f"{model.name}: {' + '.join(t.name for t in model.trainings)}"]
     for training in model.trainings:
         reading = training.input.reading
@@ -250,6 +249,7 @@ def never_seen(data: PreparedData, seen: int) -> str:
     distinct, sides = data.distinct.counts, data.sides.counts
     reasons = {
         "quarantined": distinct["quarantined"],
+        "blank": distinct.get("blank", 0),
         "exact duplicates": distinct["exact_duplicate"],
         "near duplicates": distinct["near_duplicate"],
         "validation": sides["pretrain_val"] + sides["chat_val"],
@@ -268,9 +268,9 @@ def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.D
     return rows.select("name", label, "line", "byte_offset", source, kind, "tokens", "times")
 
 
-def who_ate_rows(home: Path, run: str) -> Iterator[str]:
+def who_ate_rows(home: Path, run: str, recipe: str | None = None) -> Iterator[str]:
     """Every row that a model was trained on, as lines of JSON, many at a time."""
-    model = find_model(History(home), run)
+    model = find_model(History(home), run, recipe)
     exposure = exposure_of((t.input for t in model.trainings), model.data.corpus.ledger.next_row)
     for part in model.data.corpus.ledger.parts:
         for rows in rows_read(exposure, part, model.data.corpus.rules):

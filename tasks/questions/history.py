@@ -90,12 +90,7 @@ class History:
     @cached_property
     def entries(self) -> list[dict[str, Any]]:
         """Lines of the journal, oldest first."""
-        path = self.home / "journal.jsonl"
-        entries = []
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            with suppress(ValueError):  # a writer that is killed leaves half a line
-                entries.append(orjson.loads(line))
-        return [entry for entry in entries if isinstance(entry, dict)]
+        return self.journal.entries()
 
     def published(self, *stages: str) -> Iterator[dict[str, Any]]:
         """Entries of published stages, on all branches, newest first, each once."""

@@ -26,11 +26,16 @@ class ModelLineage:
     data: PreparedData
 
 
-def find_model(history: History, run: str) -> ModelLineage:
-    """The model of a run id (or a prefix of one), of a registered version or `champion`, else NightStopped."""
+def find_model(history: History, run: str, wanted: str | None = None) -> ModelLineage:
+    """The model of a run id (or a prefix of one), of a registered version or `champion`, else NightStopped.
+
+    wanted: recipe whose version it is; the one that ran last if left out.
+    """
     if run == CHAMPION:
-        version, source = champion_version(history)
-        return lineage_of(history, f"champion, version {version}{source}", training_of_version(history, version))
+        recipe = history.recipe(wanted)
+        version, source = champion_version(history, recipe)
+        name = f"champion of {recipe}, version {version}{source}"
+        return lineage_of(history, name, training_of_version(history, recipe, version))
     if len(run) >= MIN_PREFIX and re.fullmatch("[0-9a-f]+", run) and (found := records_by_run(history, run)):
         if len(found) > 1:
             raise NightStopped(f"{run} is the beginning of {len(found)} run ids: {listed(sorted(found))}")
@@ -39,7 +44,8 @@ def find_model(history: History, run: str) -> ModelLineage:
             raise NightStopped(f"run {run_id} is of the stage {record.name}, which trains nothing")
         return lineage_of(history, f"run {run_id}", record)
     if re.fullmatch("[0-9]{1,8}", run):
-        return lineage_of(history, f"version {int(run)}", training_of_version(history, int(run)))
+        recipe = history.recipe(wanted)
+        return lineage_of(history, f"version {int(run)} of {recipe}", training_of_version(history, recipe, int(run)))
     raise NightStopped(
         f"no run {run!r:.80} in {history.home}: name an MLflow run id of a night or a training stage (or its first "
         f"{MIN_PREFIX} digits), a version number, or {CHAMPION}"
@@ -75,45 +81,60 @@ def last_training_of_night(history: History, note: dict[str, Any], night: str) -
     return record
 
 
-def champion_version(history: History) -> tuple[int, str]:
-    """The version that the model registry calls champion; if it does not answer, the one that was promoted last by the
-    journal, and a remark that says so."""
+def champion_version(history: History, recipe: str) -> tuple[int, str]:
+    """The version of a recipe that the model registry calls champion; if it does not answer, the one that was promoted
+    last by the journal, and a remark that says so."""
     try:
-        version, remark = registered_champion(history.home), ""
+        version, remark = registered_champion(history.home, recipe), ""
     except StoreAway:
-        promoted = (e for e in reversed(history.entries) if e.get("event") == "promoted by hand" or e.get("promoted"))
-        version = next((int(entry["version"]) for entry in promoted), None)
+        version = history.journal.last_promoted(recipe)
         remark = " by the journal, as the model registry did not answer"
     if version is None:
-        raise NightStopped(f"no model is champion in {history.home}")
+        others = [name for name in history.recipes() if name != recipe]
+        earlier = any(entry.get("event") == "decided" and "recipe" not in entry for entry in history.entries)
+        raise NightStopped(
+            f"no model of recipe {recipe} is champion in {history.home}"
+            + (f"; for another recipe say --recipe NAME, there are {listed(sorted(others))}" if others else "")
+            + ("; versions of an earlier release are taken over by the recipe's next night" if earlier else "")
+        )
     return version, remark
 
 
-def registered_champion(home: Path) -> int | None:
-    """The version that holds the alias now; a person may have moved it. Raises StoreAway."""
+def registered_champion(home: Path, recipe: str) -> int | None:
+    """The version of a recipe that holds the alias now; a person may have moved it. Raises StoreAway."""
     from tasks.settings import Settings  # MLflow takes seconds to import, which no other question has to wait for
     from tasks.tracking.mlflow_store import Store
 
-    return Store(Settings.load().tracking_uri, home).registry.version_of(CHAMPION)
+    return Store(Settings.load().tracking_uri, home).registry(recipe).version_of(CHAMPION)
 
 
-def training_of_version(history: History, version: int) -> StageRecord:
-    """The training stage whose model was registered as a version, by a night's note or its register stage."""
-    for name, note in history.night_notes():
-        if note.get("version") == version:
-            return last_training_of_night(history, note, name)
-    for entry in history.published("register"):
-        register = history.record_of(entry)
-        matches = register is not None and register.counts["version"] == version
-        digest = register.inputs["trained"] if register and matches else ""
-        trained = history.records(*(entry.name for entry in TRAINING_STAGES), digest=digest) if digest else iter(())
-        if found := next(trained, None):
+def training_of_version(history: History, recipe: str, version: int) -> StageRecord:
+    """The training stage whose model was registered as a recipe's version: by the journal if the version was adopted
+    from the model that all recipes shared, else by a night's note or its register stage."""
+    mine = [entry for entry in history.entries if entry.get("recipe") == recipe]
+    adopted = [e for e in mine if e.get("event") == "adopted" and e["version"] == version]
+    for entry in adopted:
+        if found := training_with_digest(history, str(entry["digest"])):
             return found
-    known = sorted({int(entry["version"]) for entry in history.entries if entry.get("event") == "decided"})
+    for name, note in () if adopted else history.night_notes():
+        if note.get("version") == version and name.rpartition("@")[0] == recipe:
+            return last_training_of_night(history, note, name)
+    for entry in () if adopted else history.published("register"):
+        register = history.record_of(entry)
+        if register is None or register.counts["version"] != version or register.config.get("recipe") != recipe:
+            continue
+        if found := training_with_digest(history, register.inputs["trained"]):
+            return found
+    known = sorted({int(entry["version"]) for entry in mine if entry.get("event") in ("decided", "adopted")})
     raise NightStopped(
-        f"no night in {history.home} made version {version} of the model, or its folder is gone; the journal has "
+        f"no night in {history.home} made version {version} of recipe {recipe}, or its folder is gone; the journal has "
         f"{listed([str(v) for v in known]) or 'none'}"
     )
+
+
+def training_with_digest(history: History, digest: str) -> StageRecord | None:
+    """The training stage that made weights of this digest, if its folder is still there."""
+    return next(history.records(*(entry.name for entry in TRAINING_STAGES), digest=digest), None) if digest else None
 
 
 def lineage_of(history: History, name: str, record: StageRecord) -> ModelLineage:

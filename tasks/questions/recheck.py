@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from data.rows.scan import check_chunk
-from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt, read_chunks
+from schemas.files.blocks import COMPRESSED
+from schemas.files.reader import read_chunks
+from schemas.jsonl import FILE_RULES, KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import ScannedPiece
 from tasks.questions.history import History
@@ -19,12 +21,9 @@ from tasks.recipes.deployments import load_recipe
 from tasks.recipes.overrides import parse_settings
 from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import SourceConfig
-from tasks.sources.pieces import COMPRESSED
 from tasks.sources.resolve import files_of
 from tasks.sources.tables import as_jsonl
 
-FILE_RULES = ("file_unreadable", "file_not_jsonl")
-"""A quarantined line of these rules stands for all of a file that could not be read."""
 CUT_RULES = ("not_utf8", "line_too_long", *FILE_RULES)
 """What the quarantine keeps of such lines is never the line itself."""
 CurrentLine = tuple[bytes, Fault | None]

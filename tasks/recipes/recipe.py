@@ -17,6 +17,7 @@ from model.config.network import ModelConfig
 from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
+from tasks.recipes.data_identity import DataIdentity, identity_from
 from tasks.recipes.overrides import set_dotted
 from tasks.recipes.stage_configs import (
     DataConfig,
@@ -29,6 +30,8 @@ from tasks.recipes.stage_configs import (
     ValidateConfig,
 )
 
+NAME_CHARACTERS = 100
+
 
 def side_rules(recipe: Recipe) -> SideRules:
     """The part of a recipe that decides on which side, train or validation, a row is."""
@@ -39,6 +42,16 @@ def side_rules(recipe: Recipe) -> SideRules:
     )  # fmt: skip
 
 
+def data_identity(recipe: Recipe) -> DataIdentity:
+    """The part of a recipe that decides whether its models can be compared with others."""
+    split = {
+        "split.val_share": recipe.split.val_share,
+        "split.salt": recipe.split.salt,
+        "deduplicate.near_threshold": recipe.deduplicate.near_threshold,
+    }
+    return identity_from(recipe.name, split, [dataclasses.asdict(source) for source in recipe.sources])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One night. The defaults are the small CPU recipe; prefect.yaml holds the named ones."""
@@ -46,22 +59,40 @@ class Recipe:
     __pydantic_config__ = STRICT
 
     name: str
+    """What nights, files and the registered model are called by."""
     sources: tuple[SourceConfig, ...]
+    """Raw rows; at least one source of each kind."""
     validate: ValidateConfig = field(default_factory=ValidateConfig)
+    """How many bad lines the night accepts."""
     deduplicate: DeduplicateConfig = field(default_factory=DeduplicateConfig)
+    """From which similarity rows are duplicates."""
     split: SplitConfig = field(default_factory=SplitConfig)
+    """Which rows are never trained on."""
     data: DataConfig = field(default_factory=DataConfig)
+    """How text becomes rows of tokens."""
     inspect: InspectConfig = field(default_factory=InspectConfig)
+    """How far tonight's data may drift from the champion's."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """The model at the end of the night."""
     pretrain: TrainConfig = field(default_factory=TrainConfig)
+    """Training on text."""
     sft: TrainConfig = field(default_factory=TrainConfig)
+    """Training on conversations, from the weights of pretraining."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """What is generated for people to read."""
     promote: PromoteConfig = field(default_factory=PromoteConfig)
+    """When the new model takes the place of the champion."""
     twin: bool = False
     """Whether the night also trains the model's dense twin, on the same tokens, to measure what the experts gain."""
 
     def __post_init__(self) -> None:
         problems = []
+        letters = self.name.replace("-", "").replace("_", "").replace(".", "")
+        if not letters.isalnum() or len(self.name) > NAME_CHARACTERS:
+            problems.append(
+                f"name ({self.name!r:.80}) may hold letters, digits, -, _ and . alone, {NAME_CHARACTERS} at most: "
+                "files and a registered model are called after it"
+            )
         kinds = {source.kind for source in self.sources}
         for kind in ("pretrain", "chat"):
             if kind not in kinds:
@@ -73,6 +104,11 @@ class Recipe:
             problems.append(
                 f"data.sequence_length_tokens ({self.data.sequence_length_tokens}) is over "
                 f"model.max_position_embeddings ({self.model.max_position_embeddings})"
+            )
+        if self.evaluate.max_new_tokens >= self.model.max_position_embeddings:
+            problems.append(
+                f"evaluate.max_new_tokens ({self.evaluate.max_new_tokens}) must be below "
+                f"model.max_position_embeddings ({self.model.max_position_embeddings}), to leave room for a prompt"
             )
         if self.twin and self.model.dense:
             problems.append(
@@ -92,17 +128,29 @@ class Recipe:
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """A copy with some values replaced: `{"pretrain.optim.peak_lr": 0.001}`.
 
+        A model of other settings is a trial until somebody says otherwise: it is promoted by itself only if the
+        overrides name the mode. A twin beside it makes no other model.
         Raises NightStopped if a key does not exist or a value does not fit.
         """
         content = dataclasses.asdict(self)
         for dotted, value in overrides.items():
             set_dotted(content, dotted, value)
-        return recipe_from(content)
+        changed = recipe_from(content)
+        same_model = replace(changed, twin=self.twin) == self
+        if same_model or changed.promote.mode != "auto" or names_mode(overrides):
+            return changed
+        return replace(changed, promote=replace(changed.promote, mode="ask"))
 
     def dense_twin(self) -> Recipe:
         """The same recipe for a dense model: one block as wide as the experts a token passes, and no router."""
         dense, unchanged = replace(self.model, dense=True), replace(self.pretrain, expert_changes=())
         return replace(self, model=dense, pretrain=unchanged, twin=False)
+
+
+def names_mode(overrides: Mapping[str, Any]) -> bool:
+    """Whether overrides say who promotes."""
+    block = overrides.get("promote")
+    return "promote.mode" in overrides or (isinstance(block, Mapping) and "mode" in block)
 
 
 def recipe_from(content: Mapping[str, Any]) -> Recipe:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from model.files import write_json, write_text
 from tasks.errors import NightStopped
+from tasks.relocation import relocate
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
 from tasks.services.processes import (
     PROJECT,
@@ -30,6 +31,7 @@ CLIENT_SETTINGS = PROJECT / "prefect.toml"
 def up() -> None:
     """Start what is not running, register the deployments, print the addresses."""
     settings = Settings.load()
+    relocate(settings)
     home, running = settings.home, {service.name: service for service in read_services(settings.home)}
     prefect_url = running["prefect"].url if "prefect" in running else f"http://127.0.0.1:{free_port(PREFECT_PORT)}"
     mlflow_url = running["mlflow"].url if "mlflow" in running else f"http://127.0.0.1:{free_port(MLFLOW_PORT)}"
@@ -78,7 +80,7 @@ def mlflow_command(settings: Settings, url: str) -> list[str]:
     return [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2],
         "--workers", "1", "--backend-store-uri", settings.tracking_uri,
-        "--artifacts-destination", str(settings.home / "mlflow" / "artifacts"),
+        "--artifacts-destination", settings.artifacts or str(settings.home / "mlflow" / "artifacts"),
     ]  # fmt: skip
 
 
@@ -97,6 +99,7 @@ def register_deployments(prefect: str, environment: dict[str, str]) -> None:
 
 def down() -> None:
     """Stop what `up` started, with its child processes and nothing else; the worker first, as it reports to Prefect."""
+    relocate(Settings.load())
     home = Settings.load().home
     services = sorted(read_services(home), key=lambda service: service.name != "worker")
     for service in services:

@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from tasks.relocation import relocate
 from tasks.services.processes import (
     Service,
     answers_at,
@@ -47,6 +48,7 @@ def reaching_prefect() -> Iterator[None]:
     Import Prefect inside, never before: it reads its settings when it is imported, and the server starts meanwhile.
     Raises NightStopped if the embedded server does not come up.
     """
+    relocate(Settings.load())
     url = running_url("prefect")
     server = None if url or chosen_prefect_api() else embedded_prefect()
     use_prefect_api(f"{server.url if server else url}/api")

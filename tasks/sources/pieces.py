@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,9 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from data.rows.piece import Piece
 from model.files import atomic_write
-from schemas.jsonl import BLOCK_BYTES, BYTE_ORDER_MARK, what_else
+from schemas.files.arrays import HELD_BYTES, RowBuilder
+from schemas.files.blocks import BLOCK_BYTES, COMPRESSED
+from schemas.files.kinds import BYTE_ORDER_MARK, Array, what_is
 
-COMPRESSED, TABLES = (".gz", ".zst"), (".parquet", ".arrow", ".feather")
+TABLES = (".parquet", ".arrow", ".feather")
 LAST_LINE_BYTES = 4 << 20
 """An unfinished line that is longer is not parsed here but left to the reader, whose memory is bounded."""
 RACY_NS = 2 * 10**9
@@ -130,7 +133,10 @@ class RangeReader:
         """Pieces of the file, the `known` ones first if they are unchanged; and why its end is deferred, if so."""
         if self.file.path.suffix in COMPRESSED + TABLES:
             return (replace(self.measured(0, self.size, 1), end=None, num_lines=0),), ""
-        if what_else(self.file.path, self.size):
+        what = what_is(self.file.path, self.size)
+        if isinstance(what, Array):
+            return self.array_pieces(what, known)
+        if what:
             return (replace(self.measured(0, self.size, 1), num_lines=1),), ""
         pieces = self.unchanged(known)
         start = self.next_line(pieces[-1].end or 0) if pieces else 0
@@ -140,8 +146,48 @@ class RangeReader:
         deferred = f"its last line ({self.size - end:,} bytes) is not finished; it is left for the next night"
         return pieces, deferred if end < self.size else ""
 
+    def array_pieces(self, array: Array, known: Sequence[Piece]) -> tuple[tuple[Piece, ...], str]:
+        """The same of a JSON array, whose elements are its lines."""
+        pieces = self.unchanged_rows(known)
+        start = pieces[-1].end or 0 if pieces else array.body
+        line = sum(piece.num_lines for piece in pieces) + 1
+        builder = RowBuilder(array, line, start, HELD_BYTES, is_range=False)
+        at, numbers, starts = self.stream.seek(start), [line], [start if pieces else 0]  # a piece's first row
+        while at < self.size and (block := self.stream.read(min(BLOCK_BYTES, self.size - at))):
+            builder.feed(block)
+            at += len(block)
+            if at == self.size:
+                builder.settle()
+            chunk = builder.take()
+            line = chunk.first_line + len(chunk.lines)
+            for number, offset in enumerate(chunk.offsets, chunk.first_line):
+                if offset - starts[-1] >= self.piece_bytes:
+                    starts.append(offset)
+                    numbers.append(number)
+        end, deferred = builder.end, builder.rest
+        if deferred and (builder.is_closed or self.size - end > LAST_LINE_BYTES):  # no later night will find more
+            end, line, deferred = self.size, line + 1, ""
+        if line > numbers[-1]:
+            new = zip(starts, [*starts[1:], end], numbers, [*numbers[1:], line], strict=True)
+            pieces += tuple(
+                replace(self.measured(begin, stop, first), num_lines=after - first) for begin, stop, first, after in new
+            )
+        return pieces, deferred and f"{deferred}; what follows byte {end:,} is left for the next night"
+
+    def unchanged_rows(self, known: Sequence[Piece]) -> tuple[Piece, ...]:
+        """The known pieces of a JSON array, or none unless all are as they were and another row may follow."""
+        at = 0
+        for piece in known:
+            if replace(self.measured(at, piece.end or 0, piece.first_line), num_lines=piece.num_lines) != piece:
+                return ()
+            at = piece.end or 0
+        self.stream.seek(at)
+        return tuple(known) if re.match(rb"\s*[,\]]", self.stream.read(BLOCK_BYTES)) else ()
+
     def unchanged(self, known: Sequence[Piece]) -> tuple[Piece, ...]:
         """The known pieces, or none unless all are as they were and cover the file's beginning line by line."""
+        if known and isinstance(what_is(self.file.path, self.size), Array):
+            return self.unchanged_rows(known)
         at, line = 0, 1
         for piece in known:
             if at < 0 or self.measured(at, piece.end or 0, line) != piece:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from tasks.sources.tables import as_jsonl
 BUILTIN = "builtin:"
 PIECE_BYTES = 16 << 20
 REASONS_SHOWN = 5
+DEEP = re.compile(r"(?:^|(?<=/))(?:\*\*(?:/|$))+")
+"""Folders of any depth, in a glob."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,13 @@ class Resolved:
     deferred: tuple[Deferred, ...] = ()
     """Still being written: the next night will see them."""
     unreadable: tuple[Deferred, ...] = ()
+    repeated: tuple[Deferred, ...] = ()
+    """Other paths to a file of the same source, which is read once."""
 
     @property
     def set_aside(self) -> list[tuple[str, str]]:
         """(file, reason) of everything that is not for tonight."""
-        return [(item.label, item.reason) for item in (*self.deferred, *self.unreadable)]
+        return [(item.label, item.reason) for item in (*self.deferred, *self.unreadable, *self.repeated)]
 
 
 def resolve(
@@ -76,6 +81,7 @@ def resolve(
     them. Raises NightStopped for a source of which no piece is left.
     """
     files = [(source, file) for source in sources for file in files_of(source, home)]
+    files, repeated = read_once(files)
     moving = moving_files([file for _, file in files if not file.is_ours], settle_seconds, clock, sleep)
     cutter = FileCutter(home / "sources.json", PIECE_BYTES, clock)
     known_of = defaultdict(list)
@@ -85,6 +91,8 @@ def resolve(
     deferred, unreadable = [], []
     for source, file in files:
         try:
+            if not is_utf8(str(file.path)):
+                raise ValueError("its path is no UTF-8; rename it")
             cut_file = cutter.cut(file, known_of[file.source, file.label], file.path in moving)
             path = as_jsonl(file, cut_file.pieces, home / "downloads")
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -94,7 +102,7 @@ def resolve(
         if cut_file.deferred:
             deferred.append(Deferred(file.label, cut_file.deferred))
     cutter.save()
-    resolved = Resolved(tuple(pieces), tuple(deferred), tuple(unreadable))
+    resolved = Resolved(tuple(pieces), tuple(deferred), tuple(unreadable), repeated)
     for source in sources:
         stop_if_nothing_is_left(source, resolved)
     return resolved
@@ -116,7 +124,34 @@ def files_of(source: SourceConfig, home: Path) -> list[RawFile]:
         raise NightStopped(f"source {source.name}: nothing found at {source.location}")
     is_ours = source.location.startswith((BUILTIN, HUB)) or "://" in source.location
     ends = shortest_ends([origin for origin, _ in located])
-    return [RawFile(source.name, f"{source.name}/{ends[origin]}", path, is_ours) for origin, path in located]
+    return [RawFile(source.name, f"{source.name}/{shown(ends[origin])}", path, is_ours) for origin, path in located]
+
+
+def is_utf8(text: str) -> bool:
+    return shown(text) == text
+
+
+def shown(path: str) -> str:
+    """A path as text; bytes of a name that are no UTF-8 appear as escapes."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def read_once(
+    files: Sequence[tuple[SourceConfig, RawFile]],
+) -> tuple[list[tuple[SourceConfig, RawFile]], tuple[Deferred, ...]]:
+    """The files without those that a source has already under another name, and these."""
+    seen: dict[tuple[str, int, int], RawFile] = {}
+    once, repeated = [], []
+    for source, file in sorted(files, key=lambda item: item[1].path.resolve() != item[1].path):  # links come second
+        with suppress(OSError):  # reported where the file is read
+            status = file.path.stat()
+            first = seen.setdefault((source.name, status.st_dev, status.st_ino), file)
+            if first is not file:
+                repeated.append(Deferred(file.label, f"another path to {first.label}, which is read once"))
+                continue
+        once.append((source, file))
+    order = {id(file): number for number, (_, file) in enumerate(files)}
+    return sorted(once, key=lambda item: order[id(item[1])]), tuple(repeated)
 
 
 def shortest_ends(paths: Sequence[Path]) -> dict[Path, str]:
@@ -150,6 +185,26 @@ def moving_files(
     return moving
 
 
+def files_matching(pattern: str) -> list[str]:
+    """Paths of a glob. `**` enters each folder once, by whatever link it is reached, so a loop of links ends."""
+    if not (deep := DEEP.search(pattern)):
+        return glob.glob(pattern, include_hidden=True)  # noqa: PTH207 - that skips dead links
+    before, after = pattern[: deep.start()], pattern[deep.end() :] or "*"
+    folders = sorted(glob.glob(before)) if glob.has_magic(before) else [before or "."]  # noqa: PTH207
+    seen, links, found = set[str](), list[str](), list[str]()
+    while folders or links:
+        folder = folders.pop(0) if folders else links.pop(0)  # what no link leads to comes first
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        found += files_matching(f"{glob.escape(folder.rstrip('/'))}/{after}")
+        with suppress(OSError), os.scandir(folder) as entries:  # one that may not be entered has no files for us
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(entry.path)
+    return [path for path in found if deep.end() < len(pattern) or not Path(path).is_dir()]
+
+
 def locate(source: SourceConfig, home: Path) -> list[tuple[Path, Path]]:
     """Where each file of a source comes from, and where it is on this machine."""
     location, downloads = source.location, home / "downloads" / source.name
@@ -167,5 +222,5 @@ def locate(source: SourceConfig, home: Path) -> list[tuple[Path, Path]]:
     path = Path(location).expanduser()
     found = [str(path)] if location and os.path.lexists(path) else []
     if not found and glob.has_magic(location):
-        found = glob.glob(str(path), recursive=True, include_hidden=True)  # noqa: PTH207 - that skips dead links
+        found = files_matching(str(path))
     return [(Path(name).absolute(),) * 2 for name in sorted(set(found))]

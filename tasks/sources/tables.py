@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import pyarrow.parquet as pq
 
 from data.rows.piece import Piece
 from model.files import made_once
+from schemas.files.kinds import ROW_KEYS
+from tasks.home.code import code_version
 from tasks.sources.pieces import TABLES, RawFile
 
+READ_KEYS = (*ROW_KEYS, "input", "history", "system", "tools")
+"""Columns that some format reads; the others need not be text."""
 TABLE_ROWS = 1_000
 """Rows of a table converted at once."""
 
@@ -25,7 +30,7 @@ def as_jsonl(file: RawFile, pieces: Sequence[Piece], downloads: Path) -> Path:
     if file.path.suffix not in TABLES or not pieces:
         return file.path
     [whole] = pieces
-    local = downloads / file.source / whole.digest[:16] / f"{file.path.stem}.jsonl"
+    local = downloads / file.source / f"{whole.digest[:16]}-{code_version(__name__)[:8]}" / f"{file.path.stem}.jsonl"
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:
@@ -52,13 +57,35 @@ def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def lines_of(batch: pa.RecordBatch) -> list[bytes]:
-    """Rows as lines of JSON. A row that no JSON can hold becomes a line that the reader finds to be no UTF-8."""
+    """Rows as lines of JSON."""
     try:
         return [orjson.dumps(row, default=str_of, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()]
-    except (UnicodeDecodeError, orjson.JSONEncodeError) as error:
+    except (UnicodeDecodeError, orjson.JSONEncodeError):
         if batch.num_rows == 1:
-            return [b"\xff" + repr(str(error)).encode() + b"\n"]
+            return [line_of(batch)]
         return [line for at in range(batch.num_rows) for line in lines_of(batch.slice(at, 1))]
+
+
+def line_of(batch: pa.RecordBatch) -> bytes:
+    """One row of which some value is no text: a key that rows are read by keeps its bytes, and the reader finds that
+    they are no UTF-8; of any other the line says how many bytes there were."""
+    members = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            value = orjson.dumps(column[0].as_py(), default=str_of)
+        except (UnicodeDecodeError, orjson.JSONEncodeError) as error:
+            value = raw_string(column) if name in READ_KEYS else orjson.dumps(f"not text: {error}"[:80])
+        members.append(orjson.dumps(name) + b":" + value)
+    return b"{" + b",".join(members) + b"}\n"
+
+
+def raw_string(column: pa.Array) -> bytes:
+    """The bytes of a single value as a string of JSON, which is no UTF-8; of nested values no more than that."""
+    try:
+        value = column.cast(pa.binary())[0].as_py()
+    except pa.ArrowException:
+        value = b"\xff"
+    return json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
 def str_of(value: object) -> str:

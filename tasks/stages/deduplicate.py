@@ -15,11 +15,12 @@ from tasks.home.contents.deduplicated import open_ledger, part_rows
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
+from tasks.pages.text import artifact_key
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.stage import Outcome, StageRun, stage
 
 FILES = "files.json"
-LINE_FATES = ("read", "kept", "exact_duplicate", "near_duplicate", "quarantined")
+LINE_FATES = ("read", "kept", "exact_duplicate", "near_duplicate", "quarantined", "blank")
 
 
 def fates_by_file(ledger: Ledger, pieces: list[ScannedPiece]) -> dict[str, Counter[str]]:
@@ -31,9 +32,10 @@ def fates_by_file(ledger: Ledger, pieces: list[ScannedPiece]) -> dict[str, Count
         counts.update(
             read=piece.scanned.read, kept=fates[KEPT], exact_duplicate=fates[EXACT],
             near_duplicate=sum(fates[EXACT + 1 :]), quarantined=piece.scanned.quarantined,
+            blank=piece.scanned.blank,
         )  # fmt: skip
     for label, c in by_file.items():
-        if c["read"] != c["kept"] + c["exact_duplicate"] + c["near_duplicate"] + c["quarantined"]:
+        if c["read"] != sum(c[fate] for fate in LINE_FATES[1:]):
             raise AssertionError(f"{label}: {dict(c)} does not add up")
     return by_file
 
@@ -63,7 +65,7 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
     by_file = fates_by_file(ledger, pieces)
     (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
     run.tracker.artifact(run.folder / FILES, "duplicates")
-    show_in_prefect(by_file)
+    show_in_prefect(run.recipe.name, by_file)
     total: Counter[str] = sum(by_file.values(), Counter())
     straddling = sum(int((ledger.fates_of(p) > EXACT + 1).sum()) for p in ledger.parts)
     if not total["kept"]:
@@ -75,12 +77,15 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
             "generations": len(ledger.generations),
         },
         headline=f"{total['read']:,} lines = {total['kept']:,} kept + {total['exact_duplicate']:,} exact + "
-        f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined",
-        figures={"data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"])},
+        f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined"
+        + (f" + {total['blank']:,} blank" if total["blank"] else ""),
+        figures={
+            "data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"] - total["blank"])
+        },
         linked=linked,
     )
 
 
-def show_in_prefect(by_file: dict[str, Counter[str]]) -> None:
+def show_in_prefect(recipe: str, by_file: dict[str, Counter[str]]) -> None:
     table = [{"file": label, **counts} for label, counts in by_file.items()]
-    create_table_artifact(table, key="lines-by-file", description="Fates of the raw lines")
+    create_table_artifact(table, key=artifact_key(recipe, "lines-by-file"), description="Fates of the raw lines")

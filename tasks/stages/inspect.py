@@ -22,6 +22,7 @@ from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
+from tasks.pages.text import artifact_key
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.registry import ModelVersion
 
@@ -49,7 +50,8 @@ def count_everything(
         scanned = piece.scanned
         of_piece = Fates(
             read=scanned.read, kept=found[KEPT], exact_duplicates=found[EXACT], near_duplicates=sum(found[EXACT + 1 :]),
-            quarantined=scanned.quarantined, rules={rule: int(r["count"]) for rule, r in scanned.rules.items()},
+            quarantined=scanned.quarantined, blank=scanned.blank,
+            rules={rule: int(r["count"]) for rule, r in scanned.rules.items()},
         )  # fmt: skip
         fates[piece.source] = fates.get(piece.source, Fates()).merge(of_piece)
         before = sources.get(piece.source, Statistics())
@@ -111,11 +113,12 @@ def inspect(
     report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
     title = f"Data of {run.recipe.name}"
     (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
-    page = DataReport(statistics, apart, run.night.raw.set_aside, title, report["rules"])
+    page = DataReport(statistics, apart, report["set_aside"], title, report["rules"])
     (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
     for name in (STATISTICS, PAGE):
         run.tracker.artifact(run.folder / name, "data")
-    create_markdown_artifact(page.as_markdown(), key="data-report", description="Tonight's data")
+    key = artifact_key(run.recipe.name, "data-report")
+    create_markdown_artifact(page.as_markdown(), key=key, description="Tonight's data")
     if apart and limit is not None and (messages := apart.over(limit)):
         raise NightStopped(
             "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
@@ -139,7 +142,7 @@ def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str) 
     if worst_psi is not None:
         figures["data/drift_psi_max"] = worst_psi
     compared = f", drift {worst_psi:.2f}" if worst_psi is not None else ""
-    compared += ", drift unknown: the model registry did not answer" if unknown else ""
+    compared += ", drift unknown: the champion's data could not be read" if unknown else ""
     return Outcome(
         counts={"sources": len(statistics.names), "domains": len(domains)},
         headline=f"{shares}; {contaminated:.1%} of validation documents share a passage with train{compared}",

@@ -13,9 +13,12 @@ from tasks.evaluation.parity import Parity, compare, validation_ids
 from tasks.evaluation.scores import load_model
 from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DATA
 from tasks.home.contents.scores import read_documents
+from tasks.home.journal import now
 from tasks.home.records import StageRecord
+from tasks.recipes.recipe import Recipe, data_identity
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
-from tasks.tracking.registry import CHALLENGER, CHAMPION, ModelVersion
+from tasks.tracking.registry import ModelVersion
+from tasks.tracking.versions import CHALLENGER
 
 
 def without_champion(
@@ -24,13 +27,19 @@ def without_champion(
     champion: ModelVersion | None,
     champion_scored: StageRecord | None,
     data: StageRecord,
+    obstacle: str = "",
     **records: StageRecord,
 ) -> dict[str, str]:
     """Digests of what makes the model. The champion is not among them: a decision is made once, whoever comes after."""
     return {**by_content(night, **records), "data": data.digest_of_files(STATISTICS)}
 
 
-@stage(config=lambda recipe: recipe.promote, inputs=without_champion)
+def promotion(recipe: Recipe) -> dict[str, object]:
+    """The settings that decide what becomes of a model, and whose model it is: each recipe has a registered one."""
+    return {"recipe": recipe.name, "promote": recipe.promote}
+
+
+@stage(config=promotion, inputs=without_champion)
 def register(
     run: StageRun,
     trained: StageRecord,
@@ -39,6 +48,7 @@ def register(
     champion: ModelVersion | None,
     champion_scored: StageRecord | None,
     data: StageRecord,
+    obstacle: str = "",
 ) -> Outcome:
     """Export, register, and move the champion alias if the evidence says so.
 
@@ -47,27 +57,49 @@ def register(
     scored, champion_scored: evaluations of the new model and of the champion, None if there is no champion or if the
         new model is the champion.
     data: tonight's data report, whose statistics the export carries.
+    obstacle: why there is nothing to compare with although there is, or was, a champion; empty if there is none.
     """
     parity = export(trained, tokens, run.folder / EXPORT)
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
-    if champion and champion.digest == trained.digest:
-        decision = Decision(
-            True, f"these weights are the champion's, version {champion.version}: the alias moves to them"
-        )
-    else:
-        incumbent = read_documents(champion_scored.path) if champion_scored else None
-        decision = decide(read_documents(scored.path), incumbent, run.recipe.promote)
+    decision = decision_on(run, trained, scored, champion, champion_scored, obstacle)
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
     version = publish(run, trained, decision)
-    content = {"promoted": decision.promoted, "reason": decision.reason, "version": version}
+    content = {
+        "promoted": decision.promoted, "reason": decision.reason, "version": version, "waits": decision.waits,
+        "at": now(),
+    }  # fmt: skip
     for name, written in ((DECISION, content), (PARITY, asdict(parity))):
         (run.folder / name).write_text(json.dumps(written, indent=1), encoding="utf-8")
         run.tracker.artifact(run.folder / name)
-    alias = CHAMPION if decision.promoted else CHALLENGER
     figures = parity.figures | {"promote/promoted": float(decision.promoted)}
+    headline = f"version {version}, {'promoted' if decision.promoted else 'not promoted'}"
     if champion_scored:
         figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
-    return Outcome(counts={"version": version}, headline=f"version {version} is {alias}", figures=figures)
+    return Outcome(counts={"version": version}, headline=headline, figures=figures)
+
+
+def decision_on(
+    run: StageRun,
+    trained: StageRecord,
+    scored: StageRecord,
+    champion: ModelVersion | None,
+    champion_scored: StageRecord | None,
+    obstacle: str,
+) -> Decision:
+    """Whether the champion alias moves. What a person took out of use comes back by a person alone."""
+    promote = run.recipe.promote
+    if champion and champion.digest == trained.digest:
+        same = f"these weights are the champion's, version {champion.version}"
+        if promote.mode != "auto":
+            return Decision(False, f"{same}, which keeps the alias: promote.mode is {promote.mode}")
+        return Decision(True, f"{same}: the alias moves to them")
+    if withdrawn := run.night.registry.rolled_back(trained.digest):
+        reason = f"these weights are those of version {withdrawn.version}, which was rolled back {withdrawn.note}"
+        return Decision(False, f"{reason}: nothing promotes them again but a person", waits=True)
+    if obstacle:
+        return Decision(False, f"nothing was compared: {obstacle}", waits=True)
+    incumbent = read_documents(champion_scored.path) if champion_scored else None
+    return decide(read_documents(scored.path), incumbent, promote)
 
 
 def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
@@ -86,11 +118,14 @@ def publish(run: StageRun, trained: StageRecord, decision: Decision) -> int:
     """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
     night = run.night
     night.journal.check(night.token)
-    version = night.store.registry.register(run.tracker.run_id, trained.digest, decision.reason)
+    registry, data = night.registry, data_identity(run.recipe)
+    version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data)
     if decision.promoted:
-        night.store.registry.make_champion(version, decision.reason)
+        registry.make_champion(version, decision.reason)
     else:
-        night.store.registry.set_alias(CHALLENGER, version)
+        registry.set_alias(CHALLENGER, version)
     run.tracker.tags({"nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason})
-    night.journal.note(event="decided", version=version, promoted=decision.promoted, reason=decision.reason)
+    night.journal.note(
+        event="decided", recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason
+    )
     return version

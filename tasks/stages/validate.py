@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from data.rows.parts import Part
 from data.rows.scan import ScanJob, ScanRules, scan
 from data.rows.statistics import Statistics
 from data.workers import run_jobs
+from schemas.guesses import likely_setting
+from schemas.jsonl import FILE_RULES
 from schemas.report import EXAMPLES_PER_RULE
 from tasks.errors import NightStopped
 from tasks.home.code import code_version
@@ -23,14 +28,15 @@ from tasks.home.links import link_files
 from tasks.home.records import StageRecord
 from tasks.pages.figures import row_length_histogram
 from tasks.recipes.recipe import Recipe
-from tasks.recipes.stage_configs import ValidateConfig
+from tasks.recipes.stage_configs import SourceConfig, ValidateConfig
 from tasks.sources.resolve import LocatedPiece
 from tasks.stage import Night, Outcome, StageRun, stage
 
+log = logging.getLogger("nightschool")
 QUARANTINE_SHOWN_BYTES = 8 << 20
 """How much of tonight's quarantine goes to MLflow; all of it lies beside the parts."""
-SCANNER = "data.rows.scan"
-"""The module whose code decides what becomes of a line."""
+SCANNERS = ("data.rows.scan", "tasks.sources.tables")
+"""The modules whose code decides what becomes of a line: the second writes a table as lines."""
 
 
 def rules_of(recipe: Recipe) -> ScanRules:
@@ -49,7 +55,7 @@ def scan_key(located: LocatedPiece, rules: ScanRules) -> str:
             "piece": located.piece,
             "shape": [source.kind, source.format, source.domain],
             "rules": rules,
-            "code": code_version(SCANNER),
+            "code": [code_version(module) for module in SCANNERS],
         }
     )
 
@@ -105,10 +111,11 @@ def scan_pieces(
 
 
 def lines_by_file(pieces: Sequence[ScannedPiece]) -> dict[str, Counter[str]]:
-    """Read, valid and quarantined lines of each file."""
+    """Read, valid, quarantined and blank lines of each file."""
     counts: dict[str, Counter[str]] = {}
     for piece in pieces:
         lines = {"read": piece.scanned.read, "valid": piece.scanned.valid, "quarantined": piece.scanned.quarantined}
+        lines["blank"] = piece.scanned.blank
         counts.setdefault(piece.label, Counter()).update(lines)
     return counts
 
@@ -125,6 +132,46 @@ def rules_broken(pieces: Sequence[ScannedPiece]) -> dict[str, dict[str, Any]]:
     return {rule: {"count": count, "examples": examples[rule]} for rule, count in counts.most_common()}
 
 
+def held(lines: Counter[str]) -> int:
+    """Lines that hold something."""
+    return lines["read"] - lines["blank"]
+
+
+def left_out(pieces: Sequence[ScannedPiece]) -> list[tuple[str, str]]:
+    """(file, reason) of files that are something else, or break off: one bad line stands for all of such a file."""
+    return [
+        (piece.label, example.removeprefix(piece.label).partition(" ")[2])
+        for piece in pieces
+        for rule in FILE_RULES
+        for example in piece.scanned.rules.get(rule, {"examples": []})["examples"]
+    ]
+
+
+def stop_if_a_source_is_lost(pieces: Sequence[ScannedPiece], sources: Sequence[SourceConfig], folder: Path) -> None:
+    """Raise NightStopped if a source has no valid row, with its commonest fault and what may cure it."""
+    for source in sources:
+        mine = [piece for piece in pieces if piece.source == source.name]
+        lines: Counter[str] = sum(lines_by_file(mine).values(), Counter())
+        if lines["valid"]:
+            continue
+        if not held(lines):
+            blank = f", {lines['blank']:,} blank lines alone" if lines["blank"] else ""
+            raise NightStopped(
+                f"source {source.name}: there is no row in {source.location}{blank}; nothing was trained"
+            )
+        (rule, found), *others = rules_broken(mine).items()
+        part = next(Part(folder, piece.number) for piece in mine if rule in piece.scanned.rules)
+        with part.path("quarantine.jsonl").open("rb") as stream:
+            raw = next(bad["raw"] for bad in map(orjson.loads, stream) if bad["rule"] == rule)
+        cure = likely_setting(raw, source.kind, source.format) or "Repair the data, or leave the source out."
+        more = f", and {len(others)} other rule{'s' * (len(others) > 1)}" if others else ""
+        raise NightStopped(
+            f"source {source.name}: none of its {held(lines):,} lines is a valid row. {found['count']:,} of them break "
+            f"the rule {rule}{more}, e.g. {found['examples'][0]}\n{cure}\n"
+            f"Nothing was trained, the champion is untouched. All lines, with file, line and reason: {folder}"
+        )
+
+
 def stop_if_too_bad(
     by_file: Mapping[str, Counter[str]], broken: Mapping[str, Mapping[str, Any]], config: ValidateConfig, where: Path
 ) -> None:
@@ -136,18 +183,18 @@ def stop_if_too_bad(
     ending = "\n".join([*worst, f"All of them, with file, line and reason: {where}"])
 
     def share(lines: Counter[str]) -> float:
-        return lines["quarantined"] / max(1, lines["read"])
+        return lines["quarantined"] / max(1, held(lines))
 
     if share(total) > config.max_bad_share:
         raise NightStopped(
-            f"{total['quarantined']:,} of {total['read']:,} lines are bad: {share(total):.1%}, the limit is "
+            f"{total['quarantined']:,} of {held(total):,} lines are bad: {share(total):.1%}, the limit is "
             f"{config.max_bad_share:.1%} (validate.max_bad_share). Nothing was trained, the champion is untouched.\n"
             f"{ending}"
         )
     for label, lines in by_file.items():
-        if lines["read"] >= config.min_lines_to_judge and share(lines) > config.max_bad_share_per_file:
+        if held(lines) >= config.min_lines_to_judge and share(lines) > config.max_bad_share_per_file:
             raise NightStopped(
-                f"{label}: {lines['quarantined']:,} of {lines['read']:,} lines are bad: {share(lines):.1%}, the limit "
+                f"{label}: {lines['quarantined']:,} of {held(lines):,} lines are bad: {share(lines):.1%}, the limit "
                 f"for one file is {config.max_bad_share_per_file:.1%} (validate.max_bad_share_per_file). Repair it or "
                 f"leave it out; nothing was trained.\n{ending}"
             )
@@ -206,16 +253,23 @@ def validate(run: StageRun) -> Outcome:
     write_pieces(run.folder, pieces)
     by_file, broken = lines_by_file(pieces), rules_broken(pieces)
     total: Counter[str] = sum(by_file.values(), Counter())
-    report = {"files": by_file, "total": total, "rules": broken, "set_aside": list(night.raw.set_aside)}
+    set_aside = [*night.raw.set_aside, *left_out(pieces)]
+    for label, reason in left_out(pieces):
+        log.warning("left out  %s: %s", label, reason)
+    report = {"files": by_file, "total": total, "rules": broken, "set_aside": set_aside}
     (run.folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     run.tracker.artifact(run.folder / REPORT, "quarantine")
     run.tracker.artifact(shown_quarantine(run, new), "quarantine")
     run.tracker.artifact(row_length_histogram(lengths_of(pieces), run.logs / "row-lengths.png"), "figures")
+    stop_if_a_source_is_lost(pieces, run.recipe.sources, run.folder / PARTS)
     stop_if_too_bad(by_file, broken, run.recipe.validate, run.folder / PARTS)
     grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
+    blank = f" + {total['blank']:,} blank" if total["blank"] else ""
+    told = f"; {len(set_aside):,} left out, the first is {set_aside[0][0]}" if set_aside else ""
     return Outcome(
-        counts={name: total[name] for name in ("read", "valid", "quarantined")} | {"fresh_pieces": len(new)},
-        headline=f"{total['read']:,} lines = {total['valid']:,} valid + {total['quarantined']:,} quarantined{grown}",
-        figures={"data/bad_share": total["quarantined"] / max(1, total["read"])},
+        counts={name: total[name] for name in ("read", "valid", "quarantined", "blank")} | {"fresh_pieces": len(new)},
+        headline=f"{total['read']:,} lines = {total['valid']:,} valid + {total['quarantined']:,} quarantined"
+        f"{blank}{grown}{told}",
+        figures={"data/bad_share": total["quarantined"] / max(1, held(total))},
         linked=linked,
     )

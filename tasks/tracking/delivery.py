@@ -12,28 +12,30 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from tasks.errors import StoreAway
 from tasks.home.digests import digest_of
 from tasks.pages.text import plural
-from tasks.tracking.client import Pause, Refused, connect, experiment_id, known, two_errors
+from tasks.settings import Settings
+from tasks.tracking.client import Pause, Refused, connect, experiment_id, is_open, is_server, two_errors
+from tasks.tracking.points import LOAD_SAMPLED, batches, last_step, points_of
 from tasks.tracking.spool import REFUSED, Call, Spool
 
 SPOOL_ID = "nightschool.spool_id"
 """Tag of every run: the id under which it was asked for."""
+HOME = "nightschool.home"
+"""Tag of every run: the folder of the home that it is of, several of which may report to one server."""
 BATCH_POINTS = 500
 DELIVERY_SECONDS = 2.0
 """After these a delivery in the middle of training stops: the rest of a long spool waits for the end of the stage."""
-LOAD = "system/"
-"""Prefix of metrics of the machine, whose steps count samples and not training steps."""
 log = logging.getLogger("nightschool")
 T = TypeVar("T")
 
@@ -56,12 +58,14 @@ class Outbox:
 
     def __init__(self, tracking_uri: str, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.tracking_uri = tracking_uri
-        self.spool = Spool(home / "spool" / digest_of(tracking_uri)[:12])
-        self._home = home
+        self.spool = Spool(spool_folder(tracking_uri, home, home))
+        self.home = home
         self._clock = clock
         self._pause = Pause(clock)
         self._run_pauses: defaultdict[str, Pause] = defaultdict(lambda: Pause(clock))
         self._client: MlflowClient | None = None
+        self._lost: set[str] = set()
+        """Runs that a person deleted, of which it was said."""
 
     def client(self) -> MlflowClient:
         """Raises StoreAway if there is none yet and the store does not answer."""
@@ -77,7 +81,7 @@ class Outbox:
 
     def _ask_now(self, question: Callable[[MlflowClient], T]) -> T:
         try:
-            answer = self._call(question)
+            answer = self.call(question)
         except StoreAway as error:
             if self._pause.begin():
                 log.warning(
@@ -89,9 +93,14 @@ class Outbox:
             log.info("the tracking store answers again")
         return answer
 
-    def _call(self, question: Callable[[MlflowClient], T]) -> T:
-        with two_errors():
-            return question(self.client())
+    def call(self, question: Callable[[MlflowClient], T]) -> T:
+        """The store's answer, whatever came before. Raises StoreAway, and then the store is probed first next time."""
+        try:
+            with two_errors():
+                return question(self.client())
+        except StoreAway:
+            self._client = None
+            raise
 
     def _answers(self) -> bool:
         try:
@@ -101,8 +110,26 @@ class Outbox:
         return True
 
     def experiment_id(self, client: MlflowClient) -> str:
-        local = self.tracking_uri.startswith("sqlite:")
-        return experiment_id(client, (self._home / "mlflow" / "artifacts").as_uri() if local else None)
+        return experiment_id(client, self.artifacts)
+
+    @property
+    def artifacts(self) -> str | None:
+        """Where a new experiment's artifacts go: where a setting says, else with a database under the home."""
+        beside = None if is_server(self.tracking_uri) else (self.home / "mlflow" / "artifacts").as_uri()
+        return Settings.load().artifacts or beside
+
+    def check(self, client: MlflowClient) -> None:
+        """Find or make the experiment, and say where its artifacts go if that is not where they would go now."""
+        there = client.get_experiment(self.experiment_id(client)).artifact_location
+        if self.artifacts and there != self.artifacts:
+            log.warning(
+                "the experiment was made with its artifacts in %s, and they go there, not to %s: MLflow keeps that "
+                "address; to change it, name another database in MLFLOW_TRACKING_URI", there, self.artifacts,
+            )  # fmt: skip
+
+    def address_of(self, path: Path) -> str:
+        """Where a folder is: by its path in the home, which may move before it is told, or by its URI."""
+        return path.relative_to(self.home).as_posix() if path.is_relative_to(self.home) else path.as_uri()
 
     def deliver(self) -> Delivery:
         """Send all that waits, pause or not."""
@@ -159,7 +186,7 @@ class Outbox:
                         )  # fmt: skip
 
     def _deliver_run(self, run_id: str, deadline: float = math.inf) -> None:
-        for batch in batches(self.spool.pending(run_id)):
+        for batch in batches(self.spool.pending(run_id), BATCH_POINTS):
             self._send_or_set_aside(run_id, batch)
             last = batch[-1]
             self.spool.delivered(run_id, last, closed=last.kind == "close" and last.values["status"] != "RUNNING")
@@ -170,18 +197,29 @@ class Outbox:
     def _send_or_set_aside(self, run_id: str, batch: Sequence[Call]) -> None:
         """Send calls; those that the store refuses are kept beside the spool, and do not stop those after them."""
         try:
-            self._call(lambda client: self._send(client, run_id, batch))
+            self.call(lambda client: self._send(client, run_id, batch))
         except Refused as refusal:
-            if len(batch) > 1 and self._call(lambda client: is_open(client, self.spool.resolve(run_id))):
+            there = self._is_there(run_id)
+            if not there and self.call(self.experiment_id) and self._is_there(run_id):  # its experiment was restored
+                self._send_or_set_aside(run_id, batch)
+                return
+            if len(batch) > 1 and there:
                 for call in batch:
                     self._send_or_set_aside(run_id, [call])
                 return
             for call in batch:
                 self.spool.set_aside(run_id, call, str(refusal))
+            if run_id in self._lost:
+                return
+            if not there:
+                self._lost.add(run_id)
             log.warning(
                 "%s; of run %s, %s (%s) kept in %s", refusal, run_id, plural(len(batch), "call"), batch[0].kind,
                 self.spool.folder / REFUSED,
             )  # fmt: skip
+
+    def _is_there(self, run_id: str) -> bool:
+        return self.call(lambda client: is_open(client, self.spool.resolve(run_id)))
 
     def _send(self, client: MlflowClient, run_id: str, batch: Sequence[Call]) -> None:
         """Send one call, or several of metrics."""
@@ -195,18 +233,23 @@ class Outbox:
             case "tags":
                 client.log_batch(mlflow_id, tags=[RunTag(key, value) for key, value in values.items()])
             case "metrics":
-                points = list(points_of(batch, self.spool.progress(run_id).logged_until))
+                points = list(points_of(batch, self.spool.progress(run_id)))
                 for start in range(0, len(points), BATCH_POINTS):
                     client.log_batch(mlflow_id, metrics=points[start : start + BATCH_POINTS])
+            case "final":
+                there = client.get_run(mlflow_id).data.metrics
+                new = {key: value for key, value in values["values"].items() if key not in there}
+                client.log_batch(mlflow_id, metrics=[Metric(key, new[key], call.at, values["step"]) for key in new])
             case "artifact":
                 send_artifact(client, mlflow_id, self.spool.file_of(run_id, call), values["folder"])
             case "dataset":
-                dataset = Dataset(values["name"], values["digest"], "local", json.dumps({"uri": values["uri"]}))
+                uri = values["uri"] if "://" in values["uri"] else (self.home / values["uri"]).as_uri()
+                dataset = Dataset(values["name"], values["digest"], "local", json.dumps({"uri": uri}))
                 tags = [InputTag("mlflow.data.context", values["context"])]
                 client.log_inputs(mlflow_id, [DatasetInput(dataset, tags)])
             case "reopen":
-                steps = (metric.step for metric in client.get_metric_history(mlflow_id, "train/loss"))
-                self.spool.note(run_id, logged_until=max(steps, default=0))
+                trained, sampled = (last_step(client, mlflow_id, key) for key in ("train/loss", LOAD_SAMPLED))
+                self.spool.note(run_id, logged_until=max(trained, 0), samples=sampled + 1)
                 client.update_run(mlflow_id, status="RUNNING")
             case "close":
                 client.set_terminated(mlflow_id, values["status"], end_time=call.at)
@@ -223,40 +266,20 @@ class Outbox:
             if made:
                 return str(made[0].info.run_id)
         parent = {"mlflow.parentRunId": self.spool.resolve(parent_id)} if parent_id else {}
-        tags = {**values["tags"], **parent, SPOOL_ID: run_id}
+        tags = {**values["tags"], **parent, SPOOL_ID: run_id, HOME: str(self.home)}
         run = client.create_run(experiment, start_time=call.at, tags=tags, run_name=values["name"])
         return str(run.info.run_id)
+
+
+def spool_folder(tracking_uri: str, home: Path, place: Path) -> Path:
+    """Where the spool of a store is; that of a database below `place` is named by the database's path from there."""
+    return home / "spool" / digest_of(tracking_uri.removeprefix(f"sqlite:///{place}/"))[:12]
 
 
 @cache
 def outbox_of(tracking_uri: str, home: Path) -> Outbox:
     """One a process, so that whoever meets a store that is away spares the others the wait."""
     return Outbox(tracking_uri, home)
-
-
-def batches(calls: Iterable[Call]) -> Iterator[list[Call]]:
-    """Calls one by one, metrics that follow each other together."""
-    metrics: list[Call] = []
-    for call in calls:
-        full = sum(len(c.values["values"]) for c in metrics) >= BATCH_POINTS
-        if metrics and (call.kind != "metrics" or full):
-            yield metrics
-            metrics = []
-        if call.kind == "metrics":
-            metrics.append(call)
-        else:
-            yield [call]
-    if metrics:
-        yield metrics
-
-
-def points_of(calls: Iterable[Call], logged_until: int) -> Iterator[Metric]:
-    """The points of calls, but those of steps that the run logged before it was reopened."""
-    for call in calls:
-        step = int(call.values["step"])
-        for key, value in call.values["values"].items():
-            if step <= 0 or step > logged_until or key.startswith(LOAD):
-                yield Metric(key, value, call.at, step)
 
 
 def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str) -> None:
@@ -267,9 +290,3 @@ def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str)
         client.log_artifact(mlflow_id, str(path), folder or None)
     else:
         raise Refused(f"{path} is gone")
-
-
-def is_open(client: MlflowClient, mlflow_id: str) -> bool:
-    """Whether a run can be reported to: it exists and nobody deleted it."""
-    run: Run | None = known(client.get_run, mlflow_id)
-    return run is not None and run.info.lifecycle_stage == "active"

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 from model.files import write_text
 from tasks.errors import StoreAway
 from tasks.home.records import Content
-from tasks.tracking.delivery import BATCH_POINTS, SPOOL_ID, Delivery, Outbox, is_open, outbox_of
+from tasks.relocation import places
+from tasks.tracking.client import Denied, is_open
+from tasks.tracking.delivery import BATCH_POINTS, HOME, SPOOL_ID, Delivery, Outbox, outbox_of, spool_folder
 from tasks.tracking.registry import Registry
 from tasks.tracking.spool import Call
 from tasks.tracking.system_metrics import SystemMetrics
@@ -51,6 +55,10 @@ class MlflowTracker:
             self._points = 0
             self._outbox.deliver_run(self.run_id)
 
+    def final(self, values: Mapping[str, float], step: int) -> None:
+        """Figures of the end, at the last step of the run's curves; one that has a curve is its last point already."""
+        self._report("final", {"step": step, "values": {key: float(value) for key, value in values.items()}})
+
     def _keep_metrics(self, values: Mapping[str, float], step: int) -> None:
         numbers = {key: float(value) for key, value in values.items()}
         self._outbox.spool.append(self.run_id, "metrics", {"step": step, "values": numbers})
@@ -62,7 +70,8 @@ class MlflowTracker:
         self._report("artifact", {"folder": folder}, path)
 
     def dataset(self, content: Content, name: str, context: str) -> None:
-        values = {"name": name, "digest": content.digest[:32], "uri": content.path.as_uri(), "context": context}
+        uri = self._outbox.address_of(content.path)
+        values = {"name": name, "digest": content.digest[:32], "uri": uri, "context": context}
         self._report("dataset", values)
 
     def close(self, status: str) -> None:
@@ -72,7 +81,7 @@ class MlflowTracker:
         self._outbox.spool.append(self.run_id, "close", {"status": status})
         self._outbox.deliver()
 
-    def _report(self, kind: str, values: Mapping[str, str], artifact: Path | None = None) -> None:
+    def _report(self, kind: str, values: Mapping[str, Any], artifact: Path | None = None) -> None:
         self._outbox.spool.append(self.run_id, kind, values, artifact)
         self._outbox.deliver_run(self.run_id)
 
@@ -83,11 +92,24 @@ class Store:
     def __init__(self, tracking_uri: str, home: Path) -> None:
         self.tracking_uri = tracking_uri
         self._outbox = outbox_of(tracking_uri, home)
+        take_over_spools(self._outbox)
 
-    @property
-    def registry(self) -> Registry:
-        """The model registry of the same address; it does fail when the store is away."""
-        return Registry(self._outbox)
+    def registry(self, recipe: str) -> Registry:
+        """The models of a recipe in the registry of the same address; it does fail when the store is away."""
+        return Registry(self._outbox, recipe)
+
+    def check(self) -> bool:
+        """Ask once whether the store answers, PROBE_SECONDS at most; whether it does.
+
+        Raises Denied if it wants other credentials, and Refused if the address cannot be used.
+        """
+        try:
+            self._outbox.ask(self._outbox.check)
+        except Denied:
+            raise
+        except StoreAway:
+            return False
+        return True
 
     def experiment_id(self) -> str:
         """The experiment, for links to runs; empty while the store is away."""
@@ -123,7 +145,7 @@ class Store:
             self._outbox.deliver_run(run_id)
         return there
 
-    def close_orphans(self, home: Path) -> int:
+    def close_orphans(self) -> int:
         """Mark runs of this home that a dead process left RUNNING as KILLED, after all that waited is delivered.
 
         Call it while holding the lease. Returns their number; none while the store is away.
@@ -137,7 +159,7 @@ class Store:
             )
         except StoreAway:
             return 0
-        orphans = [run for run in open_runs if run.data.tags.get("nightschool.home") == str(home)]
+        orphans = [run for run in open_runs if run.data.tags.get(HOME) == str(self._outbox.home)]
         spooled = set(self._outbox.spool.runs())
         for run in orphans:
             own_id = run.data.tags.get(SPOOL_ID)
@@ -181,3 +203,15 @@ def open_run(
     store.tracker(run_id).params(params)
     write_text(note, run_id)
     return run_id
+
+
+@cache
+def take_over_spools(outbox: Outbox) -> None:
+    """Once in a process: what waits in spools that an earlier version named by where the home was."""
+    home, folder = outbox.home, outbox.spool.folder
+    for place in {home, *places(home)}:
+        named_then = spool_folder(
+            outbox.tracking_uri.replace(f"sqlite:///{home}/", f"sqlite:///{place}/"), home, Path()
+        )
+        if named_then != folder:
+            outbox.spool.take_over(named_then)

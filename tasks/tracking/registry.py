@@ -1,29 +1,44 @@
-"""The model registry: versions of the model, and the aliases that say which is in use.
+"""The model registry: a registered model for each recipe, its versions, and the aliases that say which is in use.
 
 Whoever asks here decides by the answer, so a store that is away is an error here, after a few tries.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import mlflow
 from mlflow import MlflowClient
 
-from tasks.errors import StoreAway
-from tasks.tracking.client import Refused, known, two_errors
+from tasks.errors import NightStopped, StoreAway
+from tasks.recipes.data_identity import DataIdentity
+from tasks.tracking.adoption import Adopted, adopt_old_versions
+from tasks.tracking.client import Denied, Refused, known, two_errors
 from tasks.tracking.delivery import Outbox
+from tasks.tracking.versions import (
+    CHAMPION,
+    DATA,
+    DECISION,
+    DIGEST,
+    MODEL_DESCRIPTION,
+    MODEL_PREFIX,
+    PREVIOUS,
+    ROLLED_BACK,
+    model_of,
+)
 
-MODEL = "nightschool"
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PAUSES_SECONDS = (1.0, 4.0)
 """Between the tries of a question."""
 REASON_CHARACTERS = 5_000
+log = logging.getLogger("nightschool")
 T = TypeVar("T")
 
 
@@ -35,13 +50,36 @@ class ModelVersion:
     path: Path
     """Its files on this machine."""
     digest: str
+    data: DataIdentity | None = None
+    """What it was trained on; None if nothing says so."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A version, and what is written on it."""
+
+    version: int
+    note: str
+    """Why it was made the champion, or when and how it was rolled back."""
+
+
+class ModelFilesGone(NightStopped):
+    """A registered version is there and its files are not."""
+
+
+def local_path(source: str) -> Path | None:
+    """Where a version's files lie if they lie on this machine."""
+    parsed = urlparse(source)
+    return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
 class Registry:
-    """The registry of one tracking address. Every method raises StoreAway if the store does not answer."""
+    """The registered model of a recipe. Every method raises StoreAway if the store does not answer."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, recipe: str) -> None:
         self._outbox = outbox
+        self.recipe = recipe
+        self.model = model_of(recipe)
 
     def champion(self) -> ModelVersion | None:
         """The version in use."""
@@ -52,59 +90,127 @@ class Registry:
         holder = self._holder(alias)
         return int(holder.version) if holder else None
 
+    def standing(self) -> Standing | None:
+        """The version in use and why it is."""
+        holder = self._holder(CHAMPION)
+        return Standing(int(holder.version), holder.tags.get(DECISION, "")) if holder else None
+
     def holder_of(self, alias: str) -> ModelVersion | None:
-        """The version that holds an alias, with its files on this machine."""
+        """The version that holds an alias, with its files on this machine. Raises ModelFilesGone."""
         holder = self._holder(alias)
         if holder is None:
             return None
         uri = self._outbox.tracking_uri
-        files = self._ask(lambda _: mlflow.artifacts.download_artifacts(holder.source, tracking_uri=uri))
-        return ModelVersion(int(holder.version), Path(files), holder.tags.get("nightschool.digest", ""))
+        try:
+            place = local_path(holder.source)
+            if place and not place.exists():
+                raise Refused(f"there is no {place}")
+            files = self._ask(lambda _: mlflow.artifacts.download_artifacts(holder.source, tracking_uri=uri))
+        except Refused as refused:
+            raise ModelFilesGone(
+                f"the files of version {holder.version} of {self.model}, the {alias}, are gone ({refused}); put them "
+                f"back, or make another version the champion: python -m flows promote {self.recipe} VERSION"
+            ) from refused
+        data = DataIdentity.from_json(holder.tags.get(DATA, ""))
+        return ModelVersion(int(holder.version), Path(files), holder.tags.get(DIGEST, ""), data)
 
-    def register(self, run_id: str, digest: str, description: str) -> int:
+    def register(self, run_id: str, digest: str, description: str, data: DataIdentity) -> int:
         """Register the `model` folder of a run's artifacts; done again for the same run it gives the same version.
 
+        digest: of the weights.
+        description: shown in the UI.
+        data: what the model was trained on.
         Raises StoreAway as well if something that the run reported is not delivered.
         """
         mlflow_id = self._ask(lambda _: self._outbox.delivered_id(run_id))
 
         def registered(client: MlflowClient) -> int:
             with suppress(Refused), two_errors():
-                client.create_registered_model(MODEL, description="MoE chat models of the nightly retraining")
-            for version in client.search_model_versions(f"name='{MODEL}'"):
-                if version.tags.get("nightschool.digest") == digest and version.run_id == mlflow_id:
+                client.create_registered_model(self.model, description=MODEL_DESCRIPTION)
+            for version in client.search_model_versions(f"name='{self.model}'"):
+                if version.tags.get(DIGEST) == digest and version.run_id == mlflow_id:
                     return int(version.version)
             source = f"{client.get_run(mlflow_id).info.artifact_uri}/model"
-            tags = {"nightschool.digest": digest}
-            created = client.create_model_version(MODEL, source, mlflow_id, tags=tags, description=description)
+            tags = {DIGEST: digest, DATA: data.as_json()}
+            created = client.create_model_version(self.model, source, mlflow_id, tags=tags, description=description)
             return int(created.version)
 
         return self._ask(registered)
 
+    def adopt_old_versions(self) -> Adopted | None:
+        """Take over what the recipe registered when all recipes shared one model; None if there is nothing to take."""
+        return self._ask(lambda client: adopt_old_versions(client, self.recipe))
+
     def has_version(self, version: int) -> bool:
-        return self._ask(lambda client: known(client.get_model_version, MODEL, str(version))) is not None
+        return self._ask(lambda client: known(client.get_model_version, self.model, str(version))) is not None
 
     def set_alias(self, alias: str, version: int) -> None:
         """Raises Refused for an unknown version."""
-        self._ask(lambda client: client.set_registered_model_alias(MODEL, alias, str(version)))
+        self._ask(lambda client: client.set_registered_model_alias(self.model, alias, str(version)))
 
     def make_champion(self, version: int, reason: str) -> None:
-        """Move the champion alias; the one before becomes `previous`. Raises Refused for an unknown version."""
-        before = self.version_of(CHAMPION)
-        decision = ("nightschool.decision", reason[:REASON_CHARACTERS])
-        self._ask(lambda client: client.set_model_version_tag(MODEL, str(version), *decision))
-        if before and before != version:
-            self.set_alias(PREVIOUS, before)
+        """Move the champion alias; the one before becomes `previous`, if it has other weights.
+
+        Raises Refused for an unknown version.
+        """
+        before, version_text = self._holder(CHAMPION), str(version)
+        self._set_tag(version, DECISION, reason)
+        if before and before.version != version_text:
+            new = self._ask(lambda client: client.get_model_version(self.model, version_text))
+            if new.tags.get(DIGEST, "") != before.tags.get(DIGEST) or not new.tags.get(DIGEST):
+                self.set_alias(PREVIOUS, int(before.version))
         self.set_alias(CHAMPION, version)
 
+    def rolled_back(self, digest: str) -> Standing | None:
+        """The newest version with these weights that a person took out of use."""
+        marked = [v for v in self._versions() if v.tags.get(DIGEST) == digest and ROLLED_BACK in v.tags]
+        newest = max(marked, key=lambda v: int(v.version), default=None)
+        return Standing(int(newest.version), newest.tags[ROLLED_BACK]) if newest else None
+
+    def rolled_back_version(self, version: int) -> Standing | None:
+        """The version itself if a person took it out of use."""
+        found = next((v for v in self._versions() if int(v.version) == version and ROLLED_BACK in v.tags), None)
+        return Standing(version, found.tags[ROLLED_BACK]) if found else None
+
+    def mark_rolled_back(self, version: int, note: str) -> None:
+        """Nothing promotes these weights again until a person does."""
+        self._set_tag(version, ROLLED_BACK, note)
+
+    def clear_rolled_back(self, version: int) -> None:
+        """Take the mark off a version and off all others with the same weights."""
+        versions = self._versions()
+        digests = {v.tags.get(DIGEST) for v in versions if int(v.version) == version}
+        for marked in versions:
+            if ROLLED_BACK in marked.tags and (int(marked.version) == version or marked.tags.get(DIGEST) in digests):
+                self._take_mark_off(str(marked.version))
+
+    def recipes(self) -> list[str]:
+        """Names of all recipes that have a registered model."""
+        wanted = f"name LIKE '{MODEL_PREFIX}%'"
+        models = self._ask(lambda client: list(client.search_registered_models(wanted)))
+        return sorted(model.name.removeprefix(MODEL_PREFIX) for model in models)
+
+    def _take_mark_off(self, version: str) -> None:
+        self._ask(lambda client: client.delete_model_version_tag(self.model, version, ROLLED_BACK))
+
+    def _set_tag(self, version: int, key: str, value: str) -> None:
+        said = value[:REASON_CHARACTERS]
+        self._ask(lambda client: client.set_model_version_tag(self.model, str(version), key, said))
+
+    def _versions(self) -> list[Any]:
+        return self._ask(lambda client: list(client.search_model_versions(f"name='{self.model}'")))
+
     def _holder(self, alias: str) -> Any:
-        return self._ask(lambda client: known(client.get_model_version_by_alias, MODEL, alias))
+        return self._ask(lambda client: known(client.get_model_version_by_alias, self.model, alias))
 
     def _ask(self, question: Callable[[MlflowClient], T]) -> T:
         """The store's answer. It is asked again, so a question must do no harm when it is answered twice."""
         for pause in PAUSES_SECONDS:
-            with suppress(StoreAway), two_errors():
-                return question(self._outbox.client())
+            try:
+                return self._outbox.call(question)
+            except Denied:
+                raise
+            except StoreAway as away:
+                log.info("the model registry is asked again in %g s: %s", pause, away)
             time.sleep(pause)
-        with two_errors():
-            return question(self._outbox.client())
+        return self._outbox.call(question)

@@ -45,6 +45,8 @@ class Progress:
     """Calls before this byte are delivered."""
     logged_until: int = 0
     """The last step that was delivered before the run was reopened: a resumed stage computes some steps again."""
+    samples: int = 0
+    """Of the machine's load that were delivered before the run was reopened."""
     closed: bool = False
 
 
@@ -81,7 +83,8 @@ class Spool:
     def pending(self, run_id: str) -> Iterator[Call]:
         """The run's calls that are not delivered, oldest first. A line that was cut by a crash is left out."""
         for content, end in whole_lines(self.folder / run_id / CALLS, self.progress(run_id).offset):
-            yield Call(content["kind"], content["at"], content["values"], end)
+            if {"kind", "at", "values"} <= content.keys():
+                yield Call(content["kind"], content["at"], content["values"], end)
 
     def file_of(self, run_id: str, call: Call) -> Path:
         """The copy of a call's artifact."""
@@ -91,7 +94,7 @@ class Spool:
         """From the beginning if the file was lost with the machine: what is delivered twice counts once."""
         try:
             return Progress(**json.loads((self.folder / run_id / PROGRESS).read_bytes()))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError):
             return Progress()
 
     def note(self, run_id: str, **changes: Any) -> None:
@@ -113,6 +116,20 @@ class Spool:
                 shutil.rmtree(trash, ignore_errors=True)
                 (self.folder / run_id).rename(trash)
                 shutil.rmtree(trash, ignore_errors=True)
+
+    def take_over(self, other: Path) -> None:
+        """Move what lies in another spool's folder here, and delete that."""
+        if not other.is_dir():
+            return
+        with self._lock("deliver"), self._lock("append"):
+            for path in sorted(other.iterdir()):
+                target = self.folder / path.name
+                if path.name in (IDS, REFUSED):
+                    with target.open("ab") as stream:
+                        stream.write(path.read_bytes())
+                elif path.is_dir() and not path.name.startswith(".") and not target.exists():
+                    path.rename(target)
+            shutil.rmtree(other)
 
     def runs(self) -> list[str]:
         """Ids of the runs that have a folder."""

@@ -117,7 +117,7 @@ def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
     with (
         stop_requests() as stop_requested,
         rank_processes(training.start, training.run.logs) as ranks,
-        closing(Progress(stage, num_steps, training.state.step)) as progress,
+        closing(Progress(stage, num_steps, training.state.step, training.run.recipe.name)) as progress,
     ):
         watchers = [*watchers, *watchers_of(stop_requested)]
         while training.state.step < num_steps:
@@ -186,7 +186,7 @@ def finish(training: TrainingRun) -> Outcome:
         run.tracker.artifact(expert_load(counts_LE, title, run.logs / "expert-load.png"), "figures")
     run.tracker.artifact(curve.path, "curves")
     actual = StagePlan(state.step, training_seconds(curve.points), peak_memory_bytes())
-    run.tracker.metrics(actual.as_metrics("outcome"))
+    run.tracker.final(actual.as_metrics("outcome"), state.step)
     bpb, rates = curve.values("val/bpb"), curve.values("train/tokens_per_s")
     headline = [
         f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {state.tokens_seen:,} tokens at "
@@ -203,5 +203,5 @@ def finish(training: TrainingRun) -> Outcome:
 def change_summaries(curve: Curve, phases: Sequence[Phase]) -> list[str]:
     """Each change of experts with bits per byte before and after it."""
     points = {point["step"]: point for point in curve.points}
-    changes = [(phase, points[phase.first_step]) for phase in phases if phase.change]
+    changes = [(phase, points[phase.first_step]) for phase in phases if phase.change and phase.first_step in points]
     return [f"{phase}: {point['change/bpb_before']:.3f} → {point['change/bpb_after']:.3f}" for phase, point in changes]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import Diverged, NightStopped
+from tasks.errors import Diverged, NightStopped, without_password
 from tasks.home.contents.packed import digest_of_kind, open_packed
 from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS
@@ -133,15 +133,15 @@ class LrReport:
 def conclude_search(night: Night, record: StageRecord) -> LrReport:
     """Put the suggestion, the curve and the picture on the parent run, and return the report."""
     report = LrReport(
-        recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], record=record, tracking_uri=night.tracking_uri,
-        run_id=night.run_id,
+        recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], record=record,
+        tracking_uri=without_password(night.tracking_uri), run_id=night.run_id,
     )  # fmt: skip
 
     def log_result(tracker: Tracker) -> None:
         tracker.params({"suggestion.peak_lr": report.suggestion})
-        tracker.metrics(record.figures)
         for step, point in enumerate(read_curve(record), start=1):
             tracker.metrics({f"lr/{name}": value for name, value in point.items()}, step=step)
+        tracker.final(record.figures, record.last_step)
         tracker.artifact(record.path / LOGS / PICTURE, "figures")
 
     conclude_trial(night, LR_SEARCH, report.as_markdown(), log_result)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from tasks.errors import Diverged
+from tasks.errors import Diverged, without_password
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Column, Table
 from tasks.pages.text import markdown_line, plural
@@ -174,7 +174,8 @@ def conclude_sweep(night: Night, sweep: Sweep, tried: Sequence[Tried]) -> SweepR
     """Put table and headline numbers on the parent run; the step of a metric is the number of its setting."""
     report = SweepReport(
         recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], sweep=sweep, tried=tried,
-        csv_path=trial_note(night, SWEEP).with_suffix(".csv"), tracking_uri=night.tracking_uri, run_id=night.run_id,
+        csv_path=trial_note(night, SWEEP).with_suffix(".csv"),
+        tracking_uri=without_password(night.tracking_uri), run_id=night.run_id,
     )  # fmt: skip
 
     def log_result(tracker: Tracker) -> None:
@@ -184,9 +185,10 @@ def conclude_sweep(night: Night, sweep: Sweep, tried: Sequence[Tried]) -> SweepR
                 scores = {"sweep/bpb": fmean(result.bpb), "sweep/spread_bpb": result.spread_bpb}
                 tracker.metrics(scores | {"sweep/seconds": result.seconds}, step=number)
         num_diverged = sum(result.num_diverged for result in report.results)
-        tracker.metrics({"sweep/trainings": float(len(tried)), "sweep/diverged": float(num_diverged)})
+        totals = {"sweep/trainings": float(len(tried)), "sweep/diverged": float(num_diverged)}
+        best = {"sweep/best_bpb": report.best.mean_bpb} if report.best else {}
+        tracker.final(totals | best, len(report.results))
         if report.best:
-            tracker.metrics({"sweep/best_bpb": report.best.mean_bpb})
             tracker.tags({"nightschool.best": report.best.setting})
         report.csv_path.write_text(report.as_csv(), encoding="utf-8")
         tracker.artifact(report.csv_path)

@@ -52,10 +52,10 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
         recipe = tiny_recipe(folder / "raw")
-        first = retrain_nightly(recipe)
-        again = retrain_nightly(recipe)
+        first = retrain_nightly(recipe=recipe)
+        again = retrain_nightly(recipe=recipe)
         slower = {"pretrain.optim.peak_lr": 0.0001, "sft.optim.peak_lr": 0.0001, "twin": True}
-        second = retrain_nightly(recipe, overrides=slower)
+        second = retrain_nightly(recipe=recipe, overrides=slower)
         yield Lived(folder / "home", recipe, first, again, second)
 
 
@@ -107,13 +107,23 @@ def test_nights_overlay_without_opening_their_stages(lived: Lived) -> None:
     for report in (lived.first, lived.second):
         for stage, record in (("pretrain", report.records[5]), ("sft", report.records[6])):
             [child] = runs(lived, f"attributes.run_id = '{record.run_id}'")
-            of_stage = [
-                (m.step, m.value) for m in lived.client.get_metric_history(child.info.run_id, "val/bpb") if m.step
-            ]
-            of_night = [
-                (m.step, m.value) for m in lived.client.get_metric_history(report.run_id, f"{stage}/bpb") if m.step
-            ]
+            of_stage = [(m.step, m.value) for m in lived.client.get_metric_history(child.info.run_id, "val/bpb")]
+            of_night = [(m.step, m.value) for m in lived.client.get_metric_history(report.run_id, f"{stage}/bpb")]
             assert of_night == of_stage != []
+
+
+def test_no_curve_goes_back_and_final_figures_stand_at_its_end(lived: Lived) -> None:
+    """Of every run and metric, in the order in which the points were reported."""
+    for run in runs(lived, ""):
+        for key in run.data.metrics:
+            points = lived.client.get_metric_history(run.info.run_id, key)
+            steps = [point.step for point in sorted(points, key=lambda point: point.timestamp)]
+            assert steps == sorted(set(steps)), f"{run.info.run_name} {key}: {steps}"
+            if key.startswith("outcome/"):
+                assert steps == [12 if "pretrain" in run.info.run_name else 8]
+    for report in (lived.first, lived.second):
+        [point] = lived.client.get_metric_history(report.run_id, "val/bpb")
+        assert point.step == 12, "of a night, the last step of its longest stage"
 
 
 def artifacts(lived: Lived, stage: str) -> set[str]:
@@ -165,7 +175,7 @@ def test_both_systems_name_each_other(lived: Lived) -> None:
     night = lived.client.get_run(lived.second.run_id)
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(night.data.tags["prefect.flow_run_id"])
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["night-tiny"]))
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["tiny-night"]))
         summaries = client.read_artifacts(artifact_filter=wanted)
     assert f"mlflow.run_id:{lived.second.run_id}" in flow_run.tags
     [summary] = [a for a in summaries if a.flow_run_id == flow_run.id]
@@ -174,8 +184,8 @@ def test_both_systems_name_each_other(lived: Lived) -> None:
 
 
 def test_the_first_model_is_champion_and_the_worse_one_challenger(lived: Lived) -> None:
-    assert int(lived.client.get_model_version_by_alias("nightschool", "champion").version) == 1
-    assert int(lived.client.get_model_version_by_alias("nightschool", "challenger").version) == 2
+    assert int(lived.client.get_model_version_by_alias("nightschool-tiny", "champion").version) == 1
+    assert int(lived.client.get_model_version_by_alias("nightschool-tiny", "challenger").version) == 2
 
 
 def test_the_export_loads_in_transformers_and_computes_the_same(lived: Lived) -> None:
@@ -216,8 +226,8 @@ def test_bad_data_stops_the_night_and_leaves_the_champion(lived: Lived, tmp_path
     content = dataclasses.replace(lived.recipe.sources[0], location=str(bad))
     recipe = dataclasses.replace(lived.recipe, sources=(content, lived.recipe.sources[1]))
     with pytest.raises(NightStopped, match=r"40 of \d+ lines are bad.*max_bad_share"):
-        retrain_nightly(recipe)
-    assert int(lived.client.get_model_version_by_alias("nightschool", "champion").version) == 1
+        retrain_nightly(recipe=recipe)
+    assert int(lived.client.get_model_version_by_alias("nightschool-tiny", "champion").version) == 1
     stopped = runs(lived, "attributes.status = 'FAILED'")
     assert {run.data.tags["nightschool.kind"] for run in stopped} == {"night", "stage"}
     [night] = [run for run in stopped if run.data.tags["nightschool.kind"] == "night"]
@@ -233,7 +243,7 @@ def in_prefect(night: Run) -> tuple[FlowRun, str]:
     """The flow run that a night's run names, and the night's page there."""
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(night.data.tags["prefect.flow_run_id"])
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["night-tiny"]))
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["tiny-night"]))
         [page] = [a for a in client.read_artifacts(artifact_filter=wanted) if a.flow_run_id == flow_run.id]
     return flow_run, page.data
 
@@ -241,9 +251,9 @@ def in_prefect(night: Run) -> tuple[FlowRun, str]:
 def test_a_night_that_stops_before_its_data_is_known_says_why_in_prefect(lived: Lived) -> None:
     gone = dataclasses.replace(lived.recipe.sources[0], location="/no/such/file")
     with pytest.raises(NightStopped, match="nothing found"):
-        retrain_nightly(dataclasses.replace(lived.recipe, sources=(gone, lived.recipe.sources[1])))
+        retrain_nightly(recipe=dataclasses.replace(lived.recipe, sources=(gone, lived.recipe.sources[1])))
     with get_client(sync_client=True) as client:
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["night-tiny"]))
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["tiny-night"]))
         pages = [a.data for a in client.read_artifacts(artifact_filter=wanted)]
     assert [page for page in pages if "source text: nothing found at /no/such/file" in page]
 
@@ -324,7 +334,7 @@ def test_a_twin_is_tracked_and_never_registered(lived: Lived) -> None:
     dense = [child.data.params.get("model.dense") for child in children]
     assert dense == ["false", "false", None, None, "true", "true", "true"]
     assert children[-1].data.tags["nightschool.model"] == "twin"
-    versions = lived.client.search_model_versions("name='nightschool'")
+    versions = lived.client.search_model_versions("name='nightschool-tiny'")
     assert {v.run_id for v in versions} == {lived.first.records[8].run_id, lived.second.records[8].run_id}
 
 
@@ -342,7 +352,7 @@ def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.Mon
         raise Diverged("twin-pretrain: step 7: loss inf")
 
     monkeypatch.setattr("flows.train_twin.declared", lambda _: diverge)
-    report = retrain_nightly(lived.recipe, overrides={"twin": True})
+    report = retrain_nightly(recipe=lived.recipe, overrides={"twin": True})
     assert report.records == lived.first.records
     assert "nothing to compare with: twin-pretrain: step 7: loss inf" in report.as_text()
     [run] = runs(lived, f"attributes.run_id = '{report.run_id}'")
@@ -353,15 +363,15 @@ def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.Mon
 
 def test_a_second_night_in_the_same_home_is_refused_at_once(lived: Lived) -> None:
     with Journal(lived.home).lease("somebody else"), pytest.raises(NightBusy, match="somebody else"):
-        retrain_nightly(lived.recipe)
+        retrain_nightly(recipe=lived.recipe)
 
 
 def test_a_version_is_promoted_and_rolled_back_by_hand(lived: Lived) -> None:
     """Last: it moves the aliases."""
-    lived.client.set_registered_model_alias("nightschool", "champion", "2")
-    assert "champion, version 2" in who_ate(lived.home, "champion")[0], "the alias was moved by other hands"
-    lived.client.set_registered_model_alias("nightschool", "champion", "1")
-    assert "champion is version 2, before it was 1" in promote_model(2)
+    lived.client.set_registered_model_alias("nightschool-tiny", "champion", "2")
+    assert "champion of tiny, version 2" in who_ate(lived.home, "champion")[0], "the alias was moved by other hands"
+    lived.client.set_registered_model_alias("nightschool-tiny", "champion", "1")
+    assert "champion is version 2, before it was 1" in promote_model("tiny", 2)
     assert "champion is version 1, before it was 2" in promote_model()
     with pytest.raises(NightStopped, match="no version 9"):
-        promote_model(9)
+        promote_model("tiny", 9)

@@ -50,6 +50,16 @@ def test_plain_conversations_are_the_same_in_every_shape(many: list[list[dict[st
     assert checked.good.schema["conversations"] == TURNS
 
 
+@given(st.lists(st.tuples(plain_turns, st.booleans()), min_size=1, max_size=4))
+def test_sharegpt_rows_are_known_without_a_format(many: list[tuple[list[dict[str, str]], bool]]) -> None:
+    """Row by row, beside rows of the format that is meant where none is set."""
+    checked = check_rows(
+        [ROWS["sharegpt" if theirs else "minimind"](turns) for turns, theirs in many], "chat", "minimind"
+    )
+    assert checked.faults == {}
+    assert checked.good.rows() == [(index, turns) for index, (turns, _) in enumerate(many)]
+
+
 @given(conversations)
 def test_rich_conversations_read_as_the_slow_reference_writes_them(row: Row) -> None:
     expected = canonical(row["messages"], row["tools"])

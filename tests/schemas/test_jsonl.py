@@ -14,8 +14,9 @@ import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas import jsonl
-from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt, parse_chunk, read_chunks
+from schemas.files import blocks, reader
+from schemas.files.reader import read_chunks
+from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt, parse_chunk
 from tests.reference.lines import content, raw_lines, repeats_a_key
 
 MARK = b"\xef\xbb\xbf"
@@ -46,13 +47,13 @@ def written(path: Path, body: bytes) -> Path:
     return path
 
 
-def chunks_of(path: Path, limit: int = LIMIT, block: int = jsonl.BLOCK_BYTES, **where: int) -> list[Chunk]:
+def chunks_of(path: Path, limit: int = LIMIT, block: int = blocks.BLOCK_BYTES, **where: int) -> list[Chunk]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonl, "BLOCK_BYTES", block)
+        patch.setattr(blocks, "BLOCK_BYTES", block)
         return list(read_chunks(path, limit, **where))
 
 
-def lines_of(path: Path, limit: int = LIMIT, block: int = jsonl.BLOCK_BYTES, **where: int) -> Lines:
+def lines_of(path: Path, limit: int = LIMIT, block: int = blocks.BLOCK_BYTES, **where: int) -> Lines:
     return [
         (chunk.first_line + index, chunk.offsets[index], data, chunk.faults.get(index))
         for chunk in chunks_of(path, limit, block, **where)
@@ -146,7 +147,7 @@ def test_chunks_are_consecutive_and_of_about_the_size(folder: Path, body: bytes,
     chunks = chunks_of(path, block=block, size_bytes=size_bytes)
     for chunk, after in pairwise(chunks):
         assert after.first_line == chunk.first_line + len(chunk.lines)
-        assert sum(map(len, chunk.lines)) + (jsonl.LINE_OVERHEAD_BYTES + block) * len(chunk.lines) >= size_bytes
+        assert sum(map(len, chunk.lines)) + (reader.LINE_OVERHEAD_BYTES + block) * len(chunk.lines) >= size_bytes
     assert all(len(chunk.lines) == len(chunk.offsets) > 0 for chunk in chunks)
     assert lines_of(path, block=block, size_bytes=size_bytes) == lines_of(path)
 
@@ -165,7 +166,7 @@ def in_two_parts(compress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]
         ("a.jsonl.zst", in_two_parts(zstandard.compress)),
     ],
 )
-@pytest.mark.parametrize("block", [3, jsonl.BLOCK_BYTES])
+@pytest.mark.parametrize("block", [3, blocks.BLOCK_BYTES])
 @pytest.mark.parametrize("body", [b"", MARK + b'{"a": 1}\r\n\n{"a": "\xc3\xa9"}\nlast'])
 def test_compressed_files_have_the_lines_of_the_plain_one(
     tmp_path: Path, name: str, compress: Callable[[bytes], bytes], block: int, body: bytes
@@ -182,7 +183,7 @@ def damaged(body: bytes) -> bytes:
     return body[:12] + b"\xff" * 28 + body[40:]
 
 
-@pytest.mark.parametrize("block", [64, jsonl.BLOCK_BYTES])
+@pytest.mark.parametrize("block", [64, blocks.BLOCK_BYTES])
 @pytest.mark.parametrize(("name", "compress"), [("a.gz", gzip.compress), ("a.zst", zstandard.compress)])
 @pytest.mark.parametrize("kind", ["truncated", "damaged"])
 def test_a_broken_compressed_file_gives_its_good_lines_and_one_fault(

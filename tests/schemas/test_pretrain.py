@@ -45,7 +45,7 @@ GOOD = [
     "  indented",
     "tab\tline\nfeed\x0cform\r\n",
     "naïve 🙂 学而时习之",
-    "\u200b",
+    "a\u200b",
     "\x85 and \xa0",
     "\ufffd" * 2 + "学" * 38,
 ]

@@ -11,5 +11,5 @@ TRAINING_DATA = "training-data.json"
 
 
 def read_decision(folder: Path) -> dict[str, object]:
-    """`promoted`, `reason` and `version`."""
+    """`promoted`, `reason`, `version`, whether it `waits` for a person, and the time `at` which it was decided."""
     return dict(json.loads((folder / DECISION).read_text(encoding="utf-8")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -134,6 +135,41 @@ def test_a_gain_below_the_configured_one_is_not_enough() -> None:
     for min_gain, promoted in ((0.0, True), (0.099, True), (0.101, False), (0.2, False)):
         config = PromoteConfig(resamples=200, min_gain_bpb=min_gain)
         assert compared(nats - gain, nats, num_bytes, config) == promoted
+
+
+@pytest.mark.parametrize(
+    ("least", "told"),
+    [
+        ({"min_documents": 81, "min_bytes": 1}, "80 validation documents"),
+        ({"min_documents": 1, "min_bytes": 800_001}, "800,000 bytes"),
+    ],
+)
+def test_too_little_validation_text_promotes_nothing_over_a_champion_nor_as_the_first(
+    least: dict[str, int], told: str
+) -> None:
+    """Both numbers and a cure are told; one document or byte less is enough."""
+    num_bytes = np.full(NUM_DOCUMENTS, 10_000.0)
+    champion, better = scored_documents(num_bytes, num_bytes), scored_documents(num_bytes * 0.5, num_bytes)
+    for incumbent_scores in (champion, None):
+        refused = decide(better, incumbent_scores, PromoteConfig(resamples=200, **least))
+        assert (refused.promoted, refused.waits) == (False, True)
+        for part in (told, f"{least['min_documents']:,} (promote.min_documents)", "split.val_share"):
+            assert part in refused.reason
+        enough = {name: number - (number > 1) for name, number in least.items()}
+        assert decide(better, incumbent_scores, PromoteConfig(resamples=200, **enough)).promoted
+
+
+@pytest.mark.parametrize("mode", ["ask", "never"])
+def test_a_better_model_is_held_back_where_a_person_promotes(mode: Literal["ask", "never"]) -> None:
+    nats, num_bytes = incumbent(np.random.default_rng(0))
+    champion, better = scored_documents(nats, num_bytes), scored_documents(nats * 0.8, num_bytes)
+    config = PromoteConfig(resamples=200, mode=mode)
+    for scores, found in ((champion, "better: "), (None, "first model")):
+        decision = decide(better, scores, config)
+        assert (decision.promoted, decision.waits) == (False, mode == "ask")
+        assert decision.reason.startswith(found) and f"promote.mode is {mode}" in decision.reason
+    worse = decide(champion, better, config)
+    assert (worse.promoted, worse.waits) == (False, False), "there is nothing to ask"
 
 
 def test_a_model_that_computes_no_numbers_is_not_promoted() -> None:

@@ -77,6 +77,24 @@ def test_the_decision_is_written_either_way(promoted: bool, words: tuple[str, st
     assert line_with(report.as_markdown(), "version 12") == f"**{words[1]}**, version 12: {REASON}"
 
 
+def test_what_was_decided_then_is_told_as_such_beside_what_holds_now() -> None:
+    decision = {"promoted": True, "reason": REASON, "version": 6, "waits": False, "at": "2026-11-28T21:51:19+00:00"}
+    now = "version 6 was rolled back by hand; champion now is version 5 (by hand)"
+    report = night(decision=decision, now=now)
+    lines = report.as_text().splitlines()
+    at = lines.index("WAS PROMOTED  version 6, decided 2026-11-28T21:51:19+00:00")
+    assert lines[at + 1 : at + 3] == [f"  {REASON}", f"  {now}"]
+    assert now in report.as_markdown() and "**Was promoted**, version 6, decided 2026" in report.as_markdown()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_waits_for_a_person_comes_with_the_command(waits: bool) -> None:
+    decision = {"promoted": False, "reason": REASON, "version": 6, "waits": waits}
+    report = night(decision=decision)
+    for told in (report.as_text(), report.as_markdown()):
+        assert ("python -m flows promote demo 6" in told) == waits
+
+
 def test_a_reused_stage_is_marked_instead_of_timed() -> None:
     records = [stage_record(Path("split@1"), headline="done before", seconds=99.0, reused=True)]
     report = night(records=records)

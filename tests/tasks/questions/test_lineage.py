@@ -76,24 +76,40 @@ def test_a_model_is_found_by_every_name_it_has(lived: LivedHome) -> None:
 
 def test_the_champion_is_whom_the_registry_names(lived: LivedHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal says version 1; somebody moved the alias."""
-    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home: 2)
-    assert find_model(History(lived.home), "champion").name == "champion, version 2"
-    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home: None)
-    with pytest.raises(NightStopped, match="no model is champion"):
+    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home, recipe: {"tiny": 2}[recipe])
+    assert find_model(History(lived.home), "champion").name == "champion of tiny, version 2"
+    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home, recipe: None)
+    with pytest.raises(NightStopped, match="no model of recipe tiny is champion"):
         find_model(History(lived.home), "champion")
 
 
+def test_a_home_of_an_earlier_release_says_when_its_versions_are_taken_over(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a version that was taken over is the model it was, under its new number."""
+    monkeypatch.setattr("tasks.questions.lineage.registered_champion", lambda home, recipe: None)
+    Journal(copied).note(event="decided", version=5, promoted=True)
+    with pytest.raises(NightStopped, match="taken over by the recipe's next night"):
+        find_model(History(copied), "champion")
+    second = find_model(History(copied), "2").trainings
+    Journal(copied).note(event="adopted", recipe="tiny", version=1, digest=second[-1].record.digest, promoted=True)
+    adopted = find_model(History(copied), "1", "tiny")
+    assert adopted.name == "version 1 of tiny"
+    assert [t.record.path for t in adopted.trainings] == [t.record.path for t in second]
+
+
 def test_without_the_registry_the_journal_is_asked_and_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(home: Path) -> int:
+    def away(home: Path, recipe: str) -> int:
         raise StoreAway("no answer")
 
     monkeypatch.setattr("tasks.questions.lineage.registered_champion", away)
     remark = "by the journal, as the model registry did not answer"
-    assert find_model(History(copied), "champion").name == f"champion, version 1 {remark}"
+    assert find_model(History(copied), "champion").name == f"champion of tiny, version 1 {remark}"
     with (copied / "journal.jsonl").open("a") as stream:
         stream.write('{"at": "cut o\n')
-    Journal(copied).note(event="promoted by hand", version=2, before=1)
-    assert find_model(History(copied), "champion").name == f"champion, version 2 {remark}"
+    Journal(copied).note(event="promoted by hand", recipe="tiny", version=2, before=1)
+    Journal(copied).note(event="decided", recipe="another", version=7, promoted=True)
+    assert find_model(History(copied), "champion").name == f"champion of tiny, version 2 {remark}"
 
 
 def test_a_beginning_of_several_runs_is_refused(copied: Path) -> None:

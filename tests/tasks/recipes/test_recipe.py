@@ -27,8 +27,8 @@ CONTENT: dict[str, Any] = {
 }
 
 
-def recipe() -> Recipe:
-    return recipe_from(CONTENT)
+def recipe(**changes: Any) -> Recipe:
+    return recipe_from(CONTENT | changes)
 
 
 def refusal(content: dict[str, Any]) -> str:
@@ -60,7 +60,50 @@ def test_an_override_changes_that_value_and_nothing_else(overrides: dict[str, An
         here = here[step]
     assert here[path[-1]] != value
     here[path[-1]] = value
+    want["promote"]["mode"] = "ask"  # a changed night promotes nothing by itself
     assert dataclasses.asdict(recipe().with_overrides(overrides)) == want
+
+
+def test_a_block_replaces_the_fields_that_it_names_and_no_others() -> None:
+    block = {"optim": {"peak_lr": 0.25, "clip_norm": 2.0}, "seed": 7}
+    whole = recipe().with_overrides({"pretrain": block, "pretrain.optim.clip_norm": 3.0})
+    parts = {"pretrain.optim.peak_lr": 0.25, "pretrain.optim.clip_norm": 3.0, "pretrain.seed": 7}
+    assert (
+        whole
+        == recipe().with_overrides(parts)
+        == recipe().with_overrides(
+            parse_settings(["pretrain={optim: {peak_lr: 0.25}, seed: 7}", "pretrain.optim.clip_norm=3.0"])
+        )
+    )
+    with pytest.raises(NightStopped, match=r"'pretrain\.optim\.lr': 'lr' is none of .*peak_lr"):
+        recipe().with_overrides({"pretrain": {"optim": {"lr": 0.25}}})
+
+
+@pytest.mark.parametrize(
+    ("own", "overrides", "mode"),
+    [
+        ("auto", {}, "auto"),
+        ("auto", {"split.salt": "other"}, "ask"),
+        ("auto", {"twin": True}, "auto"),
+        ("auto", {"split.salt": "nightschool"}, "auto"),
+        ("auto", {"promote.confidence": 0.9}, "ask"),
+        ("auto", {"split.salt": "other", "promote.mode": "auto"}, "auto"),
+        ("auto", {"split.salt": "other", "promote": {"mode": "auto"}}, "auto"),
+        ("auto", {"promote.mode": "never"}, "never"),
+        ("never", {"split.salt": "other"}, "never"),
+        ("ask", {"split.salt": "other"}, "ask"),
+    ],
+)
+def test_a_night_with_overrides_promotes_by_itself_only_if_they_say_so(
+    own: str, overrides: dict[str, Any], mode: str
+) -> None:
+    assert recipe(promote={"mode": own}).with_overrides(overrides).promote.mode == mode
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a b", "a@b", "-", "x" * 101])
+def test_a_name_that_no_registered_model_can_have_is_refused(name: str) -> None:
+    with pytest.raises(NightStopped, match="letters, digits, -, _ and"):
+        recipe(name=name)
 
 
 def test_overrides_leave_the_recipe_they_came_from_alone() -> None:
@@ -109,6 +152,11 @@ def test_a_value_of_the_wrong_type_is_told_its_field(key: str, value: object) ->
     with pytest.raises(NightStopped) as stop:
         recipe().with_overrides({key: value})
     assert f"  {key}: " in str(stop.value).replace(".0:", ":")
+
+
+def test_samples_leave_room_for_a_prompt() -> None:
+    with pytest.raises(NightStopped, match=r"evaluate.max_new_tokens \(2048\) must be below .*embeddings \(2048\)"):
+        recipe().with_overrides({"evaluate.max_new_tokens": 2048, "model.max_position_embeddings": 2048})
 
 
 def test_every_problem_is_reported_at_once() -> None:

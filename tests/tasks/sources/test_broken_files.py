@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from schemas.adapters import check_rows
-from schemas.jsonl import parse_chunk, read_chunks
+from schemas.files.reader import read_chunks
+from schemas.jsonl import BLANK, parse_chunk
 from tasks.errors import NightStopped
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.resolve import Deferred, Resolved, resolve
@@ -64,9 +65,10 @@ def test_every_line_ends_as_it_should(broken: BrokenFile, tmp_path: Path) -> Non
     assert all(reason for _, reason in found.set_aside)
     pieces = tuple(located for located in found.pieces if located.piece.label != "s/good.jsonl")
     kept, of_lines, of_rows = fates(Resolved(pieces))
+    assert of_lines.pop(BLANK, 0) == broken.blank
     assert of_lines == broken.line_faults
     assert of_lines + of_rows == broken.faults
-    assert (kept, kept + of_lines.total() + of_rows.total()) == (broken.kept, broken.lines)
+    assert (kept, kept + of_lines.total() + of_rows.total()) == (broken.kept, broken.lines - broken.blank)
 
 
 @pytest.mark.parametrize("broken", params([file for file in BROKEN_FILES if file.deferred or file.unreadable]))

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data.rows.piece import Piece
-from schemas.jsonl import read_chunks
+from schemas.files.reader import read_chunks
 from tasks.errors import NightStopped
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources import pieces
@@ -123,6 +123,34 @@ def test_of_a_file_that_has_grown_the_tail_alone_is_new(tmp_path: Path) -> None:
     assert after[: len(before.pieces)] == before.pieces
     tail = after[len(before.pieces)]
     assert (tail.piece.start, tail.piece.first_line) == (len(body_of(0, 20)), 21)
+
+
+def array_of(first: int, last: int, ending: bytes = b"]\n") -> bytes:
+    return b"[\n" + b",\n".join(b'  {"text": "row %d"}' % number for number in range(first, last)) + ending
+
+
+@repeatable
+@given(
+    nights=st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from([b"]", b"\n]\n", b"", b",", b', {"text": "to'])), min_size=1
+    ),
+    piece_bytes=st.integers(20, 200),
+)
+def test_an_array_that_grows_costs_its_tail(folder: Path, nights: list[tuple[int, bytes]], piece_bytes: int) -> None:
+    """Appended to before its bracket, closed or not; what is cut once stays."""
+    path, last, known = folder / "grows.json", 1, list[Piece]()
+    for more, ending in nights:
+        last += more
+        body = array_of(0, last, ending)
+        path.write_bytes(body)
+        found = resolved(path, known, piece_bytes)
+        lines = [line for located in found.pieces for line in read(located)]
+        assert [json.loads(line)["text"] for _, _, line in lines] == [f"row {number}" for number in range(last)]
+        assert [number for number, *_ in lines] == list(range(1, last + 1))
+        assert all(body[offset:].startswith(line) for _, offset, line in lines)
+        assert bool(found.deferred) == (b"]" not in ending)
+        assert not more or [located.piece for located in found.pieces][: len(known)] == known
+        known = known_of(found)
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
@@ -257,14 +285,14 @@ def test_a_file_that_is_written_to_while_it_is_read_is_left(tmp_path: Path, monk
     path.write_bytes(body_of(0, 5))
     known = known_of(resolved(path))
     path.write_bytes(body_of(0, 8))
-    look = pieces.what_else
+    look = pieces.what_is
 
     def look_and_append(*arguments: object) -> object:
         with path.open("ab") as stream:
             stream.write(b'{"te')
         return look(*arguments)
 
-    monkeypatch.setattr(pieces, "what_else", look_and_append)
+    monkeypatch.setattr(pieces, "what_is", look_and_append)
     found = resolved(path, known)
     assert [located.piece.end for located in found.pieces] == [len(body_of(0, 5))], "what is known and as it was stays"
     assert "still being written to" in found.deferred[0].reason

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,8 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.jsonl import parse_chunk, read_chunks
+from schemas.files.reader import read_chunks
+from schemas.jsonl import parse_chunk
 from tasks.errors import NightStopped
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.builtin import MAKERS
@@ -286,6 +289,68 @@ def test_a_row_of_a_table_that_is_no_text_is_one_fault_at_its_line(tmp_path: Pat
     rows, faults = parse_chunk(chunk)
     assert rows == [{"text": "ab", "n": "in bytes"}, None, {"text": "cd", "n": "\u00fc"}]
     assert [(index, fault.rule) for index, fault in faults.items()] == [(1, "not_utf8")]
+
+
+def test_a_column_that_nobody_reads_need_not_be_text(tmp_path: Path) -> None:
+    bad = pa.Array.from_buffers(pa.string(), 3, [None, *pa.array([b"ab", b"\xff\xfe", b"cd"]).buffers()[1:]])
+    columns = {"text": ["a", "b", "c"], "picture": pa.array([b"\xff\xd8\xff", None, b"ok"]), "note": bad,
+               "more": pa.array([{"bytes": b"\x89PNG"}] * 3)}  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    [located] = resolve([source(tmp_path / "a.parquet")], tmp_path).pieces
+    [chunk] = read_chunks(located.path, 1_000)
+    rows, faults = parse_chunk(chunk)
+    assert faults == {}
+    assert [row["text"] for row in rows if row] == ["a", "b", "c"]
+    assert [str(row["picture"])[:8] for row in rows if row] == ["not text", "None", "ok"]
+
+
+def test_a_text_of_a_table_that_is_no_utf8_is_quarantined_as_it_stands(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array(["\u4e2d\u6587".encode("gbk")])}), tmp_path / "a.parquet")
+    [located] = resolve([source(tmp_path / "a.parquet")], tmp_path).pieces
+    assert located.path.read_bytes() == b'{"text":"\xd6\xd0\xce\xc4"}\n'
+
+
+def test_a_name_that_is_no_utf8_is_the_files_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n')
+    (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(b'{"text": "b"}\n')
+    found = resolve([source(tmp_path / "*.jsonl")], tmp_path / "home")
+    assert [located.piece.label for located in found.pieces] == ["mine/a.jsonl"]
+    assert found.set_aside == [("mine/caf\\xe9.jsonl", "its path is no UTF-8; rename it")]
+    with pytest.raises(NightStopped, match="rename it"):
+        resolve([source(tmp_path / "caf*.jsonl")], tmp_path / "home")
+
+
+@pytest.mark.parametrize("pattern", ["**/*.jsonl", "**/**/*.jsonl", "d*/**/*.jsonl", "**"])
+def test_a_file_is_read_once_by_however_many_links(tmp_path: Path, pattern: str) -> None:
+    """Loops of links in every folder, of which a plain walk has more paths than anybody can count."""
+    inner = tmp_path / "data" / "deep" / "deeper"
+    inner.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.jsonl").write_bytes(b'{"text": "far"}\n')
+    (inner / "z.jsonl").write_bytes(b'{"text": "z"}\n')
+    for number, folder in enumerate([tmp_path / "data", inner.parent, inner]):
+        for name in ("a-loop", "z-loop"):
+            (folder / f"{name}-{number}").symlink_to(tmp_path / "data", target_is_directory=True)
+    (tmp_path / "data" / "far").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "data" / "again.jsonl").symlink_to(inner / "z.jsonl")
+    (tmp_path / "data" / "twin.jsonl").hardlink_to(inner / "z.jsonl")
+    root = tmp_path if pattern.startswith("d") else tmp_path / "data"
+    found = resolve([source(root / pattern)], tmp_path / "home")
+    assert sorted(located.path.read_bytes() for located in found.pieces) == [b'{"text": "far"}\n', b'{"text": "z"}\n']
+    again = [reason for _, reason in found.set_aside if "another path to" in reason]
+    assert len(again) == 2
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_other_compressions_are_read(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(compress(b'{"text": "a"}\n') + compress(b'{"text": "b"}\n'))
+    [located] = resolve([source(path)], tmp_path).pieces
+    [chunk] = read_chunks(located.path, 1_000)
+    assert chunk.lines == [b'{"text": "a"}', b'{"text": "b"}']
+    path.write_bytes(path.read_bytes()[:-5])
+    [*_, last] = read_chunks(path, 1_000)
+    assert [fault.rule for fault in last.faults.values()] == ["file_unreadable"]
 
 
 def test_a_table_of_the_web_is_converted(served: Served, tmp_path: Path) -> None:

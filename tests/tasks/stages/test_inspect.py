@@ -113,7 +113,7 @@ def test_a_champion_without_statistics_is_not_compared(night: UntrackedNight, li
 def test_data_that_was_not_compared_is_looked_at_again(night: UntrackedNight, lived: LivedHome, tmp_path: Path) -> None:
     champion = champion_of(inspected(night, lived, FIRST), tmp_path / "champion")
     blind = inspected(night, lived, SECOND, unknown="no answer")
-    assert "drift unknown: the model registry did not answer" in blind.headline
+    assert "drift unknown: the champion's data could not be read" in blind.headline
     seen = inspected(night, lived, SECOND, champion)
     assert not seen.reused
     assert "data/drift_psi_max" in seen.figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tracemalloc
@@ -21,7 +22,14 @@ from tasks.errors import NightStopped
 from tasks.home.contents.validated import PARTS, ScannedPiece
 from tasks.recipes.stage_configs import SourceConfig, ValidateConfig
 from tasks.sources.resolve import resolve
-from tasks.stages.validate import lines_by_file, rules_broken, scan_pieces, stop_if_too_bad
+from tasks.stages.validate import (
+    left_out,
+    lines_by_file,
+    rules_broken,
+    scan_pieces,
+    stop_if_a_source_is_lost,
+    stop_if_too_bad,
+)
 from tests.broken_files import BROKEN_FILES, BrokenFile
 
 LIMIT = ValidateConfig(max_line_bytes=1 << 20)
@@ -55,7 +63,6 @@ DIRTY = {
     "wrong type": (b'{"text": 5}', "text_missing"),
     "invalid UTF-8": (b'{"text": "\xff\xfe bad"}', "not_utf8"),
     "5 MB": (b'{"text": "' + b"a" * 5_000_000 + b'"}', "line_too_long"),
-    "blank": (b"   ", "line_blank"),
     "array": (b"[1, 2]", "not_an_object"),
     "only spaces": (b'{"text": " \\n "}', "text_blank"),
     "escaped NUL": (b'{"text": "a\\u0000b"}', "text_control_characters"),
@@ -71,7 +78,7 @@ def test_each_bad_line_is_quarantined_and_named(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join(lines))
     pieces = scanned(path, tmp_path / "out")
     total = lines_by_file(pieces)["s/dirty.jsonl"]
-    assert total == Counter(read=len(lines), valid=len(DIRTY) + 2, quarantined=len(DIRTY))
+    assert total == Counter(read=len(lines), valid=len(DIRTY) + 2, quarantined=len(DIRTY), blank=0)
     found = quarantine(pieces, tmp_path / "out")
     assert [row["rule"] for row in found] == [rule for _, rule in DIRTY.values()]
     assert rows(pieces, tmp_path / "out")["text"].to_list() == [
@@ -111,6 +118,7 @@ def test_a_broken_file_is_accounted_for_line_by_line(broken: BrokenFile, tmp_pat
     assert sum(piece.scanned.valid for piece in spoilt) == broken.kept
     assert Counter({rule: found["count"] for rule, found in rules_broken(spoilt).items()}) == broken.faults
     assert sum(piece.scanned.read for piece in spoilt) == broken.lines
+    assert sum(piece.scanned.blank for piece in spoilt) == broken.blank
     assert len(quarantine(spoilt, tmp_path / "out")) == broken.faults.total()
 
 
@@ -130,7 +138,7 @@ def test_the_fates_add_up_whatever_the_bytes(tmp_path_factory: pytest.TempPathFa
     path.write_bytes(good(99) + b"\n" + b"".join(line + b"\n" for line in lines))
     pieces = scanned(path, folder / "out")
     total = lines_by_file(pieces)["s/any.jsonl"]
-    assert total["read"] == len(lines) + 1 == total["valid"] + total["quarantined"]
+    assert total["read"] == len(lines) + 1 == total["valid"] + total["quarantined"] + total["blank"]
     assert total["valid"] == 1 + sum(line.startswith(b'{"text"') for line in lines)
     assert len(quarantine(pieces, folder / "out")) == total["quarantined"]
 
@@ -166,3 +174,58 @@ def test_one_spoilt_file_cannot_hide_among_good_ones(tmp_path: Path) -> None:
 def test_nothing_kept_stops_the_night(tmp_path: Path) -> None:
     with pytest.raises(NightStopped, match="none of 0 lines"):
         stop_if_too_bad({}, {}, LIMIT, tmp_path)
+
+
+def lost(body: bytes, folder: Path, kind: str = "chat") -> str:
+    """Why a source of this file alone stops the night."""
+    path = folder / "lost.jsonl"
+    path.write_bytes(body)
+    source = SourceConfig(name="s", kind=kind, location=str(path))
+    pieces = scanned(path, folder / "out", kind)
+    with pytest.raises(NightStopped) as stop:
+        stop_if_a_source_is_lost(pieces, [source], folder / "out" / PARTS)
+    return str(stop.value)
+
+
+def test_a_source_without_a_good_row_stops_with_its_rule_and_the_cure(tmp_path: Path) -> None:
+    openai = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}\n'
+    told = lost(openai * 3 + b"no json\n", tmp_path)
+    for part in ("source s: none of its 4 lines is a valid row", "3 of them break the rule conversations_missing",
+                 "and 1 other rule", "s/lost.jsonl:1", "set `format: openai`", str(tmp_path / "out")):  # fmt: skip
+        assert part in told
+    chinese = '{"text": "今天天气很好，我们一起去公园。"}\n'.encode("gbk")
+    assert "iconv -f GB18030 -t UTF-8" in lost(chinese * 5, tmp_path, "pretrain")
+    assert "rename the file to end in .gz" in lost(gzip.compress(good(1)), tmp_path, "pretrain")
+    assert "there is no row in" in lost(b"", tmp_path)
+    assert "3 blank lines alone" in lost(b"\n \n\n", tmp_path)
+
+
+def test_a_source_beside_others_is_judged_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "fine.jsonl"
+    path.write_bytes(good(1) + b"\nno json\n")
+    source = SourceConfig(name="s", kind="pretrain", location=str(path))
+    stop_if_a_source_is_lost(scanned(path, tmp_path / "out"), [source], tmp_path / "out" / PARTS)
+
+
+def test_blank_lines_are_counted_and_not_weighed(tmp_path: Path) -> None:
+    path = tmp_path / "spaced.jsonl"
+    path.write_bytes(b"\n\n".join(good(number) for number in range(200)) + b"\n\n")
+    pieces = scanned(path, tmp_path / "out")
+    by_file = lines_by_file(pieces)
+    assert by_file["s/spaced.jsonl"] == Counter(read=400, valid=200, quarantined=0, blank=200)
+    stop_if_too_bad(by_file, rules_broken(pieces), LIMIT, tmp_path)
+    worse = {"s/spaced.jsonl": Counter(read=400, valid=94, quarantined=6, blank=300)}
+    with pytest.raises(NightStopped, match=r"6 of 100 lines are bad: 6\.0%"):
+        stop_if_too_bad(worse, rules_broken(scanned(path, tmp_path / "out")), LIMIT, tmp_path)
+
+
+def test_a_file_that_is_something_else_is_told_like_one_left_out(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "fine.jsonl").write_bytes(good(1) + b"\n")
+    (data / "page.jsonl").write_bytes(b"<html>\n<p>Sorry</p>\n")
+    (data / "torn.jsonl.gz").write_bytes(gzip.compress(good(1) + b"\n") + b"garbage")
+    (page, reason), (torn, broken) = left_out(scanned(data / "*", tmp_path / "out"))
+    assert (page, torn) == ("s/page.jsonl", "s/torn.jsonl.gz")
+    assert reason.startswith("the file looks like HTML")
+    assert "Not a gzipped file" in broken

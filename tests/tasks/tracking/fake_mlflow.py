@@ -15,6 +15,9 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from tasks.tracking.mlflow_store import Store
 from tests.tasks.rows import stage_record
 
+OF_A_PLACE = ("mlflow.parentRunId", "nightschool.spool_id", "nightschool.home")
+"""Tags that differ between two homes."""
+
 
 @dataclass
 class FakeRun:
@@ -83,7 +86,7 @@ class FakeServer:
         return {
             run.name: {
                 "parent": names.get(run.tags.get("mlflow.parentRunId", "")),
-                "tags": {k: v for k, v in run.tags.items() if k not in ("mlflow.parentRunId", "nightschool.spool_id")},
+                "tags": {k: v for k, v in run.tags.items() if k not in OF_A_PLACE},
                 "params": run.params,
                 "points": sorted((key, step, value) for key, step, value, _ in run.points),
                 "artifacts": run.artifacts,
@@ -96,7 +99,8 @@ class FakeServer:
 
 def shown(run: FakeRun) -> SimpleNamespace:
     info = SimpleNamespace(run_id=run.run_id, status=run.status, lifecycle_stage="active", artifact_uri=run.run_id)
-    return SimpleNamespace(info=info, data=SimpleNamespace(tags=dict(run.tags)))
+    metrics = {key: value for key, _, value, _ in run.points}
+    return SimpleNamespace(info=info, data=SimpleNamespace(tags=dict(run.tags), metrics=metrics))
 
 
 @dataclass
@@ -110,7 +114,7 @@ class FakeClient:
 
     def create_experiment(self, name: str, artifact_location: str | None) -> str:
         def effect(_: bool) -> str:
-            self.server.experiment = SimpleNamespace(experiment_id="1")
+            self.server.experiment = SimpleNamespace(experiment_id="1", lifecycle_stage="active")
             return "1"
 
         return self.server.call("create_experiment", effect)
@@ -214,7 +218,7 @@ def report_a_night(store: Store, folder: Path) -> tuple[str, str]:
     summary.write_text("# Night, again")
     tracker.artifact(summary)
     tracker.tags({"nightschool.promoted": "true"})
-    tracker.metrics({"outcome/seconds": 7.0})
+    tracker.final({"outcome/seconds": 7.0, "train/loss": 1 / 8}, step=8)
     tracker.close("FINISHED")
     parent = store.tracker(night)
     parent.metrics({"val/bpb": 2.0})

@@ -121,7 +121,7 @@ def test_a_store_that_is_away_all_night_gets_it_the_next_night(
     assert len(set(ids)) == 2
     assert all(len(run_id) == 32 and int(run_id, 16) for run_id in ids), "ids look like MLflow's"
     assert store.experiment_id() == ""
-    assert store.close_orphans(tmp_path) == 0
+    assert store.close_orphans() == 0
     assert store.waiting() > 20
     server.behaviour = answers
     morning = opened(server, tmp_path)
@@ -292,10 +292,10 @@ def test_a_run_that_cannot_be_delivered_does_not_keep_the_others(
 def test_a_run_started_during_an_outage_and_killed_is_closed_the_next_night(opened: Opened, tmp_path: Path) -> None:
     server = FakeServer(lambda *_: "lost request")
     store = opened(server, tmp_path)
-    run_id = store.start_run("stage", {"nightschool.home": str(tmp_path)})
+    run_id = store.start_run("stage", {})
     store.tracker(run_id).tags({"a": "b"})
     server.behaviour = answers
-    assert opened(server, tmp_path).close_orphans(tmp_path) == 1
+    assert opened(server, tmp_path).close_orphans() == 1
     [run] = server.runs.values()
     assert (run.status, run.tags["a"]) == ("KILLED", "b")
     assert_clean(store, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -11,8 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from tasks.tracking.client import EXPERIMENT
-from tasks.tracking.delivery import BATCH_POINTS
+from tasks.tracking.delivery import BATCH_POINTS, HOME
 from tasks.tracking.mlflow_store import Store
+from tasks.tracking.points import LOAD_SAMPLED
 from tasks.tracking.tracker import DictTracker, Tracker
 from tests.tasks.rows import stage_record
 
@@ -128,19 +130,83 @@ def test_a_run_that_goes_on_does_not_log_a_step_twice(store: Store) -> None:
     assert history(store, run_id, "val/perplexity") == [(0, 9.0)], "what has no step is reported again"
 
 
+def test_final_figures_end_a_curve_and_do_not_repeat_it(store: Store) -> None:
+    run_id = store.start_run("stage", {})
+    tracker = store.tracker(run_id)
+    for step in (0, 1, 2):
+        tracker.metrics({"val/bpb": 3.0 - step}, step)
+    tracker.final({"val/bpb": 1.0, "outcome/steps": 2.0}, step=2)
+    tracker.close("KILLED")
+    assert history(store, run_id, "val/bpb") == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert history(store, run_id, "outcome/steps") == [(2, 2.0)]
+    assert store.reopen(run_id)
+    store.tracker(run_id).final({"val/bpb": 1.0, "outcome/steps": 2.0, "change/bpb_after": 1.5}, step=2)
+    assert history(store, run_id, "outcome/steps") == [(2, 2.0)]
+    assert history(store, run_id, "change/bpb_after") == [(2, 1.5)]
+
+
+def test_samples_of_the_load_are_counted_on_when_a_run_goes_on(store: Store) -> None:
+    run_id = store.start_run("stage", {})
+    for first in (0, 3, 6):
+        tracker = store.tracker(run_id)
+        for number in range(3):
+            tracker.metrics({LOAD_SAMPLED: float(first + number)}, number)
+        tracker.close("KILLED")
+        assert store.reopen(run_id)
+    assert history(store, run_id, LOAD_SAMPLED) == [(n, float(n)) for n in range(9)]
+
+
 def test_an_unknown_run_cannot_be_reopened(store: Store) -> None:
     assert not store.reopen("0123456789abcdef0123456789abcdef")
 
 
 @pytest.mark.parametrize("name", ["home", "two words", "Tom's models", 'say "hi"'])
 def test_only_running_runs_of_this_home_are_orphans(store: Store, tmp_path: Path, name: str) -> None:
-    home, other = tmp_path / name, tmp_path / f"{name} too"
-    mine = [store.start_run(f"mine {n}", {"nightschool.home": str(home)}) for n in range(2)]
-    done = store.start_run("done", {"nightschool.home": str(home)})
+    address = store.tracking_uri
+    store, other = (Store(address, folder) for folder in (tmp_path / name, tmp_path / f"{name} too"))
+    mine = [store.start_run(f"mine {n}", {}) for n in range(2)]
+    done = store.start_run("done", {})
     store.tracker(done).close("FINISHED")
-    theirs = store.start_run("theirs", {"nightschool.home": str(other)})
-    nobodys = store.start_run("of nobody", {})
-    assert store.close_orphans(home) == 2
+    theirs = other.start_run("theirs", {})
+    nobodys = other.start_run("of nobody", {})
+    MlflowClient(address).delete_tag(nobodys, HOME)
+    assert store.close_orphans() == 2
     assert [run_of(store, i).info.status for i in mine] == ["KILLED", "KILLED"]
     assert [run_of(store, i).info.status for i in (done, theirs, nobodys)] == ["FINISHED", "RUNNING", "RUNNING"]
-    assert store.close_orphans(home) == 0
+    assert store.close_orphans() == 0
+
+
+@pytest.mark.parametrize("chosen", ["", "relative/folder", "s3://bucket/nights/"])
+def test_artifacts_beside_a_database_elsewhere_never_lie_in_the_current_folder(
+    tmp_path: Path, mlflow_tables: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    """Under the home, or where the setting says; MLflow's own choice is `mlruns` of whoever runs."""
+    here, home = tmp_path / "project", tmp_path / "home"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("NIGHTSCHOOL_ARTIFACTS", chosen)
+    shutil.copy(mlflow_tables, tmp_path / "elsewhere.db")
+    store = Store(f"sqlite:///{tmp_path / 'elsewhere.db'}", home)
+    expected = {
+        "": (home / "mlflow" / "artifacts").as_uri(),
+        "relative/folder": (here / "relative" / "folder").as_uri(),
+        "s3://bucket/nights/": "s3://bucket/nights",
+    }[chosen]
+    assert store.check()
+    run_id = store.start_run("night", {})
+    assert run_of(store, run_id).info.artifact_uri.startswith(f"{expected}/")
+    if not chosen:
+        (tmp_path / "summary.md").write_text("# Night")
+        store.tracker(run_id).artifact(tmp_path / "summary.md")
+        assert [path.name for path in (home / "mlflow" / "artifacts").rglob("*.md")] == ["summary.md"]
+        assert list(here.iterdir()) == []
+
+
+def test_an_experiment_whose_artifacts_lie_elsewhere_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store.check()
+    assert not caplog.records
+    monkeypatch.setenv("NIGHTSCHOOL_ARTIFACTS", str(tmp_path / "later"))
+    assert store.check()
+    assert f"not to {(tmp_path / 'later').as_uri()}" in caplog.text

@@ -13,11 +13,20 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
 from tasks.errors import MESSAGE_LIMIT, StoreAway
+from tasks.recipes.data_identity import DataIdentity
 from tasks.tracking import registry
 from tasks.tracking.client import Refused
 from tasks.tracking.delivery import Outbox
 from tasks.tracking.mlflow_store import Store
-from tasks.tracking.registry import CHALLENGER, CHAMPION, MODEL, PREVIOUS, Registry
+from tasks.tracking.registry import Registry
+from tasks.tracking.versions import CHALLENGER, CHAMPION, PREVIOUS
+
+MODEL = "nightschool-tiny"
+DATA_OF_TINY = DataIdentity(recipe="tiny", split={"split.val_share": 0.1}, sources={"text": "/raw/text.jsonl"})
+
+
+def registry_of(store: Store) -> Registry:
+    return store.registry("tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -39,34 +48,37 @@ def trained(store: Store, folder: Path, content: str) -> str:
 @pytest.fixture
 def versions(store: Store, tmp_path: Path) -> list[int]:
     """Three registered models."""
-    return [store.registry.register(trained(store, tmp_path, f"weights {n}"), f"digest {n}", "why") for n in range(3)]
+    return [
+        registry_of(store).register(trained(store, tmp_path, f"weights {n}"), f"digest {n}", "why", DATA_OF_TINY)
+        for n in range(3)
+    ]
 
 
 def held(store: Store) -> tuple[int | None, int | None]:
     """Versions of champion and previous."""
-    champion, previous = store.registry.holder_of(CHAMPION), store.registry.holder_of(PREVIOUS)
+    champion, previous = registry_of(store).holder_of(CHAMPION), registry_of(store).holder_of(PREVIOUS)
     return champion and champion.version, previous and previous.version
 
 
 def test_registering_again_keeps_the_version(store: Store, tmp_path: Path) -> None:
     """A stage that died between registering and publishing does it again."""
     one, other = trained(store, tmp_path, "a"), trained(store, tmp_path, "b")
-    first = store.registry.register(one, "digest a", "why")
-    assert store.registry.register(one, "digest a", "why not") == first
-    assert store.registry.register(other, "digest b", "why") == first + 1
-    assert store.registry.register(one, "digest a", "why") == first
-    assert [store.registry.has_version(version) for version in (first, first + 1, first + 2)] == [True, True, False]
+    first = registry_of(store).register(one, "digest a", "why", DATA_OF_TINY)
+    assert registry_of(store).register(one, "digest a", "why not", DATA_OF_TINY) == first
+    assert registry_of(store).register(other, "digest b", "why", DATA_OF_TINY) == first + 1
+    assert registry_of(store).register(one, "digest a", "why", DATA_OF_TINY) == first
+    assert [registry_of(store).has_version(version) for version in (first, first + 1, first + 2)] == [True, True, False]
 
 
 def test_nothing_is_held_and_no_version_is_there_at_first(store: Store) -> None:
     assert held(store) == (None, None)
-    assert not store.registry.has_version(1)
+    assert not registry_of(store).has_version(1)
 
 
 def test_the_holder_of_an_alias_has_its_files_here(store: Store, versions: list[int]) -> None:
     for number, version in enumerate(versions):
-        store.registry.set_alias(CHALLENGER, version)
-        holder = store.registry.holder_of(CHALLENGER)
+        registry_of(store).set_alias(CHALLENGER, version)
+        holder = registry_of(store).holder_of(CHALLENGER)
         assert holder is not None
         assert (holder.version, holder.digest) == (version, f"digest {number}")
         assert (holder.path / "weights").read_text() == f"weights {number}"
@@ -79,16 +91,16 @@ def test_the_champion_moves_and_the_one_before_is_kept(store: Store, versions: l
         (one, (one, None)), (one, (one, None)), (two, (two, one)), (two, (two, one)), (three, (three, two)),
         (two, (two, three)),
     ):  # fmt: skip
-        store.registry.make_champion(version, f"because of {version}")
+        registry_of(store).make_champion(version, f"because of {version}")
         assert held(store) == expected
     client = MlflowClient(store.tracking_uri)
     assert client.get_model_version(MODEL, str(three)).tags["nightschool.decision"] == f"because of {three}"
 
 
 def test_a_version_that_is_not_there_cannot_be_champion(store: Store, versions: list[int]) -> None:
-    store.registry.make_champion(versions[0], "first")
+    registry_of(store).make_champion(versions[0], "first")
     with pytest.raises(Refused):
-        store.registry.make_champion(99, "a slip of the finger")
+        registry_of(store).make_champion(99, "a slip of the finger")
     assert held(store) == (versions[0], None)
 
 
@@ -98,8 +110,15 @@ QUESTIONS: dict[str, Callable[[Registry], object]] = {
     "holder_of": lambda r: r.holder_of(CHALLENGER),
     "has_version": lambda r: r.has_version(1),
     "set_alias": lambda r: r.set_alias(CHALLENGER, 1),
+    "standing": lambda r: r.standing(),
+    "rolled_back": lambda r: r.rolled_back("digest"),
+    "rolled_back_version": lambda r: r.rolled_back_version(1),
+    "mark_rolled_back": lambda r: r.mark_rolled_back(1, "when"),
+    "clear_rolled_back": lambda r: r.clear_rolled_back(1),
+    "adopt_old_versions": lambda r: r.adopt_old_versions(),
+    "recipes": lambda r: r.recipes(),
     "make_champion": lambda r: r.make_champion(1, "why"),
-    "register": lambda r: r.register("0" * 32, "digest", "why"),
+    "register": lambda r: r.register("0" * 32, "digest", "why", DATA_OF_TINY),
 }
 
 
@@ -114,7 +133,7 @@ def test_a_store_that_is_away_is_not_a_store_without_champion(
 
     monkeypatch.setattr(Outbox, "client", away)
     with pytest.raises(StoreAway, match="did not answer: no route to the store") as away_error:
-        QUESTIONS[name](store.registry)
+        QUESTIONS[name](registry_of(store))
     assert len(str(away_error.value)) < MESSAGE_LIMIT
 
 
@@ -127,7 +146,7 @@ def test_an_error_of_what_is_between_is_no_answer(store: Store, monkeypatch: pyt
 
     monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", failed)
     with pytest.raises(StoreAway):
-        store.registry.champion()
+        registry_of(store).champion()
 
 
 WRITES = ("create_registered_model", "create_model_version", "set_registered_model_alias", "set_model_version_tag")
@@ -158,8 +177,8 @@ def test_a_blink_at_any_call_of_a_promotion_changes_nothing(
         monkeypatch.setattr(MlflowClient, name, blinking(getattr(MlflowClient, name)))
     for fault[0] in range(CALLS_OF_A_PROMOTION):
         calls = count()
-        version = store.registry.register(run_id, f"digest {fault[0]}", "why")
-        store.registry.make_champion(version, "better")
+        version = registry_of(store).register(run_id, f"digest {fault[0]}", "why", DATA_OF_TINY)
+        registry_of(store).make_champion(version, "better")
         before = fault[0] or None
         assert (version, held(store)) == (fault[0] + 1, (fault[0] + 1, before)), f"fault at call {fault[0]}"
     assert next(calls) > CALLS_OF_A_PROMOTION, "each call was lost once"
@@ -173,12 +192,12 @@ def test_nothing_is_registered_before_all_of_its_run_is_there(
         outage.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         run_id = trained(store, tmp_path, "weights")
         with pytest.raises(StoreAway, match=r"did not answer.* wait in .*spool.* run the same command again"):
-            store.registry.register(run_id, "digest", "why")
-    assert store.registry.champion() is None
-    version = store.registry.register(run_id, "digest", "why")
+            registry_of(store).register(run_id, "digest", "why", DATA_OF_TINY)
+    assert registry_of(store).champion() is None
+    version = registry_of(store).register(run_id, "digest", "why", DATA_OF_TINY)
     assert store.waiting() == 0
-    store.registry.make_champion(version, "first")
-    champion = store.registry.champion()
+    registry_of(store).make_champion(version, "first")
+    champion = registry_of(store).champion()
     assert champion is not None
     assert (champion.path / "weights").read_text() == "weights"
     assert MlflowClient(store.tracking_uri).get_model_version(MODEL, str(version)).run_id == store.resolve(run_id)

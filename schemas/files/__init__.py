@@ -1,0 +1,1 @@
+"""Raw files as lines: what a file is, its bytes, and each row of it with number and place."""

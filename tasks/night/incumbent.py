@@ -1,0 +1,86 @@
+"""The model in use, as the registry has it now, and what stands in the way of a comparison with it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from tasks.home.journal import Journal
+from tasks.recipes.data_identity import why_not_comparable
+from tasks.recipes.recipe import data_identity
+from tasks.stage import Night
+from tasks.tracking.registry import ModelFilesGone, ModelVersion, Registry
+
+log = logging.getLogger("nightschool")
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """What a night's model is judged beside."""
+
+    champion: ModelVersion | None
+    obstacle: str = ""
+    """Why nothing can be compared with the champion that there is, or was; empty if there never was one."""
+
+
+def champion_of(night: Night) -> ModelVersion | None:
+    """The recipe's version in use; None if there is none. Raises StoreAway, ModelFilesGone."""
+    take_over(night.registry, night.journal)
+    return night.registry.champion()
+
+
+def incumbent_of(night: Night) -> Incumbent:
+    """The champion, and whether tonight's model can be compared with it. Raises StoreAway.
+
+    What this home promoted last and somebody took out of use in the registry itself is marked as rolled back.
+    """
+    try:
+        champion = champion_of(night)
+    except ModelFilesGone as gone:
+        return Incumbent(None, str(gone))
+    lost = night.journal.last_promoted(night.recipe.name)
+    if champion:
+        note_other_hands(night.registry, champion.version, lost)
+        why_not = why_not_comparable(champion.data, data_identity(night.recipe))
+        return Incumbent(champion, f"the champion is version {champion.version}, and {why_not}" if why_not else "")
+    if lost is None:
+        return Incumbent(None)
+    model = night.registry.model
+    there = night.registry.has_version(lost)
+    what = "its alias was taken from it" if there else "it is not in the registry any more"
+    return Incumbent(None, f"version {lost} of {model} was the champion, and {what} by other hands")
+
+
+def note_other_hands(registry: Registry, champion: int, promoted: int | None) -> None:
+    """Mark the version that was `promoted` last as rolled back if the registry has an older champion."""
+    gone_back = promoted is not None and champion < promoted and registry.has_version(promoted)
+    if promoted and gone_back and not registry.rolled_back_version(promoted):
+        registry.mark_rolled_back(promoted, f"in the registry by other hands, to version {champion}")
+
+
+def take_over(registry: Registry, journal: Journal) -> None:
+    """Adopt what the recipe registered when all recipes shared one model. Raises StoreAway."""
+    if adopted := registry.adopt_old_versions():
+        log.warning("%s", adopted)  # once in the life of a home, and version numbers change
+        for version in sorted(adopted.digests, key=lambda number: number == adopted.champion):
+            journal.note(
+                event="adopted", recipe=registry.recipe, version=version, digest=adopted.digests[version],
+                promoted=version == adopted.champion,
+            )  # fmt: skip
+
+
+def standing_now(registry: Registry, version: int) -> str:
+    """What the registry says now of a version that was decided on earlier, and of the champion. Raises StoreAway."""
+    parts = []
+    if not registry.has_version(version):
+        parts.append(f"version {version} is not in the registry any more")
+    elif withdrawn := registry.rolled_back_version(version):
+        parts.append(f"version {version} was rolled back {withdrawn.note}")
+    holder = registry.standing()
+    if holder is None:
+        parts.append("no version is champion now")
+    elif holder.version == version:
+        parts.append(f"it is the champion now ({holder.note})")
+    else:
+        parts.append(f"champion now is version {holder.version} ({holder.note})")
+    return "; ".join(parts)

@@ -1,0 +1,22 @@
+"""Names in the model registry: models, aliases and the tags of a version."""
+
+from __future__ import annotations
+
+MODEL_PREFIX = "nightschool-"
+OLD_MODEL = "nightschool"
+"""What all recipes shared once."""
+MODEL_DESCRIPTION = "MoE chat models of the nightly retraining"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+DIGEST = "nightschool.digest"
+"""Of the weights."""
+DATA = "nightschool.data"
+"""What the version was trained on, as JSON."""
+DECISION = "nightschool.decision"
+"""Why the version was made the champion, when it was last."""
+ROLLED_BACK = "nightschool.rolled_back"
+"""When and to which version a person went back from this one."""
+
+
+def model_of(recipe: str) -> str:
+    """Name of a recipe's registered model."""
+    return f"{MODEL_PREFIX}{recipe}"
