@@ -39,7 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def how_to_go_on(words: Sequence[str]) -> str:
-    return f"Run the same again to go on where it stopped: {PROGRAM} {shlex.join(words)}"
+    return f"Run the same again to go on where it stopped: {typed(words)}"
+
+
+def typed(words: Sequence[str]) -> str:
+    """The command as it was typed, the interpreter included; `words` are those of the command line."""
+    as_started = sys.orig_argv[-len(words) :] == list(words) if words else False
+    return shlex.join(sys.orig_argv) if as_started else f"{PROGRAM} {shlex.join(words)}"
 
 
 def show_log_lines() -> None:
@@ -48,6 +54,7 @@ def show_log_lines() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
     log = logging.getLogger("nightschool")
     log.addHandler(handler)
+    log.setLevel(logging.INFO)
     log.propagate = False
 
 

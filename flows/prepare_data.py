@@ -37,7 +37,7 @@ def packed_data(night: Night) -> list[StageRecord]:
     return [validated, distinct, sides, tokens(night, sides)]
 
 
-@flow(name="prepare-data", validate_parameters=False)
+@flow(name="prepare-data", flow_run_name="prepare-data {night.recipe.name} {night.day}", validate_parameters=False)
 def prepare_data(night: Night) -> Prepared:
     """The packed data, looked at."""
     validated, distinct, sides, packed = packed_data(night)

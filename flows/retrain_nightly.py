@@ -13,7 +13,8 @@ from flows.train_twin import train_twin
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate
-from tasks.night.conclusion import conclude
+from tasks.night.conclusion import as_final_state, conclude
+from tasks.night.naming import night_run_name
 from tasks.night.opening import open_night
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe
@@ -21,10 +22,15 @@ from tasks.stage import declared
 from tasks.stages.evaluate import evaluate
 
 
-@flow(name="retrain-nightly", persist_result=False)
-def retrain_nightly(recipe: Recipe, overrides: dict[str, Any] | None = None) -> NightReport:
-    """Retrain, judge, register. `overrides` replaces single values: `{"pretrain.optim.peak_lr": 0.001}`."""
-    with open_night(recipe.with_overrides(overrides or {})) as night:
+@flow(name="retrain-nightly", flow_run_name=night_run_name, persist_result=False)
+def retrain_nightly(*, overrides: dict[str, Any] | None = None, recipe: Recipe) -> NightReport:
+    """Retrain, judge, register.
+
+    Args:
+        overrides: Single values to replace in the recipe, such as {"pretrain.optim.peak_lr": 0.001}.
+        recipe: Everything that decides what the night does; a deployment brings its own.
+    """
+    with open_night(recipe.with_overrides(overrides or {}), original=recipe) as night:
         judge_waiting_models(night)
         prepared = prepare_data(night)
         trained: dict[str, StageRecord] = {}
@@ -36,4 +42,5 @@ def retrain_nightly(recipe: Recipe, overrides: dict[str, Any] | None = None) -> 
         candidate = Candidate(night, [*prepared.records, *trained.values(), scored])
         registered = judge_model(candidate)
         twin = train_twin(night, prepared) if night.recipe.twin else None
-        return conclude(replace(candidate, twin=twin), registered)
+        report = conclude(replace(candidate, twin=twin), registered)
+    return as_final_state(report)

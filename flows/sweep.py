@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.prepare_data import packed_data
+from tasks.night.naming import night_run_name
 from tasks.night.opening import open_night
 from tasks.recipes.recipe import Recipe
 from tasks.trials.plan import Sweep
@@ -13,7 +14,7 @@ from tasks.trials.sweep_report import SweepReport, conclude_sweep
 from tasks.trials.trial import SWEEP
 
 
-@flow(name="sweep", persist_result=False)
+@flow(name="sweep", flow_run_name=night_run_name, persist_result=False)
 def sweep_settings(recipe: Recipe, sweep: Sweep) -> SweepReport:
     """The data stages as far as the tokens, and a short pretraining for every combination."""
     with open_night(recipe, SWEEP, sweep) as night:

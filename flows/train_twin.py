@@ -13,7 +13,7 @@ from tasks.stage import Night, declared
 from tasks.stages.evaluate import evaluate
 
 
-@flow(name="train-twin", validate_parameters=False)
+@flow(name="train-twin", flow_run_name="train-twin {night.recipe.name} {night.day}", validate_parameters=False)
 def train_twin(night: Night, prepared: Prepared) -> TrainedTwin:
     """The training stages and evaluate with one dense block in place of the experts. It is never registered.
 

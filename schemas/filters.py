@@ -15,8 +15,8 @@ import polars as pl
 from schemas.jsonl import Fault
 from schemas.personal_data import personal_data_of_texts
 
-STRICT = {"extra": "forbid"}
-"""For whoever builds the class from plain values, as Prefect does: an unknown key is an error."""
+STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+"""For whoever builds the class from plain values, as Prefect does: unknown keys are errors, descriptions are here."""
 MOST_CHARACTERS = 10**9
 """The largest limit of a text's length."""
 RULES: tuple[str, ...] = (
@@ -76,7 +76,9 @@ class FilterConfig:
     __pydantic_config__ = STRICT
 
     min_characters: int | None = None
+    """Texts that are shorter are left out; null for no limit."""
     max_characters: int | None = None
+    """Texts that are longer are left out; null for no limit."""
     max_repeated_ngram_share: float | None = None
     """Characters in n-grams that occur more than once, over all but white space: n is 5 words, or 10 characters where
     words are not parted by spaces."""

@@ -23,18 +23,19 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.runtime import task_run
 
 from model.files import write_text
 from tasks.errors import Interrupted, NightStopped
 from tasks.home.code import code_version
 from tasks.home.contents.packed import digest_of_kind
 from tasks.home.digests import digest_of, plain
-from tasks.home.journal import KEY_CHARACTERS, Journal
+from tasks.home.journal import Journal
 from tasks.home.records import LOGS, Content, StageRecord, file_digests, stage_name
 from tasks.home.stage_table import StageEntry, entry_of
-from tasks.recipes.recipe import Recipe
+from tasks.recipes.recipe import Recipe, params_of_stage
 from tasks.sources.resolve import Resolved
-from tasks.tracking.mlflow_store import Store
+from tasks.tracking.mlflow_store import Store, open_run
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 
@@ -55,6 +56,8 @@ class Night:
     """Fencing token of the lease."""
     raw: Resolved
     """Tonight's raw data, piece by piece."""
+    day: str = ""
+    """On which it was opened first, in UTC, as 2026-11-28: it tells people which night this is."""
     branch: str = ""
     """Whose stages these are if not the night's own: `twin`, `sweep`."""
     changes: Mapping[str, str] = field(default_factory=dict)
@@ -147,7 +150,7 @@ class StageFrame:
             log.info("%-11s reused     %s", name, record.headline)
         else:
             tags = {f"nightschool.input.{n}": digests[n] for n in digests if isinstance(arguments.get(n), Content)}
-            with self._tracked(night, name, key, tags, base) as run:
+            with self._tracked(night, name, key, tags, config, base) as run:
                 started = time.monotonic()
                 outcome = self.work(run, **arguments)
                 files = file_digests(run.folder, outcome.linked)
@@ -167,11 +170,17 @@ class StageFrame:
 
     @contextmanager
     def _tracked(
-        self, night: Night, name: str, key: str, tags: Mapping[str, str], base: StageRecord | None
+        self, night: Night, name: str, key: str, tags: Mapping[str, str], config: object, base: StageRecord | None
     ) -> Iterator[StageRun]:
         """A folder and a tracking run for the stage, which ends as the stage ended."""
         working = night.journal.working_folder(name, key, self.resumable)
-        tracker = night.store.tracker(open_run(night, name, key, working, tags), self.system_metrics)
+        run_id = open_run(
+            night.store, working / LOGS / "run_id", " ".join(filter(None, [name, night.recipe.name, night.day])),
+            {"nightschool.kind": "stage", "nightschool.stage": name, "nightschool.recipe": night.recipe.name,
+             "nightschool.key": key, **tags, **prefect_tags()},
+            {**params_of_stage(self.entry.name, config), **night.changes}, night.run_id,
+        )  # fmt: skip
+        tracker = night.store.tracker(run_id, self.system_metrics)
         log.info("%-11s started", name)
         started, status = time.monotonic(), "FAILED"
         try:
@@ -229,8 +238,8 @@ def stage(
             resumable=resumable, system_metrics=system_metrics,
         )  # fmt: skip
         return Task(
-            frame.run, name=frame.entry.name, description=inspect.getdoc(work), cache_policy=NO_CACHE,
-            persist_result=False, retries=retries, retry_delay_seconds=retry_delay_seconds,
+            frame.run, name=frame.entry.name, task_run_name=task_run_name, description=inspect.getdoc(work),
+            cache_policy=NO_CACHE, persist_result=False, retries=retries, retry_delay_seconds=retry_delay_seconds,
             timeout_seconds=timeout_seconds, retry_condition_fn=may_help if retries else None,
         )  # fmt: skip
 
@@ -260,6 +269,12 @@ def declared(entry: StageEntry) -> Task[..., StageRecord]:
     return found
 
 
+def task_run_name() -> str:
+    """`pretrain demo 2026-11-28`: of the task that runs, from its parameters, as Prefect asks for it."""
+    night: Night = task_run.parameters["night"]
+    return " ".join(filter(None, [stage_name(task_run.task_name, night.branch), night.recipe.name, night.day]))
+
+
 def may_help(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether to try a failed stage again: a NightStopped would end it for the same reason."""
     return not isinstance(state.result(raise_on_failure=False), NightStopped)
@@ -271,26 +286,6 @@ def elapsed(working: Path, started: float) -> float:
     total = (float(file.read_text()) if file.exists() else 0.0) + time.monotonic() - started
     write_text(file, f"{total:.3f}")
     return round(total, 3)
-
-
-def open_run(night: Night, name: str, key: str, working: Path, tags: Mapping[str, str]) -> str:
-    """The stage's tracking run: the one it was interrupted in, or a new one with these tags and those of the night."""
-    note = working / LOGS / "run_id"
-    if note.exists() and night.store.reopen(note.read_text()):
-        return note.read_text()
-    known = {
-        "nightschool.kind": "stage",
-        "nightschool.stage": name,
-        "nightschool.recipe": night.recipe.name,
-        "nightschool.key": key,
-    }
-    run_id = night.store.start_run(
-        f"{name}-{key[:KEY_CHARACTERS]}", {**known, **tags, **prefect_tags()}, parent_id=night.run_id
-    )
-    if night.changes:
-        night.store.tracker(run_id).params(night.changes)
-    write_text(note, run_id)
-    return run_id
 
 
 def prefect_tags() -> dict[str, str]:

@@ -50,6 +50,21 @@ def test_minimind_moe_has_minimind_s_size() -> None:
     assert round(model.active_parameters / 1e6) == 64
 
 
+def test_the_form_begins_with_overrides_and_describes_every_field() -> None:
+    from flows.retrain_nightly import retrain_nightly
+
+    schema = parameter_schema(retrain_nightly)
+    places = {name: field["position"] for name, field in schema.properties.items()}
+    assert places == {"overrides": 0, "recipe": 1}
+    assert all(field["description"] for field in schema.properties.values())
+    owners = schema.definitions.items()
+    fields = {f"{owner}.{name}": field for owner, d in owners for name, field in d["properties"].items()}
+    assert len(fields) > 100
+    classes = {f"#/definitions/{owner}": definition["description"] for owner, definition in owners}
+    told = {name: field.get("description") or classes.get(field.get("$ref")) for name, field in fields.items()}
+    assert [name for name, description in told.items() if not description] == []
+
+
 def test_a_misspelt_setting_is_refused_before_anything_starts() -> None:
     from flows.retrain_nightly import retrain_nightly
 

@@ -26,9 +26,9 @@ sft = recipe.sft
 recipe = recipe.with_overrides({"polish.num_tokens": sft.num_tokens, "polish.batch_rows": sft.batch_rows,
     "polish.micro_batch_rows": sft.micro_batch_rows, "polish.eval_rows": sft.eval_rows, "twin": True})
 print(plan_text(recipe))
-report = retrain_nightly(recipe)
+report = retrain_nightly(recipe=recipe)
 print(report.as_text())
-again = retrain_nightly(recipe)
+again = retrain_nightly(recipe=recipe)
 print("REUSED", sum(record.reused for record in again.records), "of", len(again.records))
 print("\\n".join(who_ate(Path(sys.argv[1]) / "home", report.run_id)[:2]))
 [polish] = [record for record in report.records if record.name == "polish"]

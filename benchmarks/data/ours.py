@@ -121,7 +121,7 @@ class UntrackedNight(Night):
 
 def data_stages(recipe: Recipe, work: Path) -> tuple[StageRecord, StageRecord, StageRecord, StageRecord]:
     """Run validate, deduplicate, split and tokens as a night does, without tracking; returns their records in order."""
-    deduplicate_stage.show_in_prefect = lambda by_file: None
+    deduplicate_stage.show_in_prefect = lambda recipe, by_file: None
     journal = Journal(work)
     with journal.lease(recipe.name) as token:
         raw = resolve(recipe.sources, work, known_pieces(journal, recipe))

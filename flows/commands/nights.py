@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
+
+from tasks.errors import NightStopped
+from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tasks.recipes.recipe import Recipe
@@ -28,26 +32,39 @@ def resolved_recipe(name: str, pairs: list[str]) -> Recipe:
 
 def run_recipe(arguments: argparse.Namespace) -> int:
     """Run the night in this process, on the Prefect server of `make up` if it runs, else on an embedded one."""
-    recipe = resolved_recipe(arguments.command, arguments.set)
+    from tasks.recipes.deployments import load_recipe
+    from tasks.recipes.overrides import parse_settings
+
+    original, overrides = load_recipe(arguments.command), parse_settings(arguments.set)
+    recipe = original.with_overrides(overrides)  # refused before a server starts
     if arguments.dry_run:
+        print("Loading; then a few steps of each training stage are measured.", file=sys.stderr, flush=True)
         print_recipe_and_cost(recipe)
         return 0
     from tasks.services.embedded import reaching_prefect
 
     with reaching_prefect():
         from flows.retrain_nightly import retrain_nightly
-    print(f"\n{retrain_nightly(recipe).as_text()}")
+    print(f"\n{retrain_nightly(recipe=original, overrides=overrides).as_text()}")
     return 0
 
 
 def print_recipe_and_cost(recipe: Recipe) -> None:
+    """Raises NightStopped, after all is printed, if a source has nothing."""
     import yaml
 
     from tasks.planning.plan import plan_text  # torch takes seconds to import
     from tasks.recipes.recipe import plain_recipe
+    from tasks.sources.presence import look_at_sources
 
     print(yaml.safe_dump(plain_recipe(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
+    looked = list(look_at_sources(recipe.sources, Settings.load().home))
+    for source, said, _ in looked:
+        print(f"source {source.name}: {said}")
+    print(flush=True)
     print(plan_text(recipe))
+    if gone := [source.name for source, _, is_gone in looked if is_gone]:
+        raise NightStopped(f"the night would stop: there is nothing of source {', '.join(gone)}")
 
 
 def add_recipe_with_model(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,9 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-STRICT = {"extra": "forbid"}
-"""For whoever builds these classes from plain values, as Prefect does: an unknown key is an error."""
+STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+"""For whoever builds these classes from plain values, as Prefect does: an unknown key is an error, and forms show what
+stands below each field."""
 
 
 @dataclass(frozen=True)

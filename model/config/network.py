@@ -27,17 +27,27 @@ class ModelConfig:
     vocab_size: Annotated[int, Range(300, 65_536)] = 6400
     """Ids are stored in 16 bits."""
     hidden_size: Annotated[int, Range(8, 65_536)] = 256
+    """Width of the residual stream, a multiple of 8."""
     num_hidden_layers: Annotated[int, Range(1, 1_000)] = 4
+    """Transformer layers."""
     num_attention_heads: Annotated[int, Range(1, 1_024)] = 4
+    """Query heads, a multiple of num_key_value_heads."""
     num_key_value_heads: Annotated[int, Range(1, 1_024)] = 2
+    """Heads of keys and values, each shared by several query heads."""
     head_dim: Annotated[int, Range(2, 1_024)] = 64
+    """Width of an attention head; even."""
     num_experts: Annotated[int, Range(1, 4_096)] = 4
+    """Experts in each layer."""
     num_experts_per_tok: Annotated[int, Range(1, 4_096)] = 2
+    """Experts that a token passes in each layer."""
     moe_intermediate_size: Annotated[int, Range(8, 262_144)] = 384
+    """Width of one expert, a multiple of 8."""
     gate: Gate = "softmax"
+    """How the scores of the router become weights of experts."""
     norm_topk_prob: bool = True
     """Whether the weights of the chosen experts are made to sum to 1."""
     num_expert_groups: Annotated[int, Range(1, 4_096)] = 1
+    """Groups of experts, of which a token may use some alone; 1 limits nothing."""
     num_groups_per_tok: Annotated[int, Range(1, 4_096)] = 1
     """Groups whose experts a token may go to; experts of a group would lie on one machine."""
     num_shared_experts: Annotated[int, Range(0, 4_096)] = 0
@@ -52,11 +62,17 @@ class ModelConfig:
     """How experts are computed: one grouped matrix product, one product after the other, or whichever a probe at the
     start of a training stage finds to be the faster one; elsewhere `auto` is grouped."""
     max_position_embeddings: Annotated[int, Range(1, 2**24)] = 2048
+    """Longest row in tokens."""
     rope_theta: Annotated[float, Range(1, 1e12)] = 10_000.0
+    """Base of the rotary position embedding."""
     rms_norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-6
+    """Added to the mean square before its root is taken."""
     initializer_range: Annotated[float, Range(0, 100, above=True)] = 0.02
+    """Standard deviation of fresh weights."""
     router_aux_loss_coef: Annotated[float, Range(0, 100)] = 0.01
+    """Weight of the loss that balances the experts."""
     router_z_loss_coef: Annotated[float, Range(0, 100)] = 0.001
+    """Weight of the loss that keeps router logits small."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "ModelConfig")

@@ -17,27 +17,35 @@ class OptimConfig:
     name: Literal["adamw", "muon"] = "adamw"
     """`muon` moves the matrices of attention and experts; embeddings, norms and routers stay with AdamW."""
     peak_lr: Annotated[float, Range(0, 1e6, above=True)] = 2e-3
+    """Highest learning rate, after the warm-up."""
     warmup_share: Share = 0.05
     """Share of all optimizer steps spent warming up."""
     stable_share: Share = 0.0
     """Share of all steps at the peak after warming up; the rest decays. 0.75 makes the warmup-stable-decay schedule
     (arXiv 2404.06395), `1 - warmup_share` never decays."""
     decay: Literal["linear", "cosine"] = "linear"
+    """Shape of the fall from the peak to the final rate."""
     final_lr_share: Share = 0.0
     """Where the decay aims, as a share of the peak; it would arrive one step after the last."""
     weight_decay: Annotated[float, Range(0, 100)] = 0.1
     """Decoupled decay of matrices. Norms never decay."""
     router_weight_decay: Annotated[float, Range(0, 100)] = 0.0
+    """Of the weights of routers."""
     embedding_weight_decay: Annotated[float, Range(0, 100)] = 0.0
+    """Of the embedding."""
     embedding_lr_factor: Annotated[float, Range(0, 10_000)] = 1.0
     """Learning rate of the embedding table over that of everything else."""
     beta1: Annotated[float, Range(0, 1, below=True)] = 0.9
+    """Decay of the mean of gradients in AdamW, for each step."""
     beta2: Annotated[float, Range(0, 1, below=True)] = 0.95
+    """Decay of the mean of squared gradients in AdamW, for each step."""
     beta2_half_life_tokens: Annotated[float, Range(0, 1e15, above=True)] | None = None
     """Token slots after which a squared gradient counts half (arXiv 2507.07101), which sets beta2 for any batch size;
     null takes `beta2` as it stands."""
     muon_momentum: Annotated[float, Range(0, 1, below=True)] = 0.95
+    """Decay of the mean of gradients in Muon, for each step."""
     clip_norm: Annotated[float, Range(0, 1e9, above=True)] = 1.0
+    """Norm of the gradient above which a step is scaled down."""
 
     def __post_init__(self) -> None:
         problems = field_problems(self)

@@ -63,12 +63,17 @@ class TrainConfig:
     compile_blocks: Literal["auto", "always", "never"] = "auto"
     """torch.compile of the transformer's blocks: `auto` in a stage so long that it pays, as a probe finds."""
     seed: Seed = 1
+    """Of fresh weights and of the order of rows."""
     eval_every_steps: Annotated[int, Range(1, 10**12)] = 50
+    """Steps between validations."""
     eval_rows: Annotated[int, Range(1, 10**9)] = 32
     """Packed validation rows scored each time; the evaluate stage scores all of them."""
     checkpoint_every_steps: Annotated[int, Range(1, 10**12)] = 50
+    """Steps between checkpoints: what a kill can cost."""
     keep_checkpoints: Annotated[int, Range(1, 10**6)] = 2
+    """Newest checkpoints that stay on the disk."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer and learning rate."""
     expert_changes: tuple[ExpertChange, ...] = ()
     """In order; the recipe's `model` is the one after the last."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from tasks.pages.text import plural
 from tasks.recipes.stage_configs import PromoteConfig
 
 DRAWS_PER_CHUNK = 1 << 16
@@ -87,7 +88,7 @@ def decide(challenger: pl.DataFrame, champion: pl.DataFrame | None, config: Prom
     verdict = "better" if promoted else "not shown to be better"
     found = Decision(
         promoted,
-        f"{verdict}: {difference:+.4f} bits per byte against the champion on {len(bits):,} documents, upper "
+        f"{verdict}: {difference:+.4f} bits per byte against the champion on {plural(len(bits), 'document')}, upper "
         f"{config.confidence:.0%} bound {upper:+.4f}, needed below {0.0 - config.min_gain_bpb:+.4f}",
         difference,
         upper,

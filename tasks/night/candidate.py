@@ -14,6 +14,7 @@ from tasks.errors import NightStopped, without_password
 from tasks.evaluation.twin import TWIN, TrainedTwin
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
+from tasks.night.naming import day_of
 from tasks.recipes.recipe import recipe_from
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
@@ -71,7 +72,7 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
         if (place := note[WAITING].get("store", store_label(night))) != store_label(night):
             log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place or "the home")
             continue
-        earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()))
+        earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note))
         try:
             candidate = candidate_of(earlier, note)
         except NightStopped as stop:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
+from prefect.states import Completed
 
 from model.files import write_json, write_text
 from tasks.errors import StoreAway, without_password
@@ -21,10 +23,11 @@ from tasks.night.candidate import WAITING, Candidate, store_label
 from tasks.night.incumbent import standing_now
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
-from tasks.recipes.recipe import plain_recipe
-from tasks.services.addresses import MLFLOW_PORT
-from tasks.services.processes import running_url
+from tasks.pages.text import artifact_key
+from tasks.recipes.recipe import Recipe, as_params, plain_recipe
+from tasks.services.mlflow_pages import tracking_ui
 from tasks.stage import Night
+from tasks.tracking.tracker import DESCRIPTION, REASON
 from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
@@ -42,8 +45,12 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
     waiting = str(registered) if isinstance(registered, StoreAway) else ""
     records = [*candidate.records, *([registered] if isinstance(registered, StageRecord) else [])]
     everything = [*records, *(twin.records if twin else ())]
+    note = note_path(night.home, night.recipe.name, night.key)
+    noted = json.loads(note.read_text(encoding="utf-8"))
     report = NightReport(
         recipe=night.recipe.name,
+        day=night.day,
+        replaced=replaced_settings(night.recipe, noted),
         key=night.key[:KEY_CHARACTERS],
         records=tuple(everything),
         twin=beside_twin(candidate, twin) if twin else None,
@@ -57,7 +64,6 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         reports_waiting=night.store.waiting(),
         now=standing_of(night, registered),
     )
-    note = note_path(night.home, night.recipe.name, night.key)
     summary = note.with_suffix(".md")
     concluded = summary.exists()  # what was reported then is not reported again
     fresh = [record for record in everything if not (concluded and record.reused)]
@@ -70,20 +76,33 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
         tracker.final(figures, max(record.last_step for record in everything))
         tracker.tags({f"nightschool.stage.{r.name}": r.run_id for r in everything})
-        tracker.tags({"nightschool.reason": str(report.decision["reason"])})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
         write_text(summary, report.as_markdown())
         tracker.artifact(summary)
         tracker.close("RUNNING")
+    # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
+    night.store.tracker(night.run_id).tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
     later = None
     if waiting:
         diverged = twin.diverged if twin else ""
         later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
     note_outcome(note, everything, report.decision, later)
     if FlowRunContext.get() is not None:
-        create_markdown_artifact(report.as_markdown(), key="night", description="Summary of the night")
+        key = artifact_key(night.recipe.name, "night")
+        create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
     return report
+
+
+def as_final_state(report: NightReport) -> NightReport:
+    """The report as a flow returns it: the verdict is the last state's message, the caller gets the report."""
+    return cast(NightReport, Completed(message=report.sentence, data=report))
+
+
+def replaced_settings(recipe: Recipe, noted: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The settings that were replaced for a night, as its note has them: name, value, and the value of the recipe."""
+    params = as_params(recipe)
+    return [(name, params[name], was) for name, was in noted.get("replaced", {}).items() if name in params]
 
 
 def conclude_waiting(candidate: Candidate, registered: StageRecord) -> None:
@@ -147,10 +166,3 @@ def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:
     names = {"train/loss_ema": f"{record.name}/loss_ema", "val/bpb": f"{record.name}/bpb"}
     for point in stage_points(record.path):
         yield int(point["step"]), {name: point[key] for key, name in names.items() if key in point}
-
-
-def tracking_ui(tracking_uri: str) -> str:
-    """The tracking server itself, or the one that `make up` starts over a local store."""
-    if tracking_uri.startswith("http"):
-        return tracking_uri
-    return running_url("mlflow") or f"http://127.0.0.1:{MLFLOW_PORT}"

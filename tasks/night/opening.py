@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
+from tasks.night.failure import explain, explain_before_start
+from tasks.night.naming import Identity, day_of, differences, night_before, run_name, told_beside
+from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe, as_params
 from tasks.relocation import relocate
 from tasks.settings import Settings
@@ -27,48 +31,64 @@ from tasks.stage import Night
 from tasks.tracking.mlflow_store import Store
 
 NIGHT = "night"
+CHANGED = "changed"
+"""Before the name of a setting that was replaced for a night: MLflow lists parameters by name, so these come first."""
 log = logging.getLogger("nightschool")
 
 
 @contextmanager
-def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Iterator[Night]:
-    """Hold the lease and the parent run of a night, and end the run as the night ended.
+def open_night(
+    recipe: Recipe, kind: str = NIGHT, asked: object = None, original: Recipe | None = None
+) -> Iterator[Night]:
+    """Hold the lease and the parent run of a night, and end the run as the night ended, with the reason.
 
     A night is named by the digest of recipe, raw bytes and code. Running the same night again goes on in the same
     parent run, so an interruption does not leave two halves to compare. Another `kind` is a trial on the recipe's data,
-    and what is `asked` of it belongs to its name.
+    and what is `asked` of it belongs to its name. `original` is the recipe before single values were replaced.
     """
     prepare_logging()
     settings = Settings.load()
     relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
-    store.check()
-    with journal.lease(recipe.name) as token:
-        if orphans := store.close_orphans():
-            log.info("%d tracking runs of a night that died were closed", orphans)
-        raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
-        for label, reason in raw.set_aside:
-            log.info("left out  %s: %s", label, reason)
-        key = digest_of(
-            {
-                "recipe": plain(recipe),
-                "pieces": [located.piece for located in raw.pieces],
-                "code": {entry.name: code_version(entry.module) for entry in STAGES if entry.of_night or kind != NIGHT},
-                **({"kind": kind, "asked": asked} if asked else {}),
-            }
-        )
-        run_id = open_parent(settings.home, store, recipe, key, kind)
-        night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw)
-        link_flow_run(night)
-        status = "FAILED"
-        try:
-            yield night
-            status = "FINISHED"
-        except (Interrupted, KeyboardInterrupt):
-            status = "KILLED"
-            raise
-        finally:
-            store.tracker(run_id).close(status)
+    night = None
+    try:
+        store.check()
+        with journal.lease(recipe.name) as token:
+            if orphans := store.close_orphans():
+                log.info("%s of a night that died were closed", plural(orphans, "tracking run"))
+            raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
+            for label, reason in raw.set_aside:
+                log.info("left out  %s: %s", label, reason)
+            pieces = [located.piece for located in raw.pieces]
+            code = {entry.name: code_version(entry.module) for entry in STAGES if entry.of_night or kind != NIGHT}
+            trial = {"kind": kind, "asked": asked} if asked else {}
+            key = digest_of({"recipe": plain(recipe), "pieces": pieces, "code": code, **trial})
+            identity = Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
+            name = name_beside(settings.home, recipe, key, kind, identity)
+            run_id, day = open_parent(settings.home, store, recipe, key, kind, identity, name, original or recipe)
+            night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day)
+            link_flow_run(night, name)
+            with ending_as_it_ended(night):
+                yield night
+    except BaseException as error:
+        if night is None:
+            explain_before_start(recipe.name, error)
+        raise
+
+
+@contextmanager
+def ending_as_it_ended(night: Night) -> Iterator[None]:
+    """End the parent run as the night ended, and say why if it did not come to its end."""
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
+        explain(night.store, night.run_id, night.recipe.name, night.day, error)
+        raise
+    finally:
+        night.store.tracker(night.run_id).close(status)
 
 
 def known_pieces(journal: Journal, recipe: Recipe) -> list[Piece]:
@@ -92,34 +112,47 @@ def note_path(home: Path, recipe: str, key: str, kind: str = NIGHT) -> Path:
     return home / "nights" / name if kind == NIGHT else home / "trials" / f"{kind}-{name}"
 
 
-def open_parent(home: Path, store: Store, recipe: Recipe, key: str, kind: str) -> str:
-    """The night's parent run: the one it had before, or a new one."""
+def open_parent(
+    home: Path, store: Store, recipe: Recipe, key: str, kind: str, identity: Identity, name: str, original: Recipe
+) -> tuple[str, str]:
+    """The night's parent run, the one it had before or a new one, and the day on which it was opened first."""
     note = note_path(home, recipe.name, key, kind)
     if note.exists():
-        run_id = str(json.loads(note.read_text())["run_id"])
-        if store.reopen(run_id):
-            return run_id
+        content = json.loads(note.read_text(encoding="utf-8"))
+        if store.reopen(str(content["run_id"])):
+            return str(content["run_id"]), day_of(content)
         note.with_suffix(".md").unlink(missing_ok=True)  # the new run gets all that the lost one had been told
     tags = {
         "nightschool.kind": kind,
         "nightschool.recipe": recipe.name,
         "nightschool.key": key,
     }
-    run_id = store.start_run(f"{'' if kind == NIGHT else kind + '-'}{recipe.name}-{key[:KEY_CHARACTERS]}", tags)
-    store.tracker(run_id).params(as_params(recipe))
-    write_json(note, {"run_id": run_id, "key": key})
-    return run_id
+    run_id = store.start_run(name, tags)
+    before = as_params(original)
+    replaced = {setting: before[setting] for setting in differences(identity.params, before)}
+    marked = {f"{CHANGED}.{key}": f"{identity.params[key]} (recipe: {was})" for key, was in replaced.items()}
+    store.tracker(run_id).params({**marked, **identity.params})
+    write_json(note, {"run_id": run_id, "key": key, "identity": identity.as_note(), "replaced": replaced})
+    return run_id, identity.day
 
 
-def link_flow_run(night: Night) -> None:
-    """Tags both ways: the tracking run names the flow run, the flow run names the tracking run."""
+def name_beside(home: Path, recipe: Recipe, key: str, kind: str, identity: Identity) -> str:
+    """What a night of today is called: what differs from the newest one of the same recipe and kind is in it."""
+    pattern = note_path(home, glob.escape(recipe.name), "*", kind)
+    special = told_beside(identity, night_before(pattern.parent.glob(pattern.name), key))
+    return run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
+
+
+def link_flow_run(night: Night, name: str) -> None:
+    """Tags both ways: the tracking run names the flow run, the flow run names the tracking run.
+
+    The flow run gets the name, too: its parameters alone cannot tell what differs from the night before.
+    """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
     flow_run = context.flow_run
-    night.store.tracker(night.run_id).tags(
-        {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": flow_run.name}
-    )
+    night.store.tracker(night.run_id).tags({"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": name})
     tags = {*flow_run.tags, f"mlflow.run_id:{night.run_id}", f"night:{night.key[:KEY_CHARACTERS]}"}
     with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run.id, tags=sorted(tags))
+        client.update_flow_run(flow_run.id, name=name, tags=sorted(tags))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import indent
 
@@ -11,7 +11,8 @@ from tasks.errors import MESSAGE_LIMIT
 from tasks.evaluation.twin import TwinComparison
 from tasks.home.records import StageRecord
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Cell, Column, Link, Table
-from tasks.pages.text import markdown_line, one_line
+from tasks.pages.text import markdown_line, one_line, plural
+from tasks.services.mlflow_pages import run_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class NightReport:
 
     recipe: str
     key: str
+    day: str = ""
+    """On which the night was opened first, as 2026-11-28."""
+    replaced: Sequence[tuple[str, str, str]] = ()
+    """Settings that were replaced for this night: name, value, and the value of the recipe."""
     records: Sequence[StageRecord]
     decision: Mapping[str, object]
     chats: Sequence[Mapping[str, str]]
@@ -83,9 +88,25 @@ class NightReport:
             told.append(f"to make it the champion: python -m flows promote {self.recipe} {self.decision['version']}")
         return told
 
+    @property
+    def sentence(self) -> str:
+        """The verdict on one line."""
+        version = f" (version {self.decision['version']})" if self.registered else ""
+        return one_line(f"{self.verdict}{version}: {self.decision['reason']}", MESSAGE_LIMIT)
+
+    @property
+    def title(self) -> str:
+        return " ".join(filter(None, ["Night", self.recipe, self.day, self.key]))
+
+    @property
+    def replaced_table(self) -> Table:
+        """A replaced setting a row."""
+        value = Column("value", max_characters=SENTENCE_CHARACTERS)
+        return Table([Column("changed for this night"), value, replace(value, heading="recipe")], self.replaced)
+
     def link(self, run_id: str) -> Link:
         """The page of a tracking run."""
-        return Link(run_id[:8], f"{self.tracking_ui}/#/experiments/{self.experiment_id}/runs/{run_id}")
+        return Link(run_id[:8], run_page(self.tracking_ui, self.experiment_id, run_id))
 
     def as_text(self) -> str:
         """For a terminal."""
@@ -97,10 +118,11 @@ class NightReport:
             ("both UIs", "make up"),
         ]
         if self.reports_waiting:
-            waiting = f"{self.reports_waiting:,} reports wait for it in spool/; the next run delivers them"
+            waiting = f"{plural(self.reports_waiting, 'report')} in spool/ for it; the next run delivers what waits"
             places.insert(2, ("", waiting))
         blocks = [
-            f"Night {self.recipe} {self.key}",
+            self.title,
+            self.replaced_table.as_text(),
             self.stage_table.only("stage", "time", "key figure").as_text(),
             "\n  ".join([f"{self.verdict.upper()}  {self.version}", reason, *self.afterwards]),
         ]
@@ -111,7 +133,7 @@ class NightReport:
             messages = [("user", chat["prompt"]), ("assistant", chat["reply"].strip() or "(silence)")]
             blocks.append(indent(Table.of_pairs(messages, SENTENCE_CHARACTERS).as_text(), "  "))
         blocks.append("Where to look\n" + indent(Table.of_pairs(places, PATH_CHARACTERS).as_text(), "  "))
-        return "\n\n".join(blocks)
+        return "\n\n".join(filter(None, blocks))
 
     def as_markdown(self) -> str:
         """For Prefect and MLflow, with links to the tracking runs."""
@@ -124,9 +146,10 @@ class NightReport:
             [[chat["prompt"], chat["reply"]] for chat in self.chats],
         )
         blocks = [
-            f"# Night {markdown_line(self.recipe)} {self.key}",
+            f"# {markdown_line(self.title, SENTENCE_CHARACTERS)}",
             f"**{self.verdict}**, {self.version}: {reason}",
             *(markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.afterwards),
+            self.replaced_table.as_markdown(),
             self.stage_table.as_markdown(),
         ]
         if self.twin:

@@ -27,6 +27,16 @@ def markdown_line(text: object, max_characters: int = NAME_CHARACTERS) -> str:
     return MARKDOWN_SYNTAX.sub(r"\\\g<0>", html.escape(one_line(text, max_characters), quote=False))
 
 
+def artifact_key(*words: str) -> str:
+    """A key as Prefect's artifacts have it: small letters of English, digits and dashes."""
+    return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+def plural(number: int, noun: str) -> str:
+    """A number and what it counts: `1 document`, `2,000 documents`. `noun` is one that takes an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_bytes(num_bytes: int) -> str:
     """Bytes in the decimal unit that leaves one to three digits before the point."""
     value, unit = float(num_bytes), "B"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,6 +12,7 @@ from model.config.phases import Phase, phases
 from model.config.training import TrainConfig
 from tasks.home.records import stage_name
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.pages.text import plural
 from tasks.planning.machine import best_device
 from tasks.planning.memory import (
     BYTES_PER_CHECKPOINTED_PARAMETER,
@@ -19,8 +21,10 @@ from tasks.planning.memory import (
     HELD_BEFORE_BYTES,
     activation_bytes,
 )
-from tasks.planning.probe import seconds_per_token
+from tasks.planning.probe import seconds_per_token, time_shares
 from tasks.recipes.recipe import Recipe
+
+log = logging.getLogger("nightschool")
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,15 @@ def plan_text(recipe: Recipe) -> str:
         lines.append(("twin", f"{twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones"))
     stages, plans = training_stages(recipe), list[StagePlan]()
     for stage in stages:
+        log.info("measuring   a few steps of %s on this machine", stage.name)
         plan = plan_stage(stage.model, stage.config, row_length_tokens)
         tokens_per_step = stage.config.batch_rows * row_length_tokens
-        lines.append((stage.name, f"{plan.steps:,} steps of {tokens_per_step:,} tokens, {duration(plan.seconds)}"))
+        lines.append(
+            (stage.name, f"{plural(plan.steps, 'step')} of {tokens_per_step:,} tokens, {duration(plan.seconds)}")
+        )
         lines += [("change", str(phase)) for phase in stage.phases(row_length_tokens) if phase.change]
         plans.append(plan)
+    log.info("measuring   similar models, step by step in turns; a few seconds each")
     lines += [*resource_lines(recipe, stages, plans), *alternative_lines(recipe, stages[0].config)]
     width = max(len(label) for label, _ in lines)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
@@ -172,12 +180,11 @@ def resource_lines(
 def alternative_lines(recipe: Recipe, config: TrainConfig) -> Iterator[tuple[str, str]]:
     """Time per token of similar models when trained as `config` says, by label; a twin that the recipe trains is left
     out, as it has lines of its own."""
-    row_length_tokens = recipe.data.sequence_length_tokens
-    own_seconds = seconds_per_token(recipe.model, config, row_length_tokens)
     for name, other in alternatives(recipe.model):
         if not (recipe.twin and other.dense):
-            time_share = seconds_per_token(other, config, row_length_tokens) / own_seconds
-            yield "instead", f"{name}: {other.total_parameters:,} parameters, {time_share:.2f} of the time a token"
+            low, high = time_shares(recipe.model, other, config, recipe.data.sequence_length_tokens)
+            shares = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+            yield "instead", f"{name}: {other.total_parameters:,} parameters, {shares} of the time a token"
 
 
 def duration(seconds: float) -> str:

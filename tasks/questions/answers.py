@@ -19,6 +19,7 @@ from data.rows.keys import parse_name, row_ids
 from data.rows.parts import PartRows
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import ScannedPiece
+from tasks.pages.text import plural
 from tasks.questions.history import FinishedTraining, History, PreparedData, listed
 from tasks.questions.lineage import ModelLineage, find_model
 from tasks.questions.quarantine import (
@@ -105,13 +106,12 @@ def pieces_of(data: PreparedData, file: str) -> list[ScannedPiece]:
 
 def row_by_line(data: PreparedData, validation: Validation, pieces: list[ScannedPiece], line: int) -> RowMatches:
     """The row or the quarantined line on a line of a file.
-    `pieces`: those of the file, which `data` and `validation` know; `line`: its number, from 1. Raises NightStopped if
-    the file has no such line.
+    `pieces`: those of the file, in `data` and `validation`; `line`: its number, from 1. Raises NightStopped without it.
     """
     label = pieces[0].label
     piece = next((piece for piece in pieces if line in piece.lines), None)
     if piece is None:
-        raise NightStopped(f"{label} has {sum(p.scanned.read for p in pieces):,} lines, there is no line {line:,}")
+        raise NightStopped(f"{label} has lines 1 to {sum(p.scanned.read for p in pieces):,}, not line {line:,}")
     part = next(p for p in data.corpus.ledger.parts if p.part.number == piece.number)
     if (row := row_at_line(part, line)) is not None:
         return RowMatches([row], 1, [])
@@ -222,15 +222,15 @@ def who_ate(home: Path, run: str, recipe: str | None = None) -> list[str]:
     for training in model.trainings:
         reading = training.input.reading
         lines.append(
-            f"  {training.record.stage:<8}  {reading.num_steps:,} steps of {reading.batch_rows} rows out of "
-            f"{reading.num_rows:,} packed ones: {reading.epochs:.2f} epochs"
+            f"  {training.record.stage:<8}  {plural(reading.num_steps, 'step')} of {reading.batch_rows} out of "
+            f"{plural(reading.num_rows, 'packed row')}: {reading.epochs:.2f} epochs"
         )
     parts = model.data.corpus.ledger.parts
     eaten = dict.fromkeys(((part.source, part.kind) for part in parts), (0, 0))
     noted = {t.input.kind: ReadRows.read(t.record.path) for t in model.trainings}
     eaten |= {(source, kind): of for kind, rows in noted.items() for source, of in rows.sources.items()}
     for (source, kind), (rows, tokens) in eaten.items():
-        lines.append(f"  {kind:<8}  {source}: {rows:,} rows, {tokens:,} tokens")
+        lines.append(f"  {kind:<8}  {source}: {plural(rows, 'row')}, {plural(tokens, 'token')}")
     lines.append(never_seen(model.data, sum(rows for rows, _ in eaten.values())))
     lines.append(f"the first {ROWS_NOTED} rows (all of them: --all):")
     first = sorted(row for rows in noted.values() for row in rows.first)[:ROWS_NOTED]

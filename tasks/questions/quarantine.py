@@ -19,6 +19,7 @@ from data.rows.keys import row_ids
 from data.rows.parts import Part
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import PARTS, PIECES, ScannedPiece, read_pieces
+from tasks.pages.text import plural
 from tasks.questions.history import History, listed
 
 SEARCHED_LINES = 100_000
@@ -242,7 +243,7 @@ def summary(validation: Validation) -> list[str]:
             examples.setdefault((rule, piece.label), found["examples"][0])
     read = sum(piece.scanned.read for piece in validation.pieces)
     whose = f"recipe {validation.recipe}" if validation.recipe else "the night that stopped there"
-    lines = [f"{counts.total():,} of {read:,} lines were quarantined by {validation.folder.name}, {whose}"]
+    lines = [f"{counts.total():,} of {plural(read, 'line')} were quarantined by {validation.folder.name}, {whose}"]
     for (rule, label), count in counts.most_common(GROUPS_SHOWN):
         lines.append(f"{count:>9,}  {rule}  {label}  e.g. {shortened(examples[rule, label])}")
     if len(counts) > GROUPS_SHOWN:
@@ -259,4 +260,4 @@ def listing(validation: Validation, rule: str | None, file: str | None, limit: i
     pieces = chosen_pieces(validation, rule, file)
     count = sum(p.scanned.quarantined if rule is None else p.scanned.rules[rule]["count"] for p in pieces)
     shown = [line.as_text() for line in islice(chosen_lines(validation, pieces, rule), limit)]
-    return [*shown, f"{len(shown):,} of {count:,} lines shown"]
+    return [*shown, f"{len(shown):,} of {plural(count, 'line')} shown"]

@@ -59,17 +59,29 @@ class Recipe:
     __pydantic_config__ = STRICT
 
     name: str
+    """What nights, files and the registered model are called by."""
     sources: tuple[SourceConfig, ...]
+    """Raw rows; at least one source of each kind."""
     validate: ValidateConfig = field(default_factory=ValidateConfig)
+    """How many bad lines the night accepts."""
     deduplicate: DeduplicateConfig = field(default_factory=DeduplicateConfig)
+    """From which similarity rows are duplicates."""
     split: SplitConfig = field(default_factory=SplitConfig)
+    """Which rows are never trained on."""
     data: DataConfig = field(default_factory=DataConfig)
+    """How text becomes rows of tokens."""
     inspect: InspectConfig = field(default_factory=InspectConfig)
+    """How far tonight's data may drift from the champion's."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """The model at the end of the night."""
     pretrain: TrainConfig = field(default_factory=TrainConfig)
+    """Training on text."""
     sft: TrainConfig = field(default_factory=TrainConfig)
+    """Training on conversations, from the weights of pretraining."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """What is generated for people to read."""
     promote: PromoteConfig = field(default_factory=PromoteConfig)
+    """When the new model takes the place of the champion."""
     twin: bool = False
     """Whether the night also trains the model's dense twin, on the same tokens, to measure what the experts gain."""
 
@@ -158,14 +170,25 @@ def plain_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def as_params(recipe: Recipe) -> dict[str, str]:
     """The recipe flattened to the parameters of a tracking run."""
+    return flattened(dataclasses.asdict(recipe))
+
+
+def params_of_stage(stage: str, config: object) -> dict[str, str]:
+    """What decides a stage's work, as plain values, under the names that its night's parameters have.
+
+    Fields of a recipe keep their names; everything else is the stage's own.
+    """
+    fields = {field.name for field in dataclasses.fields(Recipe)}
     flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-    walk("", dataclasses.asdict(recipe))
+    for name, value in config.items() if isinstance(config, dict) else ():
+        own = stage if name == "train" else f"{stage}.{name}"
+        flat |= flattened(value, name if name in fields else own)
     return flat
+
+
+def flattened(value: object, prefix: str = "") -> dict[str, str]:
+    """Plain values by dotted name; a list is one value, as JSON."""
+    if isinstance(value, dict):
+        items = (flattened(item, f"{prefix}.{key}" if prefix else key) for key, item in value.items())
+        return {name: text for flat in items for name, text in flat.items()}
+    return {prefix: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}

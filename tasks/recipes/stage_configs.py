@@ -21,7 +21,9 @@ class SourceConfig:
     __pydantic_config__ = STRICT
 
     name: str
+    """Letters, digits, - and _; in every report and metric."""
     kind: Literal["pretrain", "chat"]
+    """What it is for: pretraining, or SFT on conversations."""
     location: str
     """A path, a glob, `builtin:NAME`, an http(s), s3 or other fsspec address, or `hub:OWNER/NAME[:SPLIT]`."""
     format: Format = "minimind"
@@ -50,10 +52,13 @@ class ValidateConfig:
     max_bad_share_per_file: Share = 0.5
     """The same for each file with at least `min_lines_to_judge` lines: one bad file cannot hide among good ones."""
     min_lines_to_judge: Annotated[int, Range(1, 10**9)] = 100
+    """Lines that a file must have for max_bad_share_per_file to count."""
     max_line_bytes: Annotated[int, Range(1, 2**31)] = 1 << 20
+    """A longer line is quarantined."""
     settle_seconds: Annotated[float, Range(0, 86_400)] = 2.0
     """A file changed more recently than this is checked twice; one that still grows is left for the next night."""
     filters: FilterConfig = field(default_factory=FilterConfig)
+    """Texts that are left out though they are well formed."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "ValidateConfig")
@@ -87,6 +92,7 @@ class SplitConfig:
     salt: str = "nightschool"
     """Another salt gives another validation side, after which nights cannot be compared with earlier ones."""
     shuffle_seed: Seed = 1
+    """Of the order of the rows on the train side."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "SplitConfig")
@@ -112,8 +118,11 @@ class EvaluateConfig:
     __pydantic_config__ = STRICT
 
     prompts: tuple[str, ...] = ("Hello!", "How are you doing today?", "What do you like to do for fun?")
+    """Questions that the model answers for people to read."""
     max_new_tokens: Annotated[int, Range(1, 10**6)] = 32
+    """Tokens of a reply at most."""
     temperature: Annotated[float, Range(0, 1_000)] = 0.5
+    """Of sampling; 0 always takes the likeliest token."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "EvaluateConfig")
@@ -135,8 +144,11 @@ class PromoteConfig:
     confidence: Annotated[float, Range(0.5, 1, below=True)] = 0.95
     """One-sided confidence that the challenger needs fewer bits per byte on the same documents."""
     min_gain_bpb: Annotated[float, Range(0, 100)] = 0.0
+    """Bits per byte by which the challenger must be better."""
     resamples: Annotated[int, Range(100, 10**6)] = 2_000
+    """Of the bootstrap over documents."""
     seed: Seed = 1
+    """Of the bootstrap."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "PromoteConfig")

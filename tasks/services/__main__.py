@@ -47,18 +47,22 @@ def up() -> None:
     prefect = str(Path(sys.executable).with_name("prefect"))
     try:
         if "prefect" not in running:
+            print(f"starting Prefect at {prefect_url}; a new home takes some 20 s", flush=True)
             port = prefect_url.rpartition(":")[2]
             command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", port]
             running["prefect"] = start_service("prefect", command, environment, home, prefect_url)
         if "mlflow" not in running:
+            print(f"starting MLflow at {mlflow_url}", flush=True)
             running["mlflow"] = start_service(
                 "mlflow", mlflow_command(settings, mlflow_url), environment, home, mlflow_url
             )
         wait_until_healthy(answers_at(f"{prefect_url}/api/health"), running["prefect"], home)
+        print("registering the recipes of prefect.yaml as deployments", flush=True)
         register_deployments(prefect, environment)
         if "worker" not in running:
             command = [prefect, "worker", "start", "--pool", POOL, "--type", "process"]
             running["worker"] = start_service("worker", command, environment, home)
+        print("waiting for MLflow to answer", flush=True)
         wait_until_healthy(answers_at(f"{mlflow_url}/health"), running["mlflow"], home)
     finally:
         write_json(services_file(home), [asdict(service) for service in running.values()])

@@ -15,6 +15,7 @@ from tasks.home.contents.deduplicated import open_ledger, part_rows
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
+from tasks.pages.text import artifact_key
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.stage import Outcome, StageRun, stage
 
@@ -64,7 +65,7 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
     by_file = fates_by_file(ledger, pieces)
     (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
     run.tracker.artifact(run.folder / FILES, "duplicates")
-    show_in_prefect(by_file)
+    show_in_prefect(run.recipe.name, by_file)
     total: Counter[str] = sum(by_file.values(), Counter())
     straddling = sum(int((ledger.fates_of(p) > EXACT + 1).sum()) for p in ledger.parts)
     if not total["kept"]:
@@ -85,6 +86,6 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
     )
 
 
-def show_in_prefect(by_file: dict[str, Counter[str]]) -> None:
+def show_in_prefect(recipe: str, by_file: dict[str, Counter[str]]) -> None:
     table = [{"file": label, **counts} for label, counts in by_file.items()]
-    create_table_artifact(table, key="lines-by-file", description="Fates of the raw lines")
+    create_table_artifact(table, key=artifact_key(recipe, "lines-by-file"), description="Fates of the raw lines")

@@ -13,6 +13,7 @@ from tasks.evaluation.scores import headline_scores, load_model, sample_chats, s
 from tasks.home.contents.scores import DOCUMENTS, SAMPLES, SCORES
 from tasks.home.contents.sides import read_rows
 from tasks.home.records import Content, StageRecord
+from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe
 from tasks.stage import Outcome, StageRun, stage
 
@@ -57,7 +58,7 @@ def evaluate(run: StageRun, model: Content, rows: StageRecord, tokens: StageReco
         run.tracker.artifact(run.folder / name, "evaluation")
     return Outcome(
         counts={"documents": len(documents), "tokens": int(documents["tokens"].sum())},
-        headline=f"{label} {scores['val/bpb']:.4f} bits per byte on {len(documents):,} documents, "
+        headline=f"{label} {scores['val/bpb']:.4f} bits per byte on {plural(len(documents), 'document')}, "
         f"perplexity {scores['val/perplexity']:.1f}",
         figures=scores,
     )

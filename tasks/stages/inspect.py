@@ -22,6 +22,7 @@ from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
+from tasks.pages.text import artifact_key
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.registry import ModelVersion
 
@@ -116,7 +117,8 @@ def inspect(
     (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
     for name in (STATISTICS, PAGE):
         run.tracker.artifact(run.folder / name, "data")
-    create_markdown_artifact(page.as_markdown(), key="data-report", description="Tonight's data")
+    key = artifact_key(run.recipe.name, "data-report")
+    create_markdown_artifact(page.as_markdown(), key=key, description="Tonight's data")
     if apart and limit is not None and (messages := apart.over(limit)):
         raise NightStopped(
             "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
@@ -143,6 +145,6 @@ def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str) 
     compared += ", drift unknown: the champion's data could not be read" if unknown else ""
     return Outcome(
         counts={"sources": len(statistics.names), "domains": len(domains)},
-        headline=f"{shares}; {contaminated:.1%} of validation documents in train{compared}",
+        headline=f"{shares}; {contaminated:.1%} of validation documents share a passage with train{compared}",
         figures=figures,
     )

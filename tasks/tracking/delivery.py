@@ -23,6 +23,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 
 from tasks.errors import StoreAway
 from tasks.home.digests import digest_of
+from tasks.pages.text import plural
 from tasks.settings import Settings
 from tasks.tracking.client import Pause, Refused, connect, experiment_id, is_open, is_server, two_errors
 from tasks.tracking.points import LOAD_SAMPLED, batches, last_step, points_of
@@ -84,8 +85,8 @@ class Outbox:
         except StoreAway as error:
             if self._pause.begin():
                 log.warning(
-                    "%s; what the night reports (%d calls so far) waits in %s and is delivered when the store answers, "
-                    "or by the next night", error, self.spool.waiting(), self.spool.folder,
+                    "%s; what the night reports (%s so far) waits in %s and is delivered when the store answers, "
+                    "or by the next night", error, plural(self.spool.waiting(), "call"), self.spool.folder,
                 )  # fmt: skip
             raise
         if self._pause.end():
@@ -179,8 +180,9 @@ class Outbox:
                         return
                     if pause.begin():
                         log.warning(
-                            "%s; %d calls of run %s wait in %s and are delivered with what the run reports later, "
-                            "or by the next night", error, self.spool.waiting(run_id), run_id, self.spool.folder,
+                            "%s; of run %s wait %s in %s, to be delivered with what the run reports later, "
+                            "or by the next night", error, run_id,
+                            plural(self.spool.waiting(run_id), "call"), self.spool.folder,
                         )  # fmt: skip
 
     def _deliver_run(self, run_id: str, deadline: float = math.inf) -> None:
@@ -212,7 +214,7 @@ class Outbox:
             if not there:
                 self._lost.add(run_id)
             log.warning(
-                "%s; %d calls (%s) of run %s are kept in %s", refusal, len(batch), batch[0].kind, run_id,
+                "%s; of run %s, %s (%s) kept in %s", refusal, run_id, plural(len(batch), "call"), batch[0].kind,
                 self.spool.folder / REFUSED,
             )  # fmt: skip
 

@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+from model.files import write_text
 from tasks.errors import StoreAway
 from tasks.home.records import Content
 from tasks.relocation import places
@@ -36,7 +38,14 @@ class MlflowTracker:
         self._system_metrics = SystemMetrics(self._keep_metrics) if system_metrics else None
 
     def params(self, values: Mapping[str, str]) -> None:
-        self._report("params", {key: value[:PARAM_CHARACTERS] for key, value in values.items()})
+        """A value that is too long is cut, with a mark, and is whole in the artifact `parameters/NAME.txt`."""
+        self._report("params", {key: bounded(value, PARAM_CHARACTERS) for key, value in values.items()})
+        with TemporaryDirectory() as folder:
+            for key, value in values.items():
+                if len(value) > PARAM_CHARACTERS:
+                    whole = Path(folder) / f"{key.replace('/', '_')}.txt"
+                    whole.write_text(value, encoding="utf-8")
+                    self.artifact(whole, "parameters")
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """They are delivered by the hundreds, as a call of MLflow takes milliseconds."""
@@ -55,7 +64,7 @@ class MlflowTracker:
         self._outbox.spool.append(self.run_id, "metrics", {"step": step, "values": numbers})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._report("tags", {key: value[:TAG_CHARACTERS] for key, value in values.items()})
+        self._report("tags", {key: bounded(value, TAG_CHARACTERS) for key, value in values.items()})
 
     def artifact(self, path: Path, folder: str = "") -> None:
         self._report("artifact", {"folder": folder}, path)
@@ -173,6 +182,27 @@ class Store:
     def resolve(self, run_id: str) -> str:
         """A run's id in MLflow. It is another than `start_run` returned if the store was away then."""
         return self._outbox.spool.resolve(run_id)
+
+
+def bounded(value: str, max_characters: int) -> str:
+    """A value of at most so many characters; one that is cut ends in a mark and its length."""
+    mark = f"… ({len(value):,} characters in all)"
+    return value if len(value) <= max_characters else value[: max_characters - len(mark)] + mark
+
+
+def open_run(
+    store: Store, note: Path, name: str, tags: Mapping[str, str], params: Mapping[str, str], parent_id: str
+) -> str:
+    """The id of the run that `note`, a file, names, set running again; else of a new one, which is noted there.
+
+    name, tags, params, parent_id: of a new run.
+    """
+    if note.exists() and store.reopen(note.read_text()):
+        return note.read_text()
+    run_id = store.start_run(name, tags, parent_id=parent_id)
+    store.tracker(run_id).params(params)
+    write_text(note, run_id)
+    return run_id
 
 
 @cache

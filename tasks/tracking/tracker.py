@@ -9,6 +9,9 @@ from typing import Protocol
 
 from tasks.home.records import Content
 
+REASON, DESCRIPTION = "nightschool.reason", "mlflow.note.content"
+"""Tags of a night's run: why it ended as it did, and the page that MLflow shows above its figures."""
+
 
 class Tracker(Protocol):
     """What a stage reports about itself."""

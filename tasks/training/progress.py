@@ -15,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
 from model.training.trainer import StepMetrics
+from tasks.pages.text import artifact_key
 
 log = logging.getLogger("nightschool")
 
@@ -44,7 +45,7 @@ def stop_requests() -> Iterator[threading.Event]:
 class Progress:
     """A bar on a terminal, some twenty log lines elsewhere, and Prefect's progress artifact."""
 
-    def __init__(self, stage: str, num_steps: int, steps_done: int) -> None:
+    def __init__(self, stage: str, num_steps: int, steps_done: int, recipe: str) -> None:
         self.stage, self.num_steps = stage, num_steps
         self.bar = tqdm(
             total=num_steps,
@@ -54,7 +55,8 @@ class Progress:
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
         )
-        created = create_progress_artifact(100 * steps_done / num_steps, key=f"{stage}-progress", description=stage)
+        key = artifact_key(recipe, stage, "progress")
+        created = create_progress_artifact(100 * steps_done / num_steps, key=key, description=stage)
         self.artifact = cast(UUID, created)
         self.steps_per_line = max(1, num_steps // 20)
 

@@ -78,6 +78,7 @@ def prepare(
     saved = checkpoints_of(run.folder, identity)
     planned_seconds = 0.0
     if not saved:  # before there is a state: the probe has one of its own, and there may not be memory for two
+        log.info("%-11s measuring a few steps, for the plan of time and memory", run.stage)
         planned = plan_stage(model_config, config, row_length_tokens, held_memory_bytes())
         run.tracker.metrics(planned.as_metrics("plan"))
         planned_seconds = planned.seconds
@@ -116,7 +117,7 @@ def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
     with (
         stop_requests() as stop_requested,
         rank_processes(training.start, training.run.logs) as ranks,
-        closing(Progress(stage, num_steps, training.state.step)) as progress,
+        closing(Progress(stage, num_steps, training.state.step, training.run.recipe.name)) as progress,
     ):
         watchers = [*watchers, *watchers_of(stop_requested)]
         while training.state.step < num_steps:

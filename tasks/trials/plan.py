@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from model.config.checks import STRICT, Range, field_problems, require
 from tasks.home.digests import digest_of
+from tasks.pages.text import plural
 from tasks.planning.machine import best_device
 from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
 from tasks.planning.plan import duration
@@ -46,8 +47,8 @@ def range_test_cost(recipe: Recipe, test: RangeTest) -> str:
     seconds = seconds_per_token(recipe.model, recipe.pretrain, length) * slots * test.num_steps
     return "\n".join(
         [
-            f"range test {test.num_steps:,} steps of {slots:,} tokens, each at a higher rate from {test.lr_min:g} to "
-            f"{test.lr_max:g}",
+            f"range test {plural(test.num_steps, 'step')} of {slots:,} tokens, each at a higher rate from "
+            f"{test.lr_min:g} to {test.lr_max:g}",
             f"time       {duration(seconds)} at the most on this machine ({best_device().type}), less if the loss "
             "blows up; data that is not prepared yet on top",
         ]
@@ -129,12 +130,12 @@ def sweep_cost(recipe: Recipe, sweep: Sweep) -> str:
         steps.add(config.num_steps(length))
         seconds += probed[shape] * config.num_steps(length) * config.batch_rows * length
         disk += model.total_parameters * BYTES_PER_CHECKPOINTED_PARAMETER
-    each = f"{min(steps):,} steps" if len(steps) == 1 else f"{min(steps):,} to {max(steps):,} steps"
-    seeds = f"{sweep.seeds} seed{'s' * (sweep.seeds > 1)}"
+    each = plural(min(steps), "step") if len(steps) == 1 else f"{min(steps):,} to {max(steps):,} steps"
+    seeds = plural(sweep.seeds, "seed")
     return "\n".join(
         [
-            f"sweep      {len(trainings) // sweep.seeds} settings with {seeds} each, {len(trainings)} trainings of "
-            f"{each}, {sweep.share:.0%} of pretraining",
+            f"sweep      {plural(len(trainings) // sweep.seeds, 'setting')} with {seeds} each, "
+            f"{plural(len(trainings), 'training')} of {each}, {sweep.share:.0%} of pretraining",
             f"time       {duration(seconds)} of training on this machine ({best_device().type}), nothing for what was "
             "trained before; data that is not prepared yet and validation on top",
             f"disk       about {disk / 2**30:.2f} GiB for checkpoints",

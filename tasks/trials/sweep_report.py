@@ -15,7 +15,7 @@ from statistics import fmean
 from tasks.errors import Diverged, without_password
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Column, Table
-from tasks.pages.text import markdown_line
+from tasks.pages.text import markdown_line, plural
 from tasks.stage import Night
 from tasks.tracking.tracker import Tracker
 from tasks.training.curve import stage_points, training_seconds
@@ -132,7 +132,8 @@ class SweepReport:
 
     @property
     def title(self) -> str:
-        return f"Sweep {self.recipe} {self.key}: {len(self.tried)} trainings of {self.sweep.share:.0%} of pretraining"
+        trainings = plural(len(self.tried), "training")
+        return f"Sweep {self.recipe} {self.key}: {trainings} of {self.sweep.share:.0%} of pretraining"
 
     @property
     def ranking(self) -> Table:

@@ -10,6 +10,7 @@ from prefect.context import FlowRunContext
 
 from model.files import write_text
 from tasks.night.opening import note_path
+from tasks.pages.text import artifact_key
 from tasks.stage import Night
 from tasks.tracking.tracker import Tracker
 
@@ -32,4 +33,6 @@ def conclude_trial(night: Night, kind: str, markdown: str, tell: Callable[[Track
         tracker.artifact(summary)
         tracker.close("RUNNING")
     if FlowRunContext.get() is not None:
-        create_markdown_artifact(markdown, key=kind, description=f"Result of the {kind}")
+        create_markdown_artifact(
+            markdown, key=artifact_key(night.recipe.name, kind), description=f"Result of the {kind}"
+        )

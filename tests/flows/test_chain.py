@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import FlowRun
 
 from data.lookup.exposure import READ_ROWS
 from flows.promote_model import promote_model
@@ -50,10 +52,10 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
         recipe = tiny_recipe(folder / "raw")
-        first = retrain_nightly(recipe)
-        again = retrain_nightly(recipe)
+        first = retrain_nightly(recipe=recipe)
+        again = retrain_nightly(recipe=recipe)
         slower = {"pretrain.optim.peak_lr": 0.0001, "sft.optim.peak_lr": 0.0001, "twin": True}
-        second = retrain_nightly(recipe, overrides=slower)
+        second = retrain_nightly(recipe=recipe, overrides=slower)
         yield Lived(folder / "home", recipe, first, again, second)
 
 
@@ -173,7 +175,7 @@ def test_both_systems_name_each_other(lived: Lived) -> None:
     night = lived.client.get_run(lived.second.run_id)
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(night.data.tags["prefect.flow_run_id"])
-        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["night"]))
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["tiny-night"]))
         summaries = client.read_artifacts(artifact_filter=wanted)
     assert f"mlflow.run_id:{lived.second.run_id}" in flow_run.tags
     [summary] = [a for a in summaries if a.flow_run_id == flow_run.id]
@@ -224,10 +226,73 @@ def test_bad_data_stops_the_night_and_leaves_the_champion(lived: Lived, tmp_path
     content = dataclasses.replace(lived.recipe.sources[0], location=str(bad))
     recipe = dataclasses.replace(lived.recipe, sources=(content, lived.recipe.sources[1]))
     with pytest.raises(NightStopped, match=r"40 of \d+ lines are bad.*max_bad_share"):
-        retrain_nightly(recipe)
+        retrain_nightly(recipe=recipe)
     assert int(lived.client.get_model_version_by_alias("nightschool-tiny", "champion").version) == 1
     stopped = runs(lived, "attributes.status = 'FAILED'")
     assert {run.data.tags["nightschool.kind"] for run in stopped} == {"night", "stage"}
+    [night] = [run for run in stopped if run.data.tags["nightschool.kind"] == "night"]
+    for tag in ("nightschool.reason", "mlflow.note.content"):
+        assert "max" in night.data.tags[tag] and "lines are bad" in night.data.tags[tag]
+    flow_run, page = in_prefect(night)
+    assert flow_run.state.type == "FAILED"
+    assert "lines are bad" in flow_run.state.message
+    assert "stopped" in page and night.info.run_id in page
+
+
+def in_prefect(night: Run) -> tuple[FlowRun, str]:
+    """The flow run that a night's run names, and the night's page there."""
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(night.data.tags["prefect.flow_run_id"])
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["tiny-night"]))
+        [page] = [a for a in client.read_artifacts(artifact_filter=wanted) if a.flow_run_id == flow_run.id]
+    return flow_run, page.data
+
+
+def test_a_night_that_stops_before_its_data_is_known_says_why_in_prefect(lived: Lived) -> None:
+    gone = dataclasses.replace(lived.recipe.sources[0], location="/no/such/file")
+    with pytest.raises(NightStopped, match="nothing found"):
+        retrain_nightly(recipe=dataclasses.replace(lived.recipe, sources=(gone, lived.recipe.sources[1])))
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["tiny-night"]))
+        pages = [a.data for a in client.read_artifacts(artifact_filter=wanted)]
+    assert [page for page in pages if "source text: nothing found at /no/such/file" in page]
+
+
+def test_the_verdict_is_the_message_of_the_last_state_and_heads_the_run(lived: Lived) -> None:
+    for report in (lived.first, lived.second):
+        [night] = runs(lived, f"attributes.run_id = '{report.run_id}'")
+        assert report.verdict in night.data.tags["mlflow.note.content"]
+    flow_run, _ = in_prefect(night)
+    assert flow_run.state.name == "Completed"
+    assert flow_run.state.message == lived.second.sentence
+    assert lived.second.sentence.startswith("Not promoted (version 2): ")
+
+
+def test_names_say_recipe_day_and_what_differs_from_the_night_before(lived: Lived) -> None:
+    first, second = (lived.client.get_run(report.run_id) for report in (lived.first, lived.second))
+    day = lived.first.day
+    assert first.info.run_name == f"tiny {day}"
+    special = "pretrain.optim.peak_lr=0.0001 sft.optim.peak_lr=0.0001 twin=true"
+    assert second.info.run_name == f"tiny {lived.second.day} {special}"
+    assert in_prefect(second)[0].name == second.info.run_name
+    [child] = runs(
+        lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}' and tags.`nightschool.stage` = 'pretrain'"
+    )
+    assert child.info.run_name == f"pretrain tiny {day}"
+    assert child.data.params["pretrain.optim.peak_lr"] == "0.01"
+    assert child.data.params["model.num_experts"] == "4"
+    with get_client(sync_client=True) as client:
+        task_run = client.read_task_run(child.data.tags["prefect.task_run_id"])
+    assert task_run.name == child.info.run_name
+
+
+def test_replaced_settings_come_first_and_stand_in_the_summary(lived: Lived) -> None:
+    params = lived.client.get_run(lived.second.run_id).data.params
+    assert params["changed.twin"] == "true (recipe: false)"
+    assert sorted(params)[:3] == ["changed.pretrain.optim.peak_lr", "changed.sft.optim.peak_lr", "changed.twin"]
+    for told in (lived.second.as_text(), lived.second.as_markdown()):
+        assert told.index("changed for this night") < told.index("0.0001") < told.index("validate")
+    assert "changed for this night" not in lived.first.as_text()
 
 
 def test_a_twin_differs_by_its_experts_alone(lived: Lived) -> None:
@@ -266,7 +331,8 @@ def test_the_night_says_what_the_experts_are_worth(lived: Lived) -> None:
 def test_a_twin_is_tracked_and_never_registered(lived: Lived) -> None:
     children = runs(lived, f"tags.`mlflow.parentRunId` = '{lived.second.run_id}'")
     assert [child.data.tags["nightschool.stage"] for child in children] == STAGES[5:] + TWIN
-    assert ["model.dense" in child.data.params for child in children] == [False] * 4 + [True] * 3
+    dense = [child.data.params.get("model.dense") for child in children]
+    assert dense == ["false", "false", None, None, "true", "true", "true"]
     assert children[-1].data.tags["nightschool.model"] == "twin"
     versions = lived.client.search_model_versions("name='nightschool-tiny'")
     assert {v.run_id for v in versions} == {lived.first.records[8].run_id, lived.second.records[8].run_id}
@@ -286,7 +352,7 @@ def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.Mon
         raise Diverged("twin-pretrain: step 7: loss inf")
 
     monkeypatch.setattr("flows.train_twin.declared", lambda _: diverge)
-    report = retrain_nightly(lived.recipe, overrides={"twin": True})
+    report = retrain_nightly(recipe=lived.recipe, overrides={"twin": True})
     assert report.records == lived.first.records
     assert "nothing to compare with: twin-pretrain: step 7: loss inf" in report.as_text()
     [run] = runs(lived, f"attributes.run_id = '{report.run_id}'")
@@ -297,7 +363,7 @@ def test_a_twin_that_diverges_is_an_answer(lived: Lived, monkeypatch: pytest.Mon
 
 def test_a_second_night_in_the_same_home_is_refused_at_once(lived: Lived) -> None:
     with Journal(lived.home).lease("somebody else"), pytest.raises(NightBusy, match="somebody else"):
-        retrain_nightly(lived.recipe)
+        retrain_nightly(recipe=lived.recipe)
 
 
 def test_a_version_is_promoted_and_rolled_back_by_hand(lived: Lived) -> None:

@@ -177,8 +177,11 @@ def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(
     said = capsys.readouterr().out
     for part in ("num_tokens: 3072", "twin: false", "parameters", "active", "12 steps of 256 tokens", "memory", "disk"):
         assert part in said
+    assert "source text: 1 file" in said
     assert not (home / "data").exists()
     assert not (home / "mlflow").exists()
+    assert main([*arguments, "--set", "sources.1.location=/no/such/file", "--dry-run"]) == 2
+    assert "nothing of source talk" in capsys.readouterr().err
 
 
 def test_a_trial_says_what_it_will_cost_before_it_starts(

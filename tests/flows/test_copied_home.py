@@ -58,7 +58,7 @@ def living_in(home: Path) -> Iterator[None]:
 def night(home: Path, recipe: Recipe, rate: float) -> NightReport:
     overrides: dict[str, Any] = {"sft.optim.peak_lr": rate}
     with living_in(home):
-        return retrain_nightly(recipe, overrides=overrides)
+        return retrain_nightly(recipe=recipe, overrides=overrides)
 
 
 def trained(report: NightReport) -> str:

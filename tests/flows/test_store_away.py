@@ -92,7 +92,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, prefect_server: None) -> NightReport:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTSCHOOL_HOME", str(tmp_path_factory.mktemp("undisturbed") / "home"))
-        return retrain_nightly(recipe)
+        return retrain_nightly(recipe=recipe)
 
 
 def in_stage(home: Path, stage: str) -> bool:
@@ -114,7 +114,7 @@ WHEN: dict[str, Callable[[Path], bool]] = {
 @pytest.mark.parametrize("when", WHEN)
 def test_a_night_goes_to_its_end_and_everything_arrives_once(home: Home, when: str, undisturbed: NightReport) -> None:
     OUTAGE.is_away = lambda call: WHEN[when](home.path)
-    first = retrain_nightly(home.recipe)
+    first = retrain_nightly(recipe=home.recipe)
     assert OUTAGE.refused > 0
     names = [record.name for record in first.records]
     assert names[:8] == STAGES
@@ -129,10 +129,10 @@ def test_a_night_goes_to_its_end_and_everything_arrives_once(home: Home, when: s
         assert "The next run in this home registers it and decides" in first.as_text()
 
     OUTAGE.is_away = lambda call: False
-    second = retrain_nightly(home.recipe)
+    second = retrain_nightly(recipe=home.recipe)
     assert second.registered
     assert all(record.reused for record in second.records if record.name in ("tokens", "pretrain", "sft", "evaluate"))
-    again = retrain_nightly(home.recipe)
+    again = retrain_nightly(recipe=home.recipe)
     assert [record.reused for record in again.records] == [True] * 9
     assert again.reports_waiting == 0
     assert len(home.client.search_model_versions("name='nightschool-tiny'")) == 1
@@ -158,10 +158,10 @@ def check_delivered(home: Home, report: NightReport) -> None:
 
 def test_a_model_that_waits_is_judged_by_the_next_night_of_another_recipe(home: Home) -> None:
     OUTAGE.is_away = lambda call: True
-    waiting = retrain_nightly(home.recipe)
+    waiting = retrain_nightly(recipe=home.recipe)
     assert not waiting.registered
     OUTAGE.is_away = lambda call: False
-    other = retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.001})
+    other = retrain_nightly(recipe=home.recipe, overrides={"sft.optim.peak_lr": 0.001})
     found = home.client.search_model_versions("name='nightschool-tiny'")
     versions = {int(version.version): version.tags["nightschool.digest"] for version in found}
     trained = [record.digest for report in (waiting, other) for record in report.records if record.name == "sft"]
@@ -173,14 +173,14 @@ def test_a_model_that_waits_is_judged_by_the_next_night_of_another_recipe(home: 
         curve = [m.step for m in home.client.get_metric_history(night.info.run_id, "pretrain/loss_ema")]
         assert sorted(curve) == list(range(1, 13)), "each step once, though the night was concluded twice"
         assert night.data.metrics["promote/promoted"] in (0, 1)
-    assert retrain_nightly(home.recipe).decision["version"] == 1
+    assert retrain_nightly(recipe=home.recipe).decision["version"] == 1
 
 
 def test_a_model_that_is_refused_ends_no_later_night(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither one whose export fails nor one whose folders were deleted."""
     OUTAGE.is_away = lambda call: True
-    retrain_nightly(home.recipe)
-    gone = retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.002})
+    retrain_nightly(recipe=home.recipe)
+    gone = retrain_nightly(recipe=home.recipe, overrides={"sft.optim.peak_lr": 0.002})
     shutil.rmtree(gone.records[6].path)
     OUTAGE.is_away = lambda call: False
 
@@ -190,6 +190,6 @@ def test_a_model_that_is_refused_ends_no_later_night(home: Home, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr("flows.judge_model.register", refuse)
         with pytest.raises(NightStopped):  # tonight's own model is refused, too, and that ends the night
-            retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.001})
-    assert retrain_nightly(home.recipe, overrides={"sft.optim.peak_lr": 0.001}).decision["version"] == 1
+            retrain_nightly(recipe=home.recipe, overrides={"sft.optim.peak_lr": 0.001})
+    assert retrain_nightly(recipe=home.recipe, overrides={"sft.optim.peak_lr": 0.001}).decision["version"] == 1
     assert not [path for path in (home.path / "nights").glob("*.json") if "waiting" in path.read_text()]

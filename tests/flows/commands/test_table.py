@@ -72,6 +72,12 @@ def test_a_recipe_cannot_have_the_name_of_a_command(
     assert "has a recipe 'sweep', which is the name of a command" in capsys.readouterr().err
 
 
+def test_the_hint_repeats_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.orig_argv", [".venv/bin/python", "-m", "flows", "demo", "--set", "a.b=c d"])
+    assert __main__.typed(["demo", "--set", "a.b=c d"]) == ".venv/bin/python -m flows demo --set 'a.b=c d'"
+    assert __main__.typed(["other"]) == "python -m flows other"
+
+
 @pytest.mark.parametrize("from_files_alone", [True, False])
 @pytest.mark.parametrize("error", [NightStopped, Diverged, NightBusy, Interrupted, KeyboardInterrupt])
 def test_an_error_ends_with_its_code_and_says_how_to_go_on(

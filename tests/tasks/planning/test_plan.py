@@ -117,7 +117,7 @@ def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, mo
         CONTENT | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3}, "sft": {"num_tokens": 16 * 512}}
     )
     text = plan_text(recipe)
-    stages = [line.split()[0] for line in text.splitlines() if " steps of " in line]
+    stages = [line.split()[0] for line in text.splitlines() if " of 8,192 tokens, " in line]
     assert stages == ["pretrain", "sft", *(["twin-pretrain", "twin-sft"] if twin else [])]
     seconds = 16 * 512 * 4 * (1.5 if twin else 1.0)
     assert f"{duration(seconds)} of training on this machine" in text

@@ -121,8 +121,8 @@ def test_a_name_borne_often_is_told_with_its_first_rows(lived: LivedHome) -> Non
     [
         (["why-row", "a text that nobody wrote"], "no row among 443 has that name or text, and 35 quarantined lines"),
         (["why-row", "f" * 32], "nothing is known of"),
-        (["why-row", "text.jsonl:9999"], "text/text.jsonl has 195 lines, there is no line 9,999"),
-        (["why-row", "text.jsonl:0"], "there is no line 0"),
+        (["why-row", "text.jsonl:9999"], "text/text.jsonl has lines 1 to 195, not line 9,999"),
+        (["why-row", "text.jsonl:0"], "has lines 1 to 195, not line 0"),
         (["why-row", "jsonl:1"], "FILE is one of rare/rare.jsonl"),
         (["why-row", "  "], "ask for a text, a row's name of 32 hexadecimal digits, or FILE:LINE"),
         (["why-row", "x" * 90_000], "nothing is known of"),

@@ -23,6 +23,7 @@ from schemas.jsonl import excerpt
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import PIECES, ScannedPiece, read_pieces, write_pieces
 from tasks.home.journal import Journal
+from tasks.pages.text import plural
 from tasks.questions import quarantine
 from tasks.questions.history import History
 from tasks.questions.quarantine import BadLine, Validation, newest_validation
@@ -92,7 +93,7 @@ def test_the_first_lines_of_a_rule_and_file_are_listed(validation: Validation, l
         shown = quarantine.listing(validation, rule, file, limit)
         assert shown == [
             *(line.as_text() for line in chosen[:limit]),
-            f"{min(limit, len(chosen))} of {len(chosen)} lines shown",
+            f"{min(limit, len(chosen))} of {plural(len(chosen), 'line')} shown",
         ]
         assert max(map(len, shown)) < 600
 

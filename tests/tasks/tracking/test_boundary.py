@@ -74,7 +74,7 @@ def test_a_night_that_is_denied_ends_before_it_takes_the_lease(
     with server_that_says(401) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with pytest.raises(Denied):
-            retrain_nightly(tiny_recipe(tmp_path / "raw", name="denied"))
+            retrain_nightly(recipe=tiny_recipe(tmp_path / "raw", name="denied"))
     assert not (home / "lease.json").exists()
     assert not (home / "data").exists()
 

@@ -51,11 +51,13 @@ def test_everything_reported_appears_in_the_run(store: Store, tmp_path: Path) ->
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "tokens-0123"
     assert run.data.params["stage.kept"] == "3"
-    assert run.data.params["long"] == "x" * 6_000
+    assert len(run.data.params["long"]) == 6_000
+    assert run.data.params["long"].endswith("x… (6,001 characters in all)")
+    assert Path(client.download_artifacts(run_id, "parameters/long.txt")).read_text() == "x" * 6_001
     assert run.data.metrics == {"val/bpb": 2.5, "train/loss": 4.0, "train/lr": 0.1}
     assert run.data.tags["nightschool.model"] == "challenger"
     assert run.data.tags["nightschool.stage"] == "tokens"
-    assert {item.path for item in client.list_artifacts(run_id)} == {"figure.png", "figures", "model"}
+    assert {item.path for item in client.list_artifacts(run_id)} == {"figure.png", "figures", "model", "parameters"}
     copy = Path(client.download_artifacts(run_id, "model/weights", str(tmp_path)))
     assert copy.read_bytes() == b"weights"
     [dataset] = run.inputs.dataset_inputs

@@ -1,0 +1,111 @@
+"""What a night is called: its recipe, its day, and what differs from the night before. Nothing is found by a name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.runtime import flow_run
+
+from tasks.home.journal import now
+from tasks.pages.text import one_line
+from tasks.recipes.overrides import as_argument
+
+RUN_NAME_CHARACTERS = 100
+VALUE_CHARACTERS = 24
+"""Of a value in a name; of a longer one only the setting is named."""
+DIFFERENCES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is noted of a night, so that the next one can say what differs."""
+
+    params: Mapping[str, str]
+    """The recipe's settings by dotted name."""
+    data: str
+    """Digest of the raw pieces."""
+    code: str
+    """Digest of the code of all stages."""
+    started: str = field(default_factory=now)
+    """UTC, as ISO 8601 has it."""
+
+    @property
+    def day(self) -> str:
+        return self.started[:10]
+
+    def as_note(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def day_of(note: Mapping[str, Any]) -> str:
+    """The day on which a noted night was opened first; empty for a note that does not say."""
+    return Identity(**note["identity"]).day if "identity" in note else ""
+
+
+def differences(params: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """The settings whose values differ, with their values now. A setting that one of both does not know is no
+    difference: it came with the code."""
+    return {key: value for key, value in params.items() if key in before and before[key] != value}
+
+
+def short_names(settings: Mapping[str, str]) -> dict[str, str]:
+    """For each dotted name its shortest end that no other of them has."""
+    ends: dict[str, str] = {}
+    for setting in settings:
+        parts = setting.split(".")
+        others = [f".{other}" for other in settings if other != setting]
+        found = (".".join(parts[-depth:]) for depth in range(1, len(parts) + 1))
+        ends[setting] = next((end for end in found if not any(o.endswith(f".{end}") for o in others)), setting)
+    return ends
+
+
+def told(settings: Mapping[str, str]) -> list[str]:
+    """Settings with their values, each as short as can be."""
+    names = short_names(settings)
+    return [
+        f"{names[key]}={value}" if len(value) <= VALUE_CHARACTERS else f"{names[key]} changed"
+        for key, value in settings.items()
+    ]
+
+
+def told_beside(identity: Identity, before: Identity | None) -> list[str]:
+    """What differs from the night before, shortest words first of all settings; nothing without such a night."""
+    if before is None:
+        return []
+    changed = told(differences(identity.params, before.params))
+    return [
+        *changed,
+        *(["new data"] if identity.data != before.data else []),
+        *(["new code"] if identity.code != before.code else []),
+    ]
+
+
+def run_name(recipe: str, day: str, kind: str = "", special: list[str] | None = None) -> str:
+    """`demo 2026-11-28 peak_lr=0.001`, for a trial `sweep demo 2026-11-28`; of bounded length."""
+    special = special or []
+    hidden = len(special) - DIFFERENCES_SHOWN
+    shown = [*special[:DIFFERENCES_SHOWN], *([f"+{hidden} more"] if hidden > 0 else [])]
+    return one_line(" ".join(filter(None, [kind, recipe, day, *shown])), RUN_NAME_CHARACTERS)
+
+
+def night_before(notes: Iterator[Path], key: str) -> Identity | None:
+    """The newest of the noted nights that is not the one of this key; None if there is none that tells enough."""
+    found = []
+    for path in notes:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["key"] != key and "identity" in content:
+            found.append(Identity(**content["identity"]))
+    return max(found, key=lambda identity: identity.started, default=None)
+
+
+def night_run_name() -> str:
+    """What a flow run is called until its night knows the one before: its recipe, today, and what is replaced of it."""
+    recipe, overrides = flow_run.parameters["recipe"], flow_run.parameters.get("overrides") or {}
+    name = recipe["name"] if isinstance(recipe, Mapping) else recipe.name
+    replaced = {key: as_argument(value) for key, value in overrides.items()}
+    kind = flow_run.flow_name if flow_run.flow_name != "retrain-nightly" else ""
+    return run_name(name, now()[:10], kind or "", told(replaced))
