@@ -26,8 +26,10 @@ from data.duplicates.ledger import (
     names_of_rows,
     sketches_of_rows,
 )
+from data.duplicates.likeness import Likeness, likeness, own_sketches, scratch
 from data.duplicates.names import NameIndex, build_names
-from data.duplicates.near import NearIndex, build_near, joined
+from data.duplicates.near import joined
+from data.duplicates.shingles import of_whole_texts
 from data.rows.keys import ID_DTYPE
 from data.rows.parts import KINDS, PartRows, places_in_parts
 
@@ -94,10 +96,8 @@ def near_fates(
     is_val: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Of each of tonight's distinct rows fate and cluster, with the earlier rows it is near to, and which row stays."""
-    prefix = after.generations[-1].prefix
-    labels = joined(build_near(prefix, threshold), *pairs_of_one_name(names))
-    mine = NearIndex.open(prefix)
-    near_new, near_old = pairs_with_earlier(before, mine, names, threshold)
+    links = likeness(before, after, names, threshold)
+    mine, labels, (near_new, near_old) = links.rows, links.labels, links.near
     old_names, old = np.unique(clusters_of_rows(before, near_old), return_inverse=True)
     grown = np.concatenate([labels, len(labels) + np.arange(len(old_names))])
     grown = joined(grown, near_new, len(labels) + old)
@@ -113,11 +113,13 @@ def near_fates(
     groups = labels[rest] * len(KINDS) + after.kind_of_rows(mine.rows[rest])
     order = np.lexsort((names["lo"][rest], names["hi"][rest], groups))
     rest, groups = rest[order], groups[order]
-    these = crowd_of(before, after, mine, rest, groups, near, earlier, rivals)
-    scratch = prefix.with_name(f"{prefix.name}.shingles")
-    kept[rest], torn = kept_rows(these, after.parts, scratch, threshold, drop)
-    fates[rest[kept[rest] != mine.rows[rest]]] = NEAR
-    fates[rest[torn]] = STRADDLING
+    for by_own, shingles in ((False, of_whole_texts), (True, links.counting)):
+        which = links.own[rest] == by_own
+        these = crowd_of(before, after, links, rest[which], groups[which], (near, earlier, rivals), by_own)
+        stays, torn = kept_rows(these, after.parts, scratch(after.generations[-1]), threshold, drop, shingles)
+        kept[rest[which]] = stays
+        fates[rest[which][stays != mine.rows[rest[which]]]] = NEAR
+        fates[rest[which][torn]] = STRADDLING
     return fates, clusters, kept
 
 
@@ -142,46 +144,26 @@ def kept_and_near(before: Ledger, near_new: np.ndarray, near_old: np.ndarray) ->
 
 
 def crowd_of(
-    before: Ledger, after: Ledger, mine: NearIndex, tonight: np.ndarray, groups: np.ndarray, near: np.ndarray,
-    earlier: np.ndarray, rivals: np.ndarray,
+    before: Ledger, after: Ledger, links: Likeness, tonight: np.ndarray, groups: np.ndarray,
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray], by_own: bool,
 ) -> Crowd:  # fmt: skip
-    """Tonight's rows by place, in order, and the earlier ones of pairs as `kept_and_near` gives them."""
+    """Tonight's rows by place, in order, and the earlier ones of pairs as `kept_and_near` gives them, with their
+    rivalry; all of them sketched alike, by what is their own or whole."""
+    mine, (near, earlier, rivals) = links.rows, pairs
     place = np.full(len(mine.rows), -1)
     place[tonight] = np.arange(len(tonight))
     inside = place[near] >= 0
     near, earlier, rivals = near[inside], earlier[inside], rivals[inside]
     numbers = np.unique(earlier)
     names = names_of_rows(before.parts, numbers)
+    sketches = own_sketches(after, numbers, links.counting) if by_own else sketches_of_rows(before.parts, numbers)
     by_name = np.lexsort((names["lo"], names["hi"]))
     new, old = len(numbers) + place[near], np.argsort(by_name)[np.searchsorted(numbers, earlier)]
     order = np.lexsort((old, new))
     same_kind = after.kind_of_rows(mine.rows[near]) == after.kind_of_rows(earlier)
     return Crowd(
         rows=np.concatenate([numbers[by_name], mine.rows[tonight].astype(np.int64)]),
-        sketches=np.concatenate([sketches_of_rows(before.parts, numbers)[by_name], mine.sketches[tonight]]),
+        sketches=np.concatenate([sketches[by_name], links.sketches(tonight, by_own)]),
         groups=groups, near=np.stack([new[order], old[order]], axis=1), same_kind=same_kind[order],
         rivals=rivals[order],
     )  # fmt: skip
-
-
-def pairs_of_one_name(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of rows that bear the same name: of several kinds, as one kind has each name once."""
-    order = np.argsort(names["hi"], kind="stable")
-    same = np.flatnonzero(names[order][1:] == names[order][:-1])
-    return order[same], order[same + 1]
-
-
-def pairs_with_earlier(
-    before: Ledger, mine: NearIndex, names: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places of tonight's rows and numbers of earlier distinct rows that are near to each other, or bear one name."""
-    found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
-    for earlier in before.generations:
-        found += NearIndex.open(earlier.prefix).matches(mine.sketches, threshold)
-        index = NameIndex.open(earlier.prefix)
-        first, last = index.range_of(names)
-        borne = np.flatnonzero(first < last)
-        found += [(borne, index.rows[first[borne]]), (borne, index.rows[last[borne] - 1])]
-    pairs = np.unique(np.stack([np.concatenate([p[i] for p in found]).astype(np.int64) for i in (0, 1)]), axis=1)
-    distinct = clusters_of_rows(before, pairs[1]) != np.zeros(1, dtype=ID_DTYPE)
-    return pairs[0][distinct], pairs[1][distinct]
