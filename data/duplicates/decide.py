@@ -29,7 +29,7 @@ from data.duplicates.ledger import (
 from data.duplicates.likeness import Likeness, likeness, own_sketches, scratch
 from data.duplicates.names import NameIndex, build_names
 from data.duplicates.near import joined
-from data.duplicates.shingles import of_whole_texts
+from data.duplicates.shingles import Shingles, of_whole_texts
 from data.rows.keys import ID_DTYPE
 from data.rows.parts import KINDS, PartRows, places_in_parts
 
@@ -109,18 +109,43 @@ def near_fates(
     rivals = is_val(clusters[near]) != is_val(clusters_of_rows(before, earlier))
     same_text = rivals & (names[near] == names_of_any_rows(before.parts, earlier))
     fates[near[same_text]], kept[near[same_text]] = STRADDLING, earlier[same_text]
-    rest = crowd[fates[crowd] == KEPT]
+    same_kind = after.kind_of_rows(mine.rows[near]) == after.kind_of_rows(earlier)
+    across = rivals & ~same_kind
+    every, rest = (near, earlier, rivals), crowd[fates[crowd] == KEPT]
     groups = labels[rest] * len(KINDS) + after.kind_of_rows(mine.rows[rest])
     order = np.lexsort((names["lo"][rest], names["hi"][rest], groups))
     rest, groups = rest[order], groups[order]
-    for by_own, shingles in ((False, of_whole_texts), (True, links.counting)):
-        which = links.own[rest] == by_own
-        these = crowd_of(before, after, links, rest[which], groups[which], (near, earlier, rivals), by_own)
-        stays, torn = kept_rows(these, after.parts, scratch(after.generations[-1]), threshold, drop, shingles)
-        kept[rest[which]] = stays
-        fates[rest[which][stays != mine.rows[rest[which]]]] = NEAR
-        fates[rest[which][torn]] = STRADDLING
+    repeats = np.full(len(names), NOBODY)
+
+    def settle(which: np.ndarray, way: Way, drop: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        some = rest[which]
+        these = crowd_of(before, after, links, some, groups[which], way)
+        path = scratch(after.generations[-1])
+        return some, *kept_rows(these, after.parts, path, threshold, drop, way.shingles, repeats[some])
+
+    some, repeated, torn = settle(
+        links.own[rest] & np.isin(rest, near[across]),
+        Way(links.as_chat, (near[across], earlier[across], rivals[across])),
+        False,
+    )
+    repeats[some[torn]] = repeated[torn]
+    for which, way in (
+        (~links.own[rest], Way(of_whole_texts, every)),
+        (links.own[rest], Way(links.counting, every)),
+    ):
+        some, kept[rest[which]], torn = settle(which, way, drop)
+        fates[some[kept[some] != mine.rows[some]]] = NEAR
+        fates[some[torn]] = STRADDLING
     return fates, clusters, kept
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way in which some of tonight's rows are compared with others."""
+
+    shingles: Shingles
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """(P,) each: places of tonight's rows, ascending, earlier rows, and whether the two are on different sides."""
 
 
 def names_of_clusters(
@@ -144,26 +169,25 @@ def kept_and_near(before: Ledger, near_new: np.ndarray, near_old: np.ndarray) ->
 
 
 def crowd_of(
-    before: Ledger, after: Ledger, links: Likeness, tonight: np.ndarray, groups: np.ndarray,
-    pairs: tuple[np.ndarray, np.ndarray, np.ndarray], by_own: bool,
-) -> Crowd:  # fmt: skip
-    """Tonight's rows by place, in order, and the earlier ones of pairs as `kept_and_near` gives them, with their
-    rivalry; all of them sketched alike, by what is their own or whole."""
-    mine, (near, earlier, rivals) = links.rows, pairs
+    before: Ledger, after: Ledger, links: Likeness, tonight: np.ndarray, groups: np.ndarray, way: Way
+) -> Crowd:
+    """Tonight's rows by place, in order, and the earlier ones that they pair with, all sketched in this way."""
+    mine, (near, earlier, rivals) = links.rows, way.pairs
     place = np.full(len(mine.rows), -1)
     place[tonight] = np.arange(len(tonight))
     inside = place[near] >= 0
     near, earlier, rivals = near[inside], earlier[inside], rivals[inside]
     numbers = np.unique(earlier)
     names = names_of_rows(before.parts, numbers)
-    sketches = own_sketches(after, numbers, links.counting) if by_own else sketches_of_rows(before.parts, numbers)
+    whole = way.shingles is of_whole_texts
+    sketches = sketches_of_rows(before.parts, numbers) if whole else own_sketches(after, numbers, way.shingles)
     by_name = np.lexsort((names["lo"], names["hi"]))
     new, old = len(numbers) + place[near], np.argsort(by_name)[np.searchsorted(numbers, earlier)]
     order = np.lexsort((old, new))
     same_kind = after.kind_of_rows(mine.rows[near]) == after.kind_of_rows(earlier)
     return Crowd(
         rows=np.concatenate([numbers[by_name], mine.rows[tonight].astype(np.int64)]),
-        sketches=np.concatenate([sketches[by_name], links.sketches(tonight, by_own)]),
+        sketches=np.concatenate([sketches[by_name], links.sketches(after, tonight, way.shingles)]),
         groups=groups, near=np.stack([new[order], old[order]], axis=1), same_kind=same_kind[order],
         rivals=rivals[order],
     )  # fmt: skip

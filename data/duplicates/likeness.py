@@ -16,7 +16,7 @@ from data.duplicates.ledger import Generation, Ledger, clusters_of_rows, names_o
 from data.duplicates.names import NameIndex
 from data.duplicates.near import NearIndex, build_near, joined
 from data.duplicates.prompts import FEWEST_ROWS, Counting, Crowded, among, find_shared
-from data.duplicates.shingles import Shingles, shingle_sets
+from data.duplicates.shingles import Shingles, of_whole_texts, shingle_sets
 from data.files import raw_records
 from data.rows.keys import ID_DTYPE
 
@@ -36,13 +36,23 @@ class Likeness:
     own: np.ndarray
     """(U,) bool: rows that are compared by what is their own."""
     own_rows: NearIndex
-    """These, so sketched."""
+    """These, so sketched; some texts twice, see `build_own`."""
     counting: Counting
     """The shingles that count in them."""
 
-    def sketches(self, places: np.ndarray, by_own: bool) -> np.ndarray:
-        """Of rows that are all compared by what is their own, or all whole, (N, SKETCH_BYTES) uint8."""
-        return self.own_rows.sketches[np.cumsum(self.own)[places] - 1] if by_own else self.rows.sketches[places]
+    @property
+    def as_chat(self) -> Counting:
+        """The shingles that count in them where two are of different kinds."""
+        return replace(self.counting, passages=False)
+
+    def sketches(self, ledger: Ledger, places: np.ndarray, shingles: Shingles) -> np.ndarray:
+        """Of rows by place, (N, SKETCH_BYTES) uint8, made of these shingles."""
+        if shingles is self.counting:
+            return self.own_rows.sketches[np.cumsum(self.own)[places] - 1]
+        if shingles is of_whole_texts:
+            return self.rows.sketches[places]
+        distinct, inverse = np.unique(places, return_inverse=True)
+        return own_sketches(ledger, self.rows.rows[distinct], shingles)[inverse]
 
 
 def own_prefix(generation: Generation) -> Path:
@@ -77,13 +87,29 @@ def likeness(before: Ledger, after: Ledger, names: np.ndarray, threshold: float)
     fresh.tofile(generation.prefix.with_name(f"{generation.prefix.name}.shared"))
     counting = Counting(np.union1d(shared, fresh))
     own = np.isin(labels, np.union1d(sharing, labels[near[0][np.isin(near[1], old_own)]]))
-    places, prefix = np.flatnonzero(own), own_prefix(generation)
-    mine.rows[places].tofile(prefix.with_name(f"{prefix.name}.near.rows"))
-    own_sketches(after, mine.rows[places], counting).tofile(prefix.with_name(f"{prefix.name}.near.sketches"))
-    labels[places] = places[build_near(prefix, threshold)]
-    labels, own_rows = joined(labels, *pairs_of_one_name(names)), NearIndex.open(prefix)
+    own_rows, entries = build_own(after, mine, np.flatnonzero(own), counting, threshold)
+    labels[own] = np.flatnonzero(own)
+    labels = joined(joined(labels, *entries), *pairs_of_one_name(names))
     links = Likeness(rows=mine, labels=labels, near=near, own=own, own_rows=own_rows, counting=counting)
-    return replace(links, near=near_of_own(before, after, links, names, old_own, threshold)) if len(places) else links
+    return replace(links, near=near_of_own(before, after, links, names, old_own, threshold)) if own.any() else links
+
+
+def build_own(
+    after: Ledger, mine: NearIndex, places: np.ndarray, counting: Counting, threshold: float
+) -> tuple[NearIndex, Pairs]:
+    """The index of rows, ascending places, by what is their own, and places that are linked by it.
+
+    A text that counts whole stands in it a second time, after the others, as a conversation of the same words counts.
+    """
+    prefix = own_prefix(after.generations[-1])
+    sketches = own_sketches(after, mine.rows[places], counting)
+    as_chat = own_sketches(after, mine.rows[places], replace(counting, passages=False))
+    twice = (sketches != as_chat).any(axis=1)
+    every = np.concatenate([places, places[twice]])
+    mine.rows[every].tofile(prefix.with_name(f"{prefix.name}.near.rows"))
+    np.concatenate([sketches, as_chat[twice]]).tofile(prefix.with_name(f"{prefix.name}.near.sketches"))
+    labels = build_near(prefix, threshold)
+    return NearIndex.open(prefix), (every, every[labels])
 
 
 def scratch(generation: Generation) -> Path:
@@ -124,21 +150,29 @@ def near_of_own(
     (new, old), now = links.near, links.own_rows
     stays = ~links.own[new] | (names[new] == names_of_any_rows(before.parts, old))
     proven, whole = [(new[stays], old[stays])], ~stays & ~np.isin(old, old_own)
-    doubtful, places = [(new[whole], old[whole])], np.flatnonzero(links.own)
+    doubtful, places = [(new[whole], old[whole])], np.searchsorted(links.rows.rows, now.rows)
     asked, then = np.array(now.sketches), links.counting.shared
     for index, shared in zip(own_indexes(before), shared_up_to(before.generations), strict=True):
         if len(index.rows) and len(shared) != len(then):
-            asked, then = own_sketches(after, now.rows, Counting(shared)), shared
+            asked, then = sketches_as_of(after, links, Counting(shared)), shared
         as_now = (asked == now.sketches).all(axis=1)
         for asking, found in index.matches(asked, threshold):
-            for pairs, which in ((proven, as_now[asking]), (doubtful, ~as_now[asking])):
-                pairs.append((places[asking[which]], found[which]))
+            for some, which in ((proven, as_now[asking]), (doubtful, ~as_now[asking])):
+                some.append((places[asking[which]], found[which]))
     new, old = distinct_pairs(doubtful)
-    rows = links.rows.rows[new].astype(np.int64)
-    with shingle_sets(after.parts, np.union1d(rows, old), scratch(after.generations[-1]), links.counting) as sets:
-        alike = [sets.alike(*pair, threshold) for pair in zip(rows.tolist(), old.tolist(), strict=True)]
-    kept = np.array(alike, dtype=bool)
+    kept, rows = np.zeros(len(new), dtype=bool), links.rows.rows[new].astype(np.int64)
+    for counting in (links.counting, links.as_chat):
+        with shingle_sets(after.parts, np.union1d(rows, old), scratch(after.generations[-1]), counting) as sets:
+            pairs = zip(rows.tolist(), old.tolist(), strict=True)
+            kept |= np.array([sets.alike(*pair, threshold) for pair in pairs], dtype=bool)
     return distinct_pairs([*proven, (new[kept], old[kept])])
+
+
+def sketches_as_of(after: Ledger, links: Likeness, counting: Counting) -> np.ndarray:
+    """Sketches of the entries of tonight's own index with what counted on an earlier night."""
+    rows, first = links.own_rows.rows, int(links.own.sum())
+    as_chat = own_sketches(after, rows[first:], replace(counting, passages=False))
+    return np.concatenate([own_sketches(after, rows[:first], counting), as_chat])
 
 
 def pairs_of_one_name(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,12 +39,14 @@ class Counting:
 
     shared: np.ndarray
     """uint64, ascending."""
+    passages: bool = True
+    """Whether a text without a passage of its own counts whole; else it counts as a conversation does."""
 
     def __call__(self, kind: str, content: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         hashes, owner = shingle_hashes(spoken_of(content))
         own = ~among(hashes, self.shared)
         longest = longest_runs(own, owner, len(content))
-        counts_whole = longest < (1 if kind == "chat" else OWN_WORDS + SHINGLE_WORDS - 1)
+        counts_whole = longest < (OWN_WORDS + SHINGLE_WORDS - 1 if self.passages and kind != "chat" else 1)
         counts = own | counts_whole[owner]
         return hashes[counts], owner[counts]
 
