@@ -31,6 +31,8 @@ class NightReport:
     experiment_id: str
     reports_waiting: int = 0
     """Reports that the tracking store has not taken yet."""
+    losses: Sequence[str] = ()
+    """A sentence for each source that lost most of its rows in a stage."""
     twin: TwinComparison | str | None = None
     """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
@@ -87,6 +89,9 @@ class NightReport:
             self.stage_table.only("stage", "time", "key figure").as_text(),
             f"{self.verdict.upper()}  version {self.decision['version'] or '–'}\n  {reason}",
         ]
+        if self.losses:
+            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.losses)
+            blocks.insert(2, "\n".join(["MOST ROWS LOST", *(f"  {sentence}" for sentence in sentences)]))
         if self.twin:
             sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks.append("\n".join(["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in sentences)]))
@@ -111,6 +116,9 @@ class NightReport:
             f"**{self.verdict}**, version {self.decision['version'] or '–'}: {reason}",
             self.stage_table.as_markdown(),
         ]
+        if self.losses:
+            sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.losses)
+            blocks += ["**Most rows lost**", "\n".join(f"- {sentence}" for sentence in sentences)]
         if self.twin:
             sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks += ["**Beside the dense twin**", "\n".join(f"- {sentence}" for sentence in sentences)]

@@ -107,16 +107,29 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """How far tonight's data may drift from the champion's."""
+    """How far tonight's data may drift from the champion's, and how much of a source may be lost on the way."""
 
     __pydantic_config__ = STRICT
 
     max_drift_psi: float | None = None
     """Population stability index of any feature above which the night stops; null reports and goes on."""
+    warn_lost_share_per_source: float = 0.5
+    """Share of a source's rows that one stage may leave out before log, summary and report name the source."""
+    max_lost_share_per_source: float = 0.95
+    """The same share above which the night stops; exact copies do not count. 1 never stops it."""
+    min_rows_to_judge: int = 100
+    """Rows of a source from which it can stop the night."""
 
     def __post_init__(self) -> None:
-        if self.max_drift_psi is not None and self.max_drift_psi <= 0:
-            raise ValueError(f"max_drift_psi ({self.max_drift_psi}) must be above 0, or null")
+        problems = []
+        if self.max_drift_psi is not None and not self.max_drift_psi > 0:
+            problems.append(f"max_drift_psi ({self.max_drift_psi}) must be above 0, or null")
+        for name in ("warn_lost_share_per_source", "max_lost_share_per_source"):
+            if not 0 < getattr(self, name) <= 1:
+                problems.append(f"{name} ({getattr(self, name)}) must lie above 0 and up to 1")
+        if self.min_rows_to_judge < 1:
+            problems.append(f"min_rows_to_judge ({self.min_rows_to_judge}) must be at least 1")
+        require(problems, "InspectConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
