@@ -17,6 +17,8 @@ from schemas.personal_data import personal_data_of_texts
 
 STRICT = {"extra": "forbid"}
 """For whoever builds the class from plain values, as Prefect does: an unknown key is an error."""
+MOST_CHARACTERS = 10**9
+"""The largest limit of a text's length."""
 RULES: tuple[str, ...] = (
     "filter_personal_data",
     "filter_too_short",
@@ -91,8 +93,8 @@ class FilterConfig:
         problems = []
         for name in ("min_characters", "max_characters"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(f"{name} ({value}) must be at least 1, or null for no limit")
+            if value is not None and not 1 <= value <= MOST_CHARACTERS:
+                problems.append(f"{name} ({value}) must lie between 1 and {MOST_CHARACTERS:,}, or be null for no limit")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith(("_share", "_score")) and value is not None and not 0 <= value <= 1:

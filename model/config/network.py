@@ -7,9 +7,9 @@ The defaults are the small CPU recipe, because a partial dictionary is filled fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from model.config.checks import STRICT, require
+from model.config.checks import STRICT, Range, field_problems, require
 
 Gate = Literal["softmax", "sigmoid", "sparsemax", "entmax15"]
 ExpertPath = Literal["auto", "grouped", "loop"]
@@ -24,22 +24,23 @@ class ModelConfig:
 
     __pydantic_config__ = STRICT
 
-    vocab_size: int = 6400
-    hidden_size: int = 256
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
-    head_dim: int = 64
-    num_experts: int = 4
-    num_experts_per_tok: int = 2
-    moe_intermediate_size: int = 384
+    vocab_size: Annotated[int, Range(300, 65_536)] = 6400
+    """Ids are stored in 16 bits."""
+    hidden_size: Annotated[int, Range(8, 65_536)] = 256
+    num_hidden_layers: Annotated[int, Range(1, 1_000)] = 4
+    num_attention_heads: Annotated[int, Range(1, 1_024)] = 4
+    num_key_value_heads: Annotated[int, Range(1, 1_024)] = 2
+    head_dim: Annotated[int, Range(2, 1_024)] = 64
+    num_experts: Annotated[int, Range(1, 4_096)] = 4
+    num_experts_per_tok: Annotated[int, Range(1, 4_096)] = 2
+    moe_intermediate_size: Annotated[int, Range(8, 262_144)] = 384
     gate: Gate = "softmax"
     norm_topk_prob: bool = True
     """Whether the weights of the chosen experts are made to sum to 1."""
-    num_expert_groups: int = 1
-    num_groups_per_tok: int = 1
+    num_expert_groups: Annotated[int, Range(1, 4_096)] = 1
+    num_groups_per_tok: Annotated[int, Range(1, 4_096)] = 1
     """Groups whose experts a token may go to; experts of a group would lie on one machine."""
-    num_shared_experts: int = 0
+    num_shared_experts: Annotated[int, Range(0, 4_096)] = 0
     """Experts that every token passes, as one block of so many times the width."""
     router_bias: bool = False
     """Balance by a bias in the choice of experts (arXiv 2408.15664), beside or instead of the balance loss."""
@@ -50,23 +51,22 @@ class ModelConfig:
     expert_path: ExpertPath = "grouped"
     """How experts are computed: one grouped matrix product, one product after the other, or whichever a probe at the
     start of a training stage finds to be the faster one; elsewhere `auto` is grouped."""
-    max_position_embeddings: int = 2048
-    rope_theta: float = 10_000.0
-    rms_norm_eps: float = 1e-6
-    initializer_range: float = 0.02
-    router_aux_loss_coef: float = 0.01
-    router_z_loss_coef: float = 0.001
+    max_position_embeddings: Annotated[int, Range(1, 2**24)] = 2048
+    rope_theta: Annotated[float, Range(1, 1e12)] = 10_000.0
+    rms_norm_eps: Annotated[float, Range(0, 1, above=True)] = 1e-6
+    initializer_range: Annotated[float, Range(0, 100, above=True)] = 0.02
+    router_aux_loss_coef: Annotated[float, Range(0, 100)] = 0.01
+    router_z_loss_coef: Annotated[float, Range(0, 100)] = 0.001
 
     def __post_init__(self) -> None:
+        require(field_problems(self), "ModelConfig")
         problems = []
-        if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
+        if self.num_attention_heads % self.num_key_value_heads:
             problems.append(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
                 f"num_key_value_heads ({self.num_key_value_heads})"
             )
         problems += self._router_problems()
-        if not 300 <= self.vocab_size <= 65_536:
-            problems.append(f"vocab_size ({self.vocab_size}) must lie between 300 and 65536, ids are stored in 16 bits")
         if self.head_dim % 2:
             problems.append(f"head_dim ({self.head_dim}) must be even, rotary embedding turns pairs")
         if self.moe_intermediate_size % 8 or self.hidden_size % 8:
@@ -74,31 +74,24 @@ class ModelConfig:
                 f"hidden_size ({self.hidden_size}) and moe_intermediate_size ({self.moe_intermediate_size}) "
                 "must be multiples of 8, grouped matrix products need aligned rows"
             )
-        if min(self.router_aux_loss_coef, self.router_z_loss_coef) < 0:
-            problems.append(
-                f"router_aux_loss_coef ({self.router_aux_loss_coef}) and router_z_loss_coef "
-                f"({self.router_z_loss_coef}) must not be negative"
-            )
         require(problems, "ModelConfig")
 
     def _router_problems(self) -> list[str]:
         problems, top_k, groups = [], self.num_experts_per_tok, self.num_expert_groups
-        if not 1 <= top_k <= self.num_experts:
-            problems.append(f"num_experts_per_tok ({top_k}) must lie between 1 and num_experts ({self.num_experts})")
+        if top_k > self.num_experts:
+            problems.append(f"num_experts_per_tok ({top_k}) must be at most num_experts ({self.num_experts})")
         if top_k == 1 and self.norm_topk_prob and not (self.dense or self.minimind_compatible):
             problems.append(
                 "num_experts_per_tok (1) with norm_topk_prob makes every weight the constant 1, and the router would "
                 "never learn from text; take 2 experts, or norm_topk_prob: false, or set minimind_compatible: true"
             )
-        if groups < 1 or self.num_experts % groups:
+        if self.num_experts % groups:
             problems.append(f"num_experts ({self.num_experts}) must be a multiple of num_expert_groups ({groups})")
-        elif not 1 <= self.num_groups_per_tok <= groups or self.num_groups_per_tok * self.num_experts < top_k * groups:
+        elif self.num_groups_per_tok > groups or self.num_groups_per_tok * self.num_experts < top_k * groups:
             problems.append(
-                f"num_groups_per_tok ({self.num_groups_per_tok}) must lie between 1 and num_expert_groups ({groups}) "
+                f"num_groups_per_tok ({self.num_groups_per_tok}) must be at most num_expert_groups ({groups}) "
                 f"and hold num_experts_per_tok ({top_k}) experts"
             )
-        if self.num_shared_experts < 0:
-            problems.append(f"num_shared_experts ({self.num_shared_experts}) must not be negative")
         return problems
 
     @property

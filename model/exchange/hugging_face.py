@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from model.network.transformer import Transformer
 
 SHOWN_PROBLEMS = 5
 """How many tensors an error names."""
+SHOWN_CHARACTERS = 300
+"""How much an error quotes of another library's."""
 HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
 SHARDS = "model.safetensors.index.json"
 COMPUTED: dict[str, object] = {
@@ -63,11 +66,34 @@ def import_hugging_face(folder: Path) -> Transformer:
     It holds config.json and the weights as safetensors, in one file or in shards with an index. Raises NotImportable.
     """
     path = folder / "config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
+    written = read_json(path)
     config, tensors = read_config(written, path), read_weights(folder)
     if HEAD not in tensors and not written.get("tie_word_embeddings"):
         refuse([f"tie_word_embeddings is not true, and there is no {HEAD}"], folder)
     return from_hugging_face(tensors, config, folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises NotImportable."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotImportable(f"{path} cannot be imported: {error.strerror}") from error
+    except ValueError as error:
+        raise NotImportable(f"{path} cannot be imported: it is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        refuse([f"it holds a {type(content).__name__}, not an object"], path)
+    return dict(content)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises NotImportable."""
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise NotImportable(f"{path} cannot be imported: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise NotImportable(f"{path} cannot be imported: it is not whole ({error}); fetch it again") from error
 
 
 def read_config(written: Mapping[str, Any], path: Path) -> ModelConfig:
@@ -114,15 +140,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of `model.safetensors`, or of the shards that the index names. Raises NotImportable."""
     whole, index = folder / "model.safetensors", folder / SHARDS
     if whole.exists():
-        return load_file(whole)
+        return read_tensors(whole)
     if not index.exists():
         refuse([f"it holds neither {whole.name} nor {SHARDS}; save it as safetensors first"], folder)
-    placed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    placed = read_json(index).get("weight_map")
+    if not isinstance(placed, dict) or not all(isinstance(shard, str) for shard in placed.values()):
+        refuse(["it has no weight_map from tensors to files"], index)
+    placed = cast(dict[str, str], placed)
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(placed.values())):
         if not (folder / shard).exists():
             refuse([f"{shard} is not there; fetch the folder again"], index)
-        tensors |= load_file(folder / shard)
+        tensors |= read_tensors(folder / shard)
     refuse([f"{name} is not in {placed[name]}" for name in sorted(placed.keys() - tensors.keys())], index)
     return tensors
 
@@ -151,11 +180,13 @@ def from_hugging_face(tensors: Mapping[str, Tensor], config: ModelConfig, source
 
 
 def tensor_problems(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Tensors that are missing, quantised, of another shape, or not known."""
+    """Tensors that are missing, quantised, not finite, of another shape, or not known."""
     problems = [f"{name} is missing" for name in sorted(expected.keys() - tensors.keys())]
     for name in sorted(expected.keys() & tensors.keys()):
         if tensors[name].shape != expected[name].shape:
             problems.append(f"{name} is {list(tensors[name].shape)}, by the configuration {list(expected[name].shape)}")
         if not tensors[name].is_floating_point():
             problems.append(f"{name} is of {tensors[name].dtype}, no floating point type")
+        elif broken := int((~torch.isfinite(tensors[name])).sum()):
+            problems.append(f"{broken:,} of {tensors[name].numel():,} numbers of {name} are not finite")
     return problems + [f"{name} is not known" for name in sorted(tensors.keys() - expected.keys())]

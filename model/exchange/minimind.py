@@ -7,7 +7,6 @@ before the top k are chosen. What differs is refused by name.
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.config.network import ModelConfig
-from model.exchange.hugging_face import NotImportable, differing, from_hugging_face, refuse
+from model.exchange.hugging_face import SHOWN_CHARACTERS, NotImportable, differing, from_hugging_face, refuse
 from model.network.transformer import Transformer
 
 
@@ -90,8 +89,13 @@ def import_minimind(path: Path, config: MiniMindConfig) -> Transformer:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise NotImportable(f"{path} cannot be imported: it holds more than tensors ({error})") from error
+    except OSError as error:
+        raise NotImportable(f"{path} cannot be imported: {error.strerror or error}") from error
+    except Exception as error:  # on a file of anything else the reader fails with whatever it stumbles over
+        reason = " ".join(str(error).split())[:SHOWN_CHARACTERS]
+        raise NotImportable(
+            f"{path} cannot be imported: it is no file of tensors that torch.save wrote, or holds more ({reason})"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         refuse(["it is not a dictionary of tensors; use the file of weights, without _resume in its name"], path)
     return from_hugging_face(content, config.model, path)

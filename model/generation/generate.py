@@ -39,8 +39,8 @@ def generate(
     A row's result depends on its prompt, on `sampling` and on its seed alone, not on the other rows. The seed is
     `sampling.seed`, or with `seeds`, one a prompt, its own. Leaves the model in the mode it was in. Prompts that are
     too long lose their oldest tokens, so that prompt and `max_new_tokens` fit in `max_position_embeddings`. Raises
-    ValueError when no room is left for a prompt, a prompt is empty, `seeds` are too few or too many, or a score is not
-    finite.
+    ValueError when no room is left for a prompt, a prompt is empty or has an id beyond the vocabulary, `seeds` are too
+    few or too many, or a score is not finite.
     """
     new: list[list[int]] = [[] for _ in prompts]
     with evaluating(model):
@@ -67,6 +67,13 @@ def stream(
     empty = [number for number, prompt in enumerate(prompts) if not len(prompt)]
     if empty:
         raise ValueError(f"prompt {empty[0]} of {len(prompts)} has no tokens; start it with at least one")
+    size = model.config.vocab_size
+    for number, prompt in enumerate(prompts):
+        if unknown := [token for token in prompt if not 0 <= token < size]:
+            raise ValueError(
+                f"prompt {number} of {len(prompts)} has the id {unknown[0]}, and the vocabulary has {size}, from 0 on; "
+                "encode it with the model's own tokenizer"
+            )
     if seeds is None:
         seeds = [sampling.seed] * len(prompts)
     if len(seeds) != len(prompts):

@@ -12,14 +12,22 @@ from tasks.errors import NightStopped, did_you_mean
 
 
 def set_dotted(content: Any, dotted: str, value: Any) -> None:
-    """Set `a.b.0.c` in nested dictionaries and lists. Raises NightStopped naming the keys there are."""
+    """Set `a.b.0.c` in nested dictionaries and lists; a dictionary replaces the fields that it names, and no others.
+
+    Raises NightStopped naming the keys there are.
+    """
     *parents, last = dotted.split(".")
     here = content
     for step in parents:
         here = here[key_of(step, here, dotted)]
     if not isinstance(here, dict):
         raise NightStopped(f"no setting {dotted!r:.200}: name a field, not a whole list entry")
-    here[key_of(last, here, dotted)] = value
+    key = key_of(last, here, dotted)
+    if isinstance(value, dict) and isinstance(here[key], dict):
+        for name, item in value.items():
+            set_dotted(content, f"{dotted}.{name}", item)
+    else:
+        here[key] = value
 
 
 def key_of(step: str, here: Any, dotted: str) -> str | int:

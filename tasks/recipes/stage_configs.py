@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from model.config.checks import STRICT, require
+from model.config.checks import STRICT, Range, Seed, Share, field_problems, require
 from schemas.adapters import Format
 from schemas.domain import Domain
 from schemas.filters import FilterConfig
@@ -28,12 +28,11 @@ class SourceConfig:
     """The shape of a row; `schemas/adapters.py` lists them."""
     domain: Domain | None = None
     """What every row of the source is about; without it each row is classified by its text."""
-    weight: float = 1.0
+    weight: Annotated[float, Range(0, 100, above=True)] = 1.0
     """How often a row of the train side is seen in an epoch: 2 is twice, 0.5 is every second row."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight <= 100:
-            raise ValueError(f"source {self.name}: weight ({self.weight}) must lie above 0 and up to 100")
+        require(field_problems(self), f"source {self.name}")
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(f"source name {self.name!r} may hold letters, digits, - and _ alone")
         if self.name in ("pretrain", "chat", "clean"):
@@ -46,24 +45,18 @@ class ValidateConfig:
 
     __pydantic_config__ = STRICT
 
-    max_bad_share: float = 0.05
+    max_bad_share: Share = 0.05
     """Quarantined lines over all lines; above it the night stops before anything is trained."""
-    max_bad_share_per_file: float = 0.5
+    max_bad_share_per_file: Share = 0.5
     """The same for each file with at least `min_lines_to_judge` lines: one bad file cannot hide among good ones."""
-    min_lines_to_judge: int = 100
-    max_line_bytes: int = 1 << 20
-    settle_seconds: float = 2.0
+    min_lines_to_judge: Annotated[int, Range(1, 10**9)] = 100
+    max_line_bytes: Annotated[int, Range(1, 2**31)] = 1 << 20
+    settle_seconds: Annotated[float, Range(0, 86_400)] = 2.0
     """A file changed more recently than this is checked twice; one that still grows is left for the next night."""
     filters: FilterConfig = field(default_factory=FilterConfig)
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("max_bad_share", "max_bad_share_per_file"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} ({getattr(self, name)}) must lie between 0 and 1")
-        if self.max_line_bytes < 1:
-            problems.append(f"max_line_bytes ({self.max_line_bytes}) must be at least 1")
-        require(problems, "ValidateConfig")
+        require(field_problems(self), "ValidateConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +65,13 @@ class DeduplicateConfig:
 
     __pydantic_config__ = STRICT
 
-    near_threshold: float | None = 0.8
+    near_threshold: Annotated[float, Range(0.5, 1)] | None = 0.8
     """Estimated Jaccard similarity of five-word shingles from which rows are near duplicates; null looks for none."""
     near: Literal["drop", "keep"] = "drop"
     """Leave near duplicates out, or keep them all on one side."""
 
     def __post_init__(self) -> None:
-        if self.near_threshold is not None and not 0.5 <= self.near_threshold <= 1:
-            raise ValueError(f"near_threshold ({self.near_threshold}) must lie between 0.5 and 1, or be null")
+        require(field_problems(self), "DeduplicateConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,21 +80,16 @@ class SplitConfig:
 
     __pydantic_config__ = STRICT
 
-    val_share: float = 0.02
+    val_share: Annotated[float, Range(0, 1, above=True, below=True)] = 0.02
     """Share of clusters of near-duplicate rows that is held out."""
-    val_bytes_per_slice: int = 1_000_000
+    val_bytes_per_slice: Annotated[int, Range(1, 10**15)] = 1_000_000
     """UTF-8 bytes of text in each frozen validation slice, a kind and domain; rows held out beyond it are not used."""
     salt: str = "nightschool"
     """Another salt gives another validation side, after which nights cannot be compared with earlier ones."""
-    shuffle_seed: int = 1
+    shuffle_seed: Seed = 1
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.val_share < 1:
-            problems.append(f"val_share ({self.val_share}) must lie between 0 and 1, both excluded")
-        if self.val_bytes_per_slice < 1:
-            problems.append(f"val_bytes_per_slice ({self.val_bytes_per_slice}) must be at least 1")
-        require(problems, "SplitConfig")
+        require(field_problems(self), "SplitConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,25 +98,17 @@ class InspectConfig:
 
     __pydantic_config__ = STRICT
 
-    max_drift_psi: float | None = None
+    max_drift_psi: Annotated[float, Range(0, 1_000, above=True)] | None = None
     """Population stability index of any feature above which the night stops; null reports and goes on."""
-    warn_lost_share_per_source: float = 0.5
+    warn_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.5
     """Share of a source's rows that one stage may leave out before log, summary and report name the source."""
-    max_lost_share_per_source: float = 0.95
+    max_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.95
     """The same share above which the night stops; exact copies do not count. 1 never stops it."""
-    min_rows_to_judge: int = 100
+    min_rows_to_judge: Annotated[int, Range(1, 10**9)] = 100
     """Rows of a source from which it can stop the night."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.max_drift_psi is not None and not self.max_drift_psi > 0:
-            problems.append(f"max_drift_psi ({self.max_drift_psi}) must be above 0, or null")
-        for name in ("warn_lost_share_per_source", "max_lost_share_per_source"):
-            if not 0 < getattr(self, name) <= 1:
-                problems.append(f"{name} ({getattr(self, name)}) must lie above 0 and up to 1")
-        if self.min_rows_to_judge < 1:
-            problems.append(f"min_rows_to_judge ({self.min_rows_to_judge}) must be at least 1")
-        require(problems, "InspectConfig")
+        require(field_problems(self), "InspectConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +118,11 @@ class EvaluateConfig:
     __pydantic_config__ = STRICT
 
     prompts: tuple[str, ...] = ("Hello!", "How are you doing today?", "What do you like to do for fun?")
-    max_new_tokens: int = 32
-    temperature: float = 0.5
+    max_new_tokens: Annotated[int, Range(1, 10**6)] = 32
+    temperature: Annotated[float, Range(0, 1_000)] = 0.5
+
+    def __post_init__(self) -> None:
+        require(field_problems(self), "EvaluateConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,19 +131,14 @@ class PromoteConfig:
 
     __pydantic_config__ = STRICT
 
-    confidence: float = 0.95
+    confidence: Annotated[float, Range(0.5, 1, below=True)] = 0.95
     """One-sided confidence that the challenger needs fewer bits per byte on the same documents."""
-    min_gain_bpb: float = 0.0
-    resamples: int = 2_000
-    seed: int = 1
+    min_gain_bpb: Annotated[float, Range(0, 100)] = 0.0
+    resamples: Annotated[int, Range(100, 10**6)] = 2_000
+    seed: Seed = 1
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0.5 <= self.confidence < 1:
-            problems.append(f"confidence ({self.confidence}) must lie in [0.5, 1)")
-        if self.resamples < 100:
-            problems.append(f"resamples ({self.resamples}) must be at least 100")
-        require(problems, "PromoteConfig")
+        require(field_problems(self), "PromoteConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +149,8 @@ class DataConfig:
 
     tokenizer: str = ""
     """A folder with tokenizer.json, or `hub:OWNER/NAME`; empty trains a byte-level BPE of `vocab_size` entries."""
-    sequence_length_tokens: int = 512
+    sequence_length_tokens: Annotated[int, Range(16, 32_768)] = 512
     """Slots of one packed row."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 16 <= self.sequence_length_tokens <= 32_768:
-            problems.append(f"sequence_length_tokens ({self.sequence_length_tokens}) must lie between 16 and 32768")
-        require(problems, "DataConfig")
+        require(field_problems(self), "DataConfig")

@@ -29,8 +29,13 @@ SENTENCES = 5
 def losses_of(
     fates: dict[str, Fates], ledger: Ledger, rules: SideRules, tokens: StageRecord, config: InspectConfig
 ) -> list[Loss]:
-    """Where a source lost more than the share that is worth a warning, most rows first."""
+    """Where sources lost most of their rows: in validate, deduplicate, split or tokens."""
     every = [*lost_lines(fates), *lost_sides(ledger, rules), *lost_answers(ledger, rules, tokens)]
+    return worth_naming(every, config)
+
+
+def worth_naming(every: Sequence[Loss], config: InspectConfig) -> list[Loss]:
+    """Those above the share that is worth a warning, most rows first."""
     named = [loss for loss in every if loss.of >= FEWEST_ROWS and loss.share > config.warn_lost_share_per_source]
     return sorted(named, key=lambda loss: (-loss.lost, loss.source, loss.stage))
 

@@ -36,8 +36,9 @@ from tasks.training.validator import Validator
 FOLDER, MEETING = "ranks", "meeting"
 RANK_TIMEOUT = timedelta(minutes=10)
 """How long ranks wait for one that lives but does not answer: longer than rank 0 takes to validate and to save."""
-EXIT_CODE_SECONDS = 5.0
-"""How long rank 0 waits for the exit code of the rank that ended first; a dead process is seen at once."""
+EXIT_CODE_SECONDS = 60.0
+"""How long rank 0 waits for the exit code of the rank that ended first: a busy machine takes a while to end one."""
+REASON_CHARACTERS = 200
 LOST_ANOTHER = 75
 """Exit code of a rank that ended because another did."""
 
@@ -84,8 +85,9 @@ def rank_processes(start: TrainingStart, logs: Path) -> Iterator[Ranks]:
         wait_until_loaded(others)
         yield meet(folder / MEETING, 0, count, best_device(), RANK_TIMEOUT)
     except RankLost as error:
+        lost = lost_rank(others, count, error)
         raise NightStopped(
-            f"{start.stage}: {lost_rank(others, count)}; the last checkpoint is kept, run the same again to go on"
+            f"{start.stage}: {lost}; the last checkpoint is kept, run the same again to go on"
         ) from error
     except RanksDiffer as error:
         raise NightStopped(f"{start.stage}: {error}") from error
@@ -138,8 +140,11 @@ def wait_until_loaded(others: Sequence[RankProcess]) -> None:
             raise RankLost(f"rank {other.rank} ended as it started") from error
 
 
-def lost_rank(others: Sequence[RankProcess], count: int) -> str:
-    """Which rank ended, and why, as part of a message; those that only lost another are not named."""
+def lost_rank(others: Sequence[RankProcess], count: int, error: RankLost) -> str:
+    """Which rank ended, and why, as part of a message; those that only lost another are not named.
+
+    Where none of `others` ends in EXIT_CODE_SECONDS, the message is that of `error`.
+    """
     deadline = time.monotonic() + EXIT_CODE_SECONDS
     while True:
         # read before the exit codes are: a rank that ends in between is then found by one of the two
@@ -148,7 +153,9 @@ def lost_rank(others: Sequence[RankProcess], count: int) -> str:
             if other.process.exitcode not in (None, LOST_ANOTHER):
                 return f"rank {other.rank} of {count} {cause_of_end(other)}"
         if not running or not wait(running, max(0.0, deadline - time.monotonic())):
-            return f"one of {count} ranks did not answer within {RANK_TIMEOUT.total_seconds():.0f} s"
+            return (
+                f"one of {count} ranks was lost and has not ended: {' '.join(str(error).split())[:REASON_CHARACTERS]}"
+            )
 
 
 def cause_of_end(other: RankProcess) -> str:

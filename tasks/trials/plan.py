@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from model.config.checks import STRICT, require
+from model.config.checks import STRICT, Range, field_problems, require
 from tasks.home.digests import digest_of
 from tasks.planning.machine import best_device
 from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
@@ -27,16 +27,15 @@ class RangeTest:
 
     __pydantic_config__ = STRICT
 
-    lr_min: float = 1e-6
-    lr_max: float = 1.0
-    num_steps: int = 100
+    lr_min: Annotated[float, Range(0, 1e6, above=True)] = 1e-6
+    lr_max: Annotated[float, Range(0, 1e6, above=True)] = 1.0
+    num_steps: Annotated[int, Range(10, 10**6)] = 100
+    """Fewer than ten show no slope."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.lr_min < self.lr_max:
-            problems.append(f"lr_min ({self.lr_min}) must be above 0 and below lr_max ({self.lr_max})")
-        if self.num_steps < 10:
-            problems.append(f"num_steps ({self.num_steps}) must be at least 10: fewer show no slope")
+        problems = field_problems(self)
+        if not problems and self.lr_min >= self.lr_max:
+            problems.append(f"lr_min ({self.lr_min}) must be below lr_max ({self.lr_max})")
         require(problems, "range test")
 
 
@@ -63,13 +62,13 @@ class Sweep:
 
     over: dict[str, list[Any]]
     """Values of each setting, by its path in the recipe; all combinations are trained."""
-    share: float = 0.1
+    share: Annotated[float, Range(0, 1, above=True)] = 0.1
     """Share of pretraining's steps that each combination gets; its schedule is that of so short a training."""
-    seeds: int = 1
+    seeds: Annotated[int, Range(1, 1_000)] = 1
     """Trainings of each combination, which differ by the seed alone."""
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = field_problems(self)
         if not self.over or not all(self.over.values()):
             problems.append("over names no values; give some: --over pretrain.optim.peak_lr=1e-3,2e-3")
         for key, values in self.over.items():
@@ -80,10 +79,6 @@ class Sweep:
                 )
             if len({digest_of(value) for value in values}) < len(values):
                 problems.append(f"over {key}: a value is there twice among {values}")
-        if not 0 < self.share <= 1:
-            problems.append(f"share ({self.share}) must lie above 0 and up to 1")
-        if self.seeds < 1:
-            problems.append(f"seeds ({self.seeds}) must be at least 1")
         require(problems, "sweep")
 
 

@@ -103,7 +103,7 @@ def rewritten(exported: Path, folder: Path, **changes: Any) -> Path:
         ({"head_dim": 15}, r"head_dim \(15\) must be even"),
         ({"head_dim": 18}, r"self_attn\.k_norm\.weight is \[16\], by the configuration \[18\]"),
         ({"tie_word_embeddings": False}, r"tie_word_embeddings is not true, and there is no lm_head\.weight"),
-        ({"vocab_size": 151_936}, r"vocab_size \(151936\) must lie between 300 and 65536"),
+        ({"vocab_size": 151_936}, r"vocab_size \(151936\) must be at most 65,536"),
         ({"attention_bias": True, "mlp_only_layers": [0]}, r"attention_bias is .*; mlp_only_layers is "),
     ],
 )
@@ -128,6 +128,7 @@ def test_either_spelling_is_enough(other: str, exported: Path, tmp_path: Path) -
         ("model.layers.2.input_layernorm.weight", torch.ones(32), r"layers\.2\.input_layernorm\.weight is not known"),
         ("model.layers.0.self_attn.q_proj.bias", torch.ones(32), r"q_proj\.bias is not known"),
         ("model.norm.weight", torch.ones(32, dtype=torch.int8), r"model\.norm\.weight is of torch\.int8"),
+        ("model.norm.weight", torch.tensor([1.0] * 30 + [torch.nan, torch.inf]), r"2 of 32 numbers of model\.norm\.w"),
     ],
 )
 def test_tensors_must_be_those_of_the_configuration(
@@ -137,6 +138,27 @@ def test_tensors_must_be_those_of_the_configuration(
     tensors = load_file(folder / "model.safetensors")
     tensors.pop(name, None)
     save_file(tensors | ({} if tensor is None else {name: tensor}), folder / "model.safetensors")
+    with pytest.raises(NotImportable, match=message):
+        import_hugging_face(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "config.json cannot be imported: No such file"),
+        ("config.json", b"", "config.json cannot be imported: it is not JSON"),
+        ("config.json", b"[1]", "config.json cannot be imported: it holds a list, not an object"),
+        ("model.safetensors", b"", "model.safetensors cannot be imported: it is not whole"),
+        ("model.safetensors", b"some text, longer than a header", "model.safetensors cannot be imported: it is not wh"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    name: str, content: bytes | None, message: str, exported: Path, tmp_path: Path
+) -> None:
+    folder = rewritten(exported, tmp_path)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
     with pytest.raises(NotImportable, match=message):
         import_hugging_face(folder)
 

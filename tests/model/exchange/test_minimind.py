@@ -113,6 +113,7 @@ SHARED = "model.layers.0.mlp.shared_experts.0.up_proj.weight"
         (SHARED, torch.zeros(4, 4), r"0\.mlp\.shared_experts\.0\.up_proj\.weight is not known"),
         ("model.norm.weight", torch.zeros(31), r"model\.norm\.weight is \[31\], by the configuration \[32\]"),
         ("model.norm.weight", torch.zeros(32, dtype=torch.int8), r"model\.norm\.weight is of torch\.int8"),
+        ("model.norm.weight", torch.full((32,), torch.nan), r"32 of 32 numbers of model\.norm\.weight are not finite"),
         ("lm_head.weight", torch.zeros(300, 32), r"lm_head\.weight is not model\.embed_tokens\.weight"),
     ],
 )
@@ -138,10 +139,22 @@ def test_a_mixture_is_not_read_as_a_dense_model(tmp_path: Path) -> None:
     [
         ({"model": {}, "epoch": 1}, "not a dictionary of tensors; .* without _resume"),
         ([torch.zeros(2)], "not a dictionary of tensors"),
-        (Path("/"), "holds more than tensors"),
+        (Path("/"), "no file of tensors that torch.save wrote, or holds more"),
     ],
 )
 def test_what_is_no_file_of_weights_is_refused_and_not_run(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(NotImportable, match=message):
+        import_minimind(tmp_path / "x.pth", MiniMindConfig(**SMALL))
+
+
+@pytest.mark.parametrize("content", [b"", b"some text\n", b"PK\x03\x04 cut off"])
+def test_a_file_that_is_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(NotImportable, match=r"x\.pth cannot be imported: it is no file of tensors that torch\.save"):
+        import_minimind(tmp_path / "x.pth", MiniMindConfig(**SMALL))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotImportable, match=r"x\.pth cannot be imported: No such file"):
         import_minimind(tmp_path / "x.pth", MiniMindConfig(**SMALL))

@@ -208,6 +208,10 @@ def test_what_cannot_be_done_raises_at_once(model: Transformer) -> None:
         stream(model, [[3]], Sampling(max_new_tokens=64))
     with pytest.raises(ValueError, match="prompt 1 of 2 has no tokens"):
         stream(model, [[3], []], Sampling())
+    size = model.config.vocab_size
+    for beyond in (size, -1):
+        with pytest.raises(ValueError, match=rf"prompt 1 of 2 has the id {beyond}, and the vocabulary has {size}"):
+            stream(model, [[3], [4, beyond]], Sampling())
     with pytest.raises(ValueError, match="3 seeds for 2 prompts"):
         stream(model, [[3], [4]], Sampling(), seeds=[1, 2, 3])
     assert generate(model, [], Sampling()) == []

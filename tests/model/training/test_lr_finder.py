@@ -64,9 +64,9 @@ def test_the_given_state_stays_as_it_is(name: str) -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, everything_in(state), strict=True))
 
 
-@pytest.mark.parametrize("lr_max", [1e3, 1e30])
+@pytest.mark.parametrize("lr_max", [1e3, 1e6])
 def test_a_sweep_ends_where_the_loss_diverges(lr_max: float) -> None:
-    config = tiny_training(optim=OptimConfig(clip_norm=1e30))
+    config = tiny_training(optim=OptimConfig(clip_norm=1e9))
     sweep = find_learning_rate(lambda: create(config), BATCHES, config, lr_max=lr_max, num_steps=30)
     assert sweep.diverged
     assert 2 < len(sweep.lrs) == len(sweep.losses) < 30

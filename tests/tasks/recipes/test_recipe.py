@@ -63,6 +63,21 @@ def test_an_override_changes_that_value_and_nothing_else(overrides: dict[str, An
     assert dataclasses.asdict(recipe().with_overrides(overrides)) == want
 
 
+def test_a_block_replaces_the_fields_that_it_names_and_no_others() -> None:
+    block = {"optim": {"peak_lr": 0.25, "clip_norm": 2.0}, "seed": 7}
+    whole = recipe().with_overrides({"pretrain": block, "pretrain.optim.clip_norm": 3.0})
+    parts = {"pretrain.optim.peak_lr": 0.25, "pretrain.optim.clip_norm": 3.0, "pretrain.seed": 7}
+    assert (
+        whole
+        == recipe().with_overrides(parts)
+        == recipe().with_overrides(
+            parse_settings(["pretrain={optim: {peak_lr: 0.25}, seed: 7}", "pretrain.optim.clip_norm=3.0"])
+        )
+    )
+    with pytest.raises(NightStopped, match=r"'pretrain\.optim\.lr': 'lr' is none of .*peak_lr"):
+        recipe().with_overrides({"pretrain": {"optim": {"lr": 0.25}}})
+
+
 def test_overrides_leave_the_recipe_they_came_from_alone() -> None:
     before = recipe()
     before.with_overrides({"sources.0.name": "changed", "split.val_share": 0.5})

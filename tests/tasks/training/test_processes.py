@@ -117,6 +117,22 @@ def test_a_rank_that_fails_is_named_with_its_error_and_threads_are_given_back(
     assert not multiprocessing.active_children()
 
 
+def test_a_rank_that_is_lost_and_lives_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that broke says nothing of a time that nobody waited."""
+    monkeypatch.setattr(ranks, "EXIT_CODE_SECONDS", 0.0)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=theirs.recv, daemon=True)
+    process.start()
+    lost = ranks.RankLost("rank 0 of 2 lost another:\n Connection closed by peer")
+    other = ranks.RankProcess(1, process, ours, Path("rank-1.log"))
+    try:
+        told = ranks.lost_rank([other], 2, lost)
+    finally:
+        other.end()
+    assert told == "one of 2 ranks was lost and has not ended: rank 0 of 2 lost another: Connection closed by peer"
+
+
 def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "best_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -127,7 +143,7 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.slow
 def test_divergence_ends_all_ranks_with_the_message_of_one(prepared: Prepared, tmp_path: Path) -> None:
-    wild = dataclasses.replace(prepared[0].pretrain.optim, peak_lr=1e30, clip_norm=1e30)
+    wild = dataclasses.replace(prepared[0].pretrain.optim, peak_lr=1e6, clip_norm=1e9)
     config = dataclasses.replace(two_ranks(prepared), optim=wild, precision="fp32")
     with pytest.raises(Diverged, match=r"pretrain: step \d+: loss .* lower optim.peak_lr"):
         train(run(tmp_path / "stage"), prepared, config)

@@ -132,7 +132,7 @@ def test_sft_targets_are_the_assistants_words_only(prepared: Prepared) -> None:
 
 
 def test_divergence_is_a_message_with_its_own_exit_code(prepared: Prepared, tmp_path: Path) -> None:
-    wild = dataclasses.replace(prepared[0].pretrain.optim, peak_lr=1e30, clip_norm=1e30)
+    wild = dataclasses.replace(prepared[0].pretrain.optim, peak_lr=1e6, clip_norm=1e9)
     with pytest.raises(Diverged, match=r"pretrain: step \d+: loss .* lower optim.peak_lr") as stop:
         train(
             run(tmp_path / "stage"), prepared, dataclasses.replace(prepared[0].pretrain, optim=wild, precision="fp32")
