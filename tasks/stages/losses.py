@@ -16,6 +16,7 @@ from tasks.errors import NightStopped
 from tasks.home.contents.inspected import Loss
 from tasks.home.contents.packed import FIGURES, open_segments
 from tasks.home.records import StageRecord
+from tasks.pages.text import counted
 from tasks.recipes.stage_configs import InspectConfig
 
 FEWEST_ROWS = 10
@@ -73,10 +74,11 @@ def lost_sides(ledger: Ledger, rules: SideRules) -> Iterator[Loss]:
         if held_out not in (0, len(clusters)) or not len(clusters):
             continue
         if held_out or len(clusters) * rules.val_share >= EXPECTED_HELD_OUT:
+            crowd = f"{counted(len(sizes), 'cluster')}, the largest of {counted(sizes.max(), 'row')}"
             side = "validation side, none is trained on" if held_out else "train side, none is held out"
             yield Loss(
                 source=source, stage="split", lost=len(clusters), of=len(clusters), may_stop=bool(held_out),
-                what=f"lie on the {side}: {len(sizes):,} clusters, the largest of {sizes.max():,} rows",
+                what=f"lie on the {side}, in {crowd}",
                 cure="deduplicate.near_threshold nearer to 1 makes smaller clusters",
             )  # fmt: skip
 

@@ -46,7 +46,8 @@ def test_the_limit_stops_the_night(changes: dict[str, float], stops: bool) -> No
     config = InspectConfig(**changes)
     losses = worth_naming(list(lost_lines({"talk": FATES})), config)
     if not stops:
-        return stop_if_too_much(losses, config, Path("page"))
+        stop_if_too_much(losses, config, Path("page"))
+        return
     with pytest.raises(NightStopped, match=r"source talk: 239 of 240 rows.*near_threshold"):
         stop_if_too_much(losses, config, Path("page"))
 
@@ -65,6 +66,6 @@ def test_a_source_on_one_side_is_told_with_its_clusters(tmp_path: Path) -> None:
     low, high = (replace(RULES, val_share=share) for share in (1e-9, 1 - 1e-9))
     by_source = {loss.source: loss for loss in lost_sides(its.ledger, high)}
     assert by_source["books"].may_stop and "20 of 20 rows lie on the validation side" in by_source["books"].sentence
-    assert "1 clusters, the largest of 20 rows" in by_source["books"].sentence
+    assert "in 1 cluster, the largest of 20 rows" in by_source["books"].sentence
     assert not list(lost_sides(its.ledger, low)), "so few are expected there that none is no wonder"
     assert {loss.source for loss in lost_sides(its.ledger, RULES)} <= {"books"}
