@@ -26,8 +26,10 @@ from data.duplicates.ledger import (
     names_of_rows,
     sketches_of_rows,
 )
+from data.duplicates.likeness import Likeness, likeness, own_sketches, scratch
 from data.duplicates.names import NameIndex, build_names
-from data.duplicates.near import NearIndex, build_near, joined
+from data.duplicates.near import joined
+from data.duplicates.shingles import Shingles, of_whole_texts
 from data.rows.keys import ID_DTYPE
 from data.rows.parts import KINDS, PartRows, places_in_parts
 
@@ -94,10 +96,8 @@ def near_fates(
     is_val: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Of each of tonight's distinct rows fate and cluster, with the earlier rows it is near to, and which row stays."""
-    prefix = after.generations[-1].prefix
-    labels = joined(build_near(prefix, threshold), *pairs_of_one_name(names))
-    mine = NearIndex.open(prefix)
-    near_new, near_old = pairs_with_earlier(before, mine, names, threshold)
+    links = likeness(before, after, names, threshold)
+    mine, labels, (near_new, near_old) = links.rows, links.labels, links.near
     old_names, old = np.unique(clusters_of_rows(before, near_old), return_inverse=True)
     grown = np.concatenate([labels, len(labels) + np.arange(len(old_names))])
     grown = joined(grown, near_new, len(labels) + old)
@@ -109,16 +109,43 @@ def near_fates(
     rivals = is_val(clusters[near]) != is_val(clusters_of_rows(before, earlier))
     same_text = rivals & (names[near] == names_of_any_rows(before.parts, earlier))
     fates[near[same_text]], kept[near[same_text]] = STRADDLING, earlier[same_text]
-    rest = crowd[fates[crowd] == KEPT]
+    same_kind = after.kind_of_rows(mine.rows[near]) == after.kind_of_rows(earlier)
+    across = rivals & ~same_kind
+    every, rest = (near, earlier, rivals), crowd[fates[crowd] == KEPT]
     groups = labels[rest] * len(KINDS) + after.kind_of_rows(mine.rows[rest])
     order = np.lexsort((names["lo"][rest], names["hi"][rest], groups))
     rest, groups = rest[order], groups[order]
-    these = crowd_of(before, after, mine, rest, groups, near, earlier, rivals)
-    scratch = prefix.with_name(f"{prefix.name}.shingles")
-    kept[rest], torn = kept_rows(these, after.parts, scratch, threshold, drop)
-    fates[rest[kept[rest] != mine.rows[rest]]] = NEAR
-    fates[rest[torn]] = STRADDLING
+    repeats = np.full(len(names), NOBODY)
+
+    def settle(which: np.ndarray, way: Way, drop: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        some = rest[which]
+        these = crowd_of(before, after, links, some, groups[which], way)
+        path = scratch(after.generations[-1])
+        return some, *kept_rows(these, after.parts, path, threshold, drop, way.shingles, repeats[some])
+
+    some, repeated, torn = settle(
+        links.own[rest] & np.isin(rest, near[across]),
+        Way(links.as_chat, (near[across], earlier[across], rivals[across])),
+        False,
+    )
+    repeats[some[torn]] = repeated[torn]
+    for which, way in (
+        (~links.own[rest], Way(of_whole_texts, every)),
+        (links.own[rest], Way(links.counting, every)),
+    ):
+        some, kept[rest[which]], torn = settle(which, way, drop)
+        fates[some[kept[some] != mine.rows[some]]] = NEAR
+        fates[some[torn]] = STRADDLING
     return fates, clusters, kept
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way in which some of tonight's rows are compared with others."""
+
+    shingles: Shingles
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """(P,) each: places of tonight's rows, ascending, earlier rows, and whether the two are on different sides."""
 
 
 def names_of_clusters(
@@ -142,46 +169,25 @@ def kept_and_near(before: Ledger, near_new: np.ndarray, near_old: np.ndarray) ->
 
 
 def crowd_of(
-    before: Ledger, after: Ledger, mine: NearIndex, tonight: np.ndarray, groups: np.ndarray, near: np.ndarray,
-    earlier: np.ndarray, rivals: np.ndarray,
-) -> Crowd:  # fmt: skip
-    """Tonight's rows by place, in order, and the earlier ones of pairs as `kept_and_near` gives them."""
+    before: Ledger, after: Ledger, links: Likeness, tonight: np.ndarray, groups: np.ndarray, way: Way
+) -> Crowd:
+    """Tonight's rows by place, in order, and the earlier ones that they pair with, all sketched in this way."""
+    mine, (near, earlier, rivals) = links.rows, way.pairs
     place = np.full(len(mine.rows), -1)
     place[tonight] = np.arange(len(tonight))
     inside = place[near] >= 0
     near, earlier, rivals = near[inside], earlier[inside], rivals[inside]
     numbers = np.unique(earlier)
     names = names_of_rows(before.parts, numbers)
+    whole = way.shingles is of_whole_texts
+    sketches = sketches_of_rows(before.parts, numbers) if whole else own_sketches(after, numbers, way.shingles)
     by_name = np.lexsort((names["lo"], names["hi"]))
     new, old = len(numbers) + place[near], np.argsort(by_name)[np.searchsorted(numbers, earlier)]
     order = np.lexsort((old, new))
     same_kind = after.kind_of_rows(mine.rows[near]) == after.kind_of_rows(earlier)
     return Crowd(
         rows=np.concatenate([numbers[by_name], mine.rows[tonight].astype(np.int64)]),
-        sketches=np.concatenate([sketches_of_rows(before.parts, numbers)[by_name], mine.sketches[tonight]]),
+        sketches=np.concatenate([sketches[by_name], links.sketches(after, tonight, way.shingles)]),
         groups=groups, near=np.stack([new[order], old[order]], axis=1), same_kind=same_kind[order],
         rivals=rivals[order],
     )  # fmt: skip
-
-
-def pairs_of_one_name(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of rows that bear the same name: of several kinds, as one kind has each name once."""
-    order = np.argsort(names["hi"], kind="stable")
-    same = np.flatnonzero(names[order][1:] == names[order][:-1])
-    return order[same], order[same + 1]
-
-
-def pairs_with_earlier(
-    before: Ledger, mine: NearIndex, names: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places of tonight's rows and numbers of earlier distinct rows that are near to each other, or bear one name."""
-    found = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
-    for earlier in before.generations:
-        found += NearIndex.open(earlier.prefix).matches(mine.sketches, threshold)
-        index = NameIndex.open(earlier.prefix)
-        first, last = index.range_of(names)
-        borne = np.flatnonzero(first < last)
-        found += [(borne, index.rows[first[borne]]), (borne, index.rows[last[borne] - 1])]
-    pairs = np.unique(np.stack([np.concatenate([p[i] for p in found]).astype(np.int64) for i in (0, 1)]), axis=1)
-    distinct = clusters_of_rows(before, pairs[1]) != np.zeros(1, dtype=ID_DTYPE)
-    return pairs[0][distinct], pairs[1][distinct]

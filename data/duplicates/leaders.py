@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data.duplicates.ledger import NOBODY
 from data.duplicates.near import accepted_from
-from data.duplicates.shingles import shingle_sets
+from data.duplicates.shingles import Shingles, of_whole_texts, shingle_sets
 from data.rows.parts import PartRows
 from data.rows.sketch import BANDS, similarity
 
@@ -72,18 +73,22 @@ class Crowd:
 
 
 def kept_rows(
-    crowd: Crowd, parts: Sequence[PartRows], scratch: Path, threshold: float, drop: bool
-) -> tuple[np.ndarray, np.ndarray]:
+    crowd: Crowd, parts: Sequence[PartRows], scratch: Path, threshold: float, drop: bool,
+    shingles: Shingles = of_whole_texts, repeats: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Of each of tonight's rows the kept row that it is or that it is left out for, (N,) uint32, and which are torn.
 
     A row is left out as it repeats a row of its kind, if `drop`, or else is torn: one that it repeats is on the other
     side. Costs at most BANDS * LEADERS_PER_BUCKET estimates and MOST_READ looks into texts a row, however large a
-    cluster, and one for each earlier neighbour on the other side. `scratch` is a file that is gone afterwards.
+    cluster, and one for each earlier neighbour on the other side. `scratch` is a file that is gone afterwards; texts
+    are compared by the `shingles` that the crowd's sketches are made of. `repeats`, (N,), are numbers of earlier rows
+    of the crowd by which tonight's are known to be torn, or NOBODY.
     """
     leaders, torn = np.arange(len(crowd.rows)), np.zeros(len(crowd.rows), dtype=bool)
     same_kind, rivals = crowd.earlier(crowd.same_kind & drop), crowd.earlier(crowd.rivals)
-    least = accepted_from(threshold)
-    with shingle_sets(parts, crowd.unclear(drop), scratch) as sets:
+    least, known = accepted_from(threshold), np.full(len(crowd.groups), NOBODY) if repeats is None else repeats
+    place_of = {row: place for place, row in enumerate(crowd.rows[: crowd.num_earlier].tolist())}
+    with shingle_sets(parts, crowd.unclear(drop), scratch, shingles) as sets:
 
         def leader_of(place: int, others: list[int], most: int) -> int:
             likely = most_alike(crowd.sketches, place, np.array(others, dtype=np.int64), least)[:most]
@@ -104,6 +109,8 @@ def kept_rows(
                 if leaders[place] == place and rivals[before]:
                     leaders[place] = leader_of(place, rivals[before], len(rivals[before]))
                     torn[place] = leaders[place] != place
+                if leaders[place] == place and known[before] != NOBODY:
+                    leaders[place], torn[place] = place_of[int(known[before])], True
                 if leaders[place] == place:
                     enter(buckets, own, place)
     return crowd.rows[leaders[crowd.num_earlier :]].astype(np.uint32), torn[crowd.num_earlier :]

@@ -56,10 +56,24 @@ def content_column(kind: str) -> str:
 
 def texts_of(content: pl.Series) -> pl.Series:
     """One text a row; a conversation's is its turns, a line each."""
-    if content.dtype == pl.String:
-        return content
-    joined = content.to_frame("c").select(pl.col("c").list.eval(pl.element().struct.field("content")).list.join("\n"))
-    return joined.to_series()
+    return content if content.dtype == pl.String else turns_of(content, pl.lit(True))
+
+
+def spoken_of(content: pl.Series) -> pl.Series:
+    """One text a row, by which rows are alike: what is asked and learnt, a conversation without its system turns, which
+    hold prompts and tools."""
+    return content if content.dtype == pl.String else turns_of(content, pl.element().struct.field("role") != "system")
+
+
+def asked_of(content: pl.Series) -> pl.Series:
+    """The part of that text that may be a prompt of many rows: of a conversation what the user says, else all of it."""
+    return content if content.dtype == pl.String else turns_of(content, pl.element().struct.field("role") == "user")
+
+
+def turns_of(content: pl.Series, which: pl.Expr) -> pl.Series:
+    """The contents of some turns of each conversation, a line each."""
+    contents = pl.element().filter(which).struct.field("content")
+    return content.to_frame("c").select(pl.col("c").list.eval(contents).list.join("\n")).to_series()
 
 
 @dataclass(frozen=True)

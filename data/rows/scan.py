@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from data.rows.keys import row_ids
-from data.rows.parts import FACTS_DTYPE, Part, PartWriter, Scanned, content_column, texts_of
+from data.rows.parts import FACTS_DTYPE, Part, PartWriter, Scanned, content_column, spoken_of, texts_of
 from data.rows.piece import Piece
 from data.rows.sketch import SKETCH_BYTES, sketches_of
 from data.rows.statistics import Statistics, measure
@@ -67,7 +67,7 @@ def scan(job: ScanJob) -> Scanned:
             domains = domains_of(texts, job)
             facts = facts_of(chunk, lines, texts, domains)
             sketches = (
-                sketches_of(texts)
+                sketches_of(spoken_of(content))
                 if job.rules.near_duplicates
                 else np.zeros((len(lines), SKETCH_BYTES), dtype=np.uint8)
             )

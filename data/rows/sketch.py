@@ -111,12 +111,12 @@ def fill_empty_bins(minima: np.ndarray) -> np.ndarray:
     return dense
 
 
-def sketch_slice(texts: pl.Series) -> np.ndarray:
-    hashes, owner = shingle_hashes(texts)
+def sketches_of_shingles(hashes: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Sketch of each of `count` sets of shingles, (count, SKETCH_BYTES) uint8; `owner` is the set of each hash."""
     bins = ((hashes >> np.uint64(32)) * np.uint64(SKETCH_BYTES)) >> np.uint64(32)
-    minima = np.full(len(texts) * SKETCH_BYTES, EMPTY)
+    minima = np.full(count * SKETCH_BYTES, EMPTY)
     np.minimum.at(minima, owner * SKETCH_BYTES + bins.astype(np.int64), hashes.astype(np.uint32))
-    dense = fill_empty_bins(minima.reshape(len(texts), SKETCH_BYTES))
+    dense = fill_empty_bins(minima.reshape(count, SKETCH_BYTES))
     # Hashed by bin: the few values of a short text stand in many bins, and must not agree by chance in all of them.
     return ((dense * multipliers()) >> np.uint32(24)).astype(np.uint8)
 
@@ -127,7 +127,8 @@ def sketches_of(texts: pl.Series) -> np.ndarray:
         return np.zeros((0, SKETCH_BYTES), dtype=np.uint8)
     sizes = texts.str.len_bytes().cast(pl.UInt64) + SKETCH_BYTES * EMPTY.itemsize
     slices = texts.to_frame("text").with_columns((sizes.cum_sum() // SLICE_BYTES).alias("slice"))
-    return np.concatenate([sketch_slice(part["text"]) for part in slices.partition_by("slice", maintain_order=True)])
+    parts = (part["text"] for part in slices.partition_by("slice", maintain_order=True))
+    return np.concatenate([sketches_of_shingles(*shingle_hashes(part), len(part)) for part in parts])
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -25,6 +25,10 @@ class SideRules:
         """Whether each cluster is held out; clusters are (N,) of ID_DTYPE."""
         return mixed(clusters["hi"], self.salt) < np.uint64(int(self.val_share * 2**64))
 
+    def held_out_above(self, clusters: np.ndarray) -> np.ndarray:
+        """The `val_share` above which each cluster is held out, (N,) float."""
+        return mixed(clusters["hi"], self.salt) / 2.0**64
+
     def order(self, ids: np.ndarray, copy: int = 0) -> np.ndarray:
         """Place of each row in the shuffled order, (N,) uint64."""
         return mixed(ids["lo"], f"shuffle-{self.shuffle_seed}-{copy}")

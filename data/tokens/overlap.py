@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from data.rows.parts import KINDS, texts_of
+from data.rows.parts import KINDS, spoken_of
 from data.sides.read import Bucket, read_val
 from data.tokens.contamination import Fingerprints
 from data.tokens.encode import Encoder
@@ -19,8 +19,8 @@ FINGERPRINTS, CONTAMINATED = "validation-ngrams", "contaminated.npy"
 
 
 def write_fingerprints(rows: Path, encoder: Encoder, folder: Path) -> None:
-    """Write the n-grams of the validation slices; `rows` is the folder of the split."""
-    documents = [encoder.encode(list(texts_of(t[t.columns[-1]]))) for kind in KINDS if len(t := read_val(rows, kind))]
+    """Write the n-grams of the validation slices, system turns left out; `rows` is the folder of the split."""
+    documents = [encoder.encode(list(spoken_of(t[t.columns[-1]]))) for kind in KINDS if len(t := read_val(rows, kind))]
     ids = np.concatenate([ids for ids, _ in documents])
     lengths = np.concatenate([np.diff(offsets) for _, offsets in documents])
     fingerprints = Fingerprints.of(ids, np.concatenate([[0], np.cumsum(lengths)]))

@@ -14,6 +14,7 @@ from prefect.states import Completed
 from model.files import write_json, write_text
 from tasks.errors import StoreAway, without_password
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
+from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_samples
 from tasks.home.journal import KEY_CHARACTERS
@@ -54,6 +55,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         key=night.key[:KEY_CHARACTERS],
         records=tuple(everything),
         twin=beside_twin(candidate, twin) if twin else None,
+        losses=tuple(loss.sentence for loss in read_losses(candidate.data.path)),
         decision=decision_of(registered),
         chats=tuple(read_samples(candidate.scored.path)),
         export=candidate.model.path if isinstance(registered, StoreAway) else registered.path / EXPORT,

@@ -38,6 +38,8 @@ class NightReport:
     """Reports that the tracking store has not taken yet."""
     now: str = ""
     """What the registry says now, if the night was found done: the decision is one of then."""
+    losses: Sequence[str] = ()
+    """A sentence for each source that lost most of its rows in a stage."""
     twin: TwinComparison | str | None = None
     """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
@@ -126,6 +128,9 @@ class NightReport:
             self.stage_table.only("stage", "time", "key figure").as_text(),
             "\n  ".join([f"{self.verdict.upper()}  {self.version}", reason, *self.afterwards]),
         ]
+        if self.losses:
+            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.losses)
+            blocks.insert(2, "\n".join(["MOST ROWS LOST", *(f"  {sentence}" for sentence in sentences)]))
         if self.twin:
             sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks.append("\n".join(["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in sentences)]))
@@ -152,6 +157,9 @@ class NightReport:
             self.replaced_table.as_markdown(),
             self.stage_table.as_markdown(),
         ]
+        if self.losses:
+            sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.losses)
+            blocks += ["**Most rows lost**", "\n".join(f"- {sentence}" for sentence in sentences)]
         if self.twin:
             sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks += ["**Beside the dense twin**", "\n".join(f"- {sentence}" for sentence in sentences)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from data.rows.drift import DIFFERENT, SHIFTED, Drift
 from data.rows.statistics import FORMAT, Fates, NightStatistics, bin_label
+from tasks.home.contents.inspected import Loss
 from tasks.pages.data_tables import (
     EXAMPLE_CHARACTERS,
     contamination_table,
@@ -99,6 +100,8 @@ class DataReport:
     title: str
     rules: RuleReports = field(default_factory=dict)
     """With the examples of quarantined rows."""
+    losses: Sequence[Loss] = ()
+    """Where a source lost most of its rows."""
 
     @property
     def broken_rules(self) -> list[BrokenRule]:
@@ -140,6 +143,7 @@ class DataReport:
             num_sources=len(night.names),
             tiles=self.tiles,
             balance=RowBalance.of(night.fate),
+            losses=[loss.sentence for loss in self.losses],
             drift=self.drift,
             drift_table=drift_table(self.drift) if self.drift else None,
             drift_limits=(SHIFTED, DIFFERENT),
@@ -168,6 +172,7 @@ class DataReport:
             f"# {markdown_line(self.title)}",
             f"{balance.read:,} read = {fates}, {format_bytes(night.by_domain.total.bytes)} of text.",
             f"**{balance.unaccounted:,} rows unaccounted for.**" if balance.unaccounted else "",
+            "\n".join(f"- **{markdown_line(loss.sentence)}**" for loss in self.losses),
             source_table(night)
             .only("source", "read", "kept", "exact dup.", "near dup.", "quarantined", "blank")
             .as_markdown(),

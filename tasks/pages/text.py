@@ -55,3 +55,8 @@ def format_share(part: float, whole: float) -> str:
 def format_ratio(numerator: float, denominator: float) -> str:
     """A quotient with two decimals; empty without a denominator."""
     return f"{numerator / denominator:.2f}" if denominator else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its thousands separated, and what is counted: `1 row`, `1,200 rows`."""
+    return f"{int(number):,} {noun}{'' if number == 1 else 's'}"

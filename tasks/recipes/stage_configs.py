@@ -100,12 +100,18 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """How far tonight's data may drift from the champion's."""
+    """How far tonight's data may drift from the champion's, and how much of a source may be lost on the way."""
 
     __pydantic_config__ = STRICT
 
     max_drift_psi: Annotated[float, Range(0, 1_000, above=True)] | None = None
     """Population stability index of any feature above which the night stops; null reports and goes on."""
+    warn_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.5
+    """Share of a source's rows that one stage may leave out before log, summary and report name the source."""
+    max_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.95
+    """The same share above which the night stops; exact copies do not count. 1 never stops it."""
+    min_rows_to_judge: Annotated[int, Range(1, 10**9)] = 100
+    """Rows of a source from which it can stop the night."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "InspectConfig")

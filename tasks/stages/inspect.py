@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,20 @@ from data.tokens.contamination import CONTAMINATED_FROM
 from data.tokens.overlap import contamination
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger
+from tasks.home.contents.inspected import Loss, write_losses
 from tasks.home.contents.packed import FIGURES
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
 from tasks.pages.text import artifact_key
+from tasks.recipes.recipe import side_rules
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
+from tasks.stages.losses import losses_of, stop_if_too_much
 from tasks.tracking.registry import ModelVersion
 
 PAGE = "data-report.html"
+log = logging.getLogger("nightschool")
 
 
 def statistics_of(model: ModelVersion | None) -> NightStatistics | None:
@@ -101,7 +107,7 @@ def inspect(
     champion: ModelVersion | None,
     unknown: str,
 ) -> Outcome:
-    """Write the data report; raise NightStopped if the data drifted further than the recipe allows.
+    """Write the data report; raise NightStopped if data drifted further, or a source lost more, than the recipe allows.
 
     validated, distinct, rows, tokens: records of validate, deduplicate, split and tokens.
     champion: the version in use, with whose data tonight's is compared; None if there is none.
@@ -112,22 +118,29 @@ def inspect(
     apart = drift(statistics, reference) if reference else None
     report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
     title = f"Data of {run.recipe.name}"
+    losses = losses_of(
+        dict(statistics.fates), open_ledger(distinct.path), side_rules(run.recipe), tokens, run.recipe.inspect
+    )
+    write_losses(run.folder, losses)
+    for loss in losses:
+        log.warning("%s", loss.sentence)
     (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
-    page = DataReport(statistics, apart, report["set_aside"], title, report["rules"])
+    page = DataReport(statistics, apart, report["set_aside"], title, report["rules"], losses)
     (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
     for name in (STATISTICS, PAGE):
         run.tracker.artifact(run.folder / name, "data")
     key = artifact_key(run.recipe.name, "data-report")
     create_markdown_artifact(page.as_markdown(), key=key, description="Tonight's data")
+    stop_if_too_much(losses, run.recipe.inspect, run.folder / PAGE)
     if apart and limit is not None and (messages := apart.over(limit)):
         raise NightStopped(
             "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
             + f"\nNothing was trained; look at {run.folder / PAGE}"
         )  # fmt: skip
-    return outcome(statistics, apart.worst.psi if apart else None, unknown)
+    return outcome(statistics, apart.worst.psi if apart else None, unknown, losses)
 
 
-def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str) -> Outcome:
+def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str, losses: Sequence[Loss]) -> Outcome:
     """The stage's headline numbers."""
     domains: Counter[str] = Counter()
     for name, profile in statistics.by_domain.domains.items():
@@ -143,8 +156,10 @@ def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str) 
         figures["data/drift_psi_max"] = worst_psi
     compared = f", drift {worst_psi:.2f}" if worst_psi is not None else ""
     compared += ", drift unknown: the champion's data could not be read" if unknown else ""
+    if losses:
+        compared += f", {', '.join(sorted({loss.source for loss in losses}))} lost most rows"
     return Outcome(
-        counts={"sources": len(statistics.names), "domains": len(domains)},
+        counts={"sources": len(statistics.names), "domains": len(domains), "losses": len(losses)},
         headline=f"{shares}; {contaminated:.1%} of validation documents share a passage with train{compared}",
         figures=figures,
     )

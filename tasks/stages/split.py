@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from data.duplicates.ledger import KEPT, Ledger
 from data.rows.parts import KINDS
 from data.sides.deal import add_sides
 from data.sides.read import SLICES, read_slices
+from data.sides.rules import SideRules
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.sides import SIDES
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
+from tasks.pages.text import counted
 from tasks.recipes.recipe import side_rules
 from tasks.stage import Outcome, StageRun, stage
 
@@ -31,14 +36,27 @@ def split(run: StageRun, rows: StageRecord) -> Outcome:
     for kind in KINDS:
         for side in SIDES:
             if not counts[f"{kind}_{side}"]:
-                kept = counts[f"{kind}_train"] + counts[f"{kind}_val"]
-                raise NightStopped(
-                    f"no {kind} row fell on the {side} side: {kept} rows at split.val_share {rules.val_share}; "
-                    "give more rows or another share"
-                )
+                raise NightStopped(one_sided(ledger, rules, kind, side))
     return Outcome(
         counts=counts,
         headline=f"{counts['pretrain_train'] + counts['chat_train']:,} rows train, "
         f"{counts['pretrain_val'] + counts['chat_val']:,} validation in {len(read_slices(run.folder))} slices",
         linked=linked,
     )
+
+
+def one_sided(ledger: Ledger, rules: SideRules, kind: str, side: str) -> str:
+    """Why no row of a kind fell on a side, and the share at which some do, if there is one."""
+    parts = [ledger.clusters_of(p)[ledger.fates_of(p) == KEPT] for p in ledger.parts if p.kind == kind]
+    clusters, sizes = np.unique(np.concatenate(parts), return_counts=True) if parts else (np.zeros(0), np.zeros(0))
+    found = (
+        f"no {kind} row fell on the {side} side: {counted(sizes.sum(), 'row')} in {counted(len(sizes), 'cluster')} of "
+        f"near duplicates, the largest of {counted(max(sizes, default=0), 'row')}, at split.val_share {rules.val_share}"
+    )
+    if len(sizes) < 2:
+        return f"{found}. A cluster is never divided: give more rows, or set deduplicate.near_threshold nearer to 1"
+    above = np.sort(rules.held_out_above(clusters))
+    low, high = above[:2].tolist() if side == "val" else above[-2:].tolist()
+    rounded = (round((low + high) / 2, digits) for digits in range(2, 20))
+    share = next((share for share in rounded if low < share < high), (low + high) / 2)
+    return f"{found}. Give more rows, or set split.val_share to {share}, which divides these"

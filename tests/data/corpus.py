@@ -16,7 +16,7 @@ from hypothesis import settings
 from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import Ledger
 from data.rows.keys import names_of, row_ids
-from data.rows.parts import CONTENT, FACTS_DTYPE, Part, PartRows, PartWriter, texts_of
+from data.rows.parts import CONTENT, FACTS_DTYPE, Part, PartRows, PartWriter, spoken_of, texts_of
 from data.rows.sketch import sketches_of
 from data.sides.rules import SideRules
 from schemas.domain import DOMAINS
@@ -96,7 +96,10 @@ class Piece:
 def content_of(texts: Sequence[str], kind: str) -> pl.Series:
     if kind == "pretrain":
         return pl.Series(texts, dtype=pl.String)
-    turns = [[{"role": "user", "content": line} for line in text.split("\n")] for text in texts]
+    turns = [
+        [{"role": ("user", "assistant")[n % 2], "content": line} for n, line in enumerate(text.split("\n"))]
+        for text in texts
+    ]
     return pl.Series(turns, dtype=CONTENT["chat"]["conversations"])
 
 
@@ -111,7 +114,7 @@ def write_part(part: Part, piece: Piece, rows_per_chunk: int = 7) -> Part:
             facts["line"] = np.arange(start, start + len(texts)) + 1
             facts["num_bytes"] = texts.str.len_bytes().to_numpy()
             facts["domain"] = [len(text) % len(DOMAINS) for text in texts]
-            writer.write(content, row_ids(texts), sketches_of(texts), facts)
+            writer.write(content, row_ids(texts), sketches_of(spoken_of(content)), facts)
     return part
 
 

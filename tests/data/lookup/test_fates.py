@@ -6,10 +6,12 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+from data.duplicates import likeness
 from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import EXACT, FATES, KEPT, NEAR, STRADDLING, Ledger
 from data.lookup.exposure import ROWS_NOTED, ReadRows, TrainingInput, exposure_of, last_step, note_reading, rows_read
@@ -155,9 +157,9 @@ def test_the_whole_cluster_is_found_in_a_long_run_of_one_band(tmp_path: Path) ->
         array.tofile(part.path(suffix))
     rules = SideRules(val_share=0.01, salt="", shuffle_seed=1, val_bytes_per_slice=1, weights={"s": 1.0})
     rows = PartRows(part, 0, count, "chat", "s")
-    ledger = add_generation(
-        Ledger((), ()), [rows], tmp_path, NearDuplicateRules(threshold=0.8, drop=False), rules.is_val
-    )
+    near = NearDuplicateRules(threshold=0.8, drop=False)
+    with patch.object(likeness, "FEWEST_ROWS", count + 1):  # there are no texts to look for a prompt in
+        ledger = add_generation(Ledger((), ()), [rows], tmp_path, near, rules.is_val)
     clusters = ledger.clusters_of(rows).tolist()
     assert len(set(clusters)) < count / 10
     for row in range(0, count, 4):

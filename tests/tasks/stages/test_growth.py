@@ -7,14 +7,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.sides.read import read_train, read_val
 from tasks.errors import NightStopped
+from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.night.opening import known_pieces
-from tasks.recipes.recipe import Recipe
+from tasks.recipes.recipe import Recipe, side_rules
 from tasks.sources.resolve import resolve
 from tasks.stage import Night
 from tasks.stages.deduplicate import deduplicate
@@ -134,11 +136,19 @@ def test_a_changed_file_starts_the_sides_anew(tmp_path: Path, store: Store, reci
     assert len(list(again["deduplicate"].path.glob("g*.fates"))) == 1
 
 
-def test_an_empty_side_stops_the_night(tmp_path: Path, store: Store, recipe: Recipe) -> None:
+def test_an_empty_side_stops_the_night_and_the_share_it_names_helps(
+    tmp_path: Path, store: Store, recipe: Recipe
+) -> None:
     few = dataclasses.replace(recipe, split=dataclasses.replace(recipe.split, val_share=1e-9))
-    with pytest.raises(NightStopped, match=r"no pretrain row fell on the val side: \d+ rows at split\.val_share 1e-09"):
+    with pytest.raises(NightStopped, match=r"no pretrain row fell on the val side: \d+ rows in \d+ clusters") as stop:
         prepare(few, tmp_path, store)
     assert not list((tmp_path / "data").glob("split@*[0-9a-f]"))
+    share = float(str(stop.value).partition("set split.val_share to ")[2].partition(",")[0])
+    rules = side_rules(dataclasses.replace(recipe, split=dataclasses.replace(recipe.split, val_share=share)))
+    ledger = open_ledger(Journal(tmp_path).newest("deduplicate", recipe.name).path)
+    clusters = np.concatenate([ledger.clusters_of(p) for p in ledger.parts if p.kind == "pretrain"])
+    held_out = rules.is_val(clusters[clusters["hi"] > 0])
+    assert held_out.any() and not held_out.all()
 
 
 def test_another_threshold_starts_at_the_duplicates(tmp_path: Path, store: Store, recipe: Recipe) -> None:
