@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -54,11 +55,29 @@ def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
 def lines_of(batch: pa.RecordBatch) -> list[bytes]:
     """Rows as lines of JSON. A row that no JSON can hold becomes a line that the reader finds to be no UTF-8."""
     try:
-        return [orjson.dumps(row, default=str_of, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()]
+        row_type = pa.struct(list(batch.schema))
+        rows = [without_nulls(row, row_type) for row in batch.to_pylist()]
+        return [orjson.dumps(row, default=str_of, option=orjson.OPT_APPEND_NEWLINE) for row in rows]
     except (UnicodeDecodeError, orjson.JSONEncodeError) as error:
         if batch.num_rows == 1:
             return [b"\xff" + repr(str(error)).encode() + b"\n"]
         return [line for at in range(batch.num_rows) for line in lines_of(batch.slice(at, 1))]
+
+
+def without_nulls(value: Any, kind: pa.DataType) -> Any:
+    """A value of a type without the null members of its structs, for a table gives each row the members of all rows.
+
+    What the table holds as JSON is as it was written, nulls included.
+    """
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        return orjson.loads(value)
+    if pa.types.is_struct(kind):
+        return {f.name: without_nulls(value[f.name], f.type) for f in kind if value[f.name] is not None}
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        return [without_nulls(held, kind.value_type) for held in value]
+    return value
 
 
 def str_of(value: object) -> str:

@@ -47,7 +47,7 @@ def scan_key(located: LocatedPiece, rules: ScanRules) -> str:
     return digest_of(
         {
             "piece": located.piece,
-            "shape": [source.kind, source.format, source.domain],
+            "shape": [source.kind, source.format, source.domain, source.merge_turns],
             "rules": rules,
             "code": code_version(SCANNER),
         }
@@ -93,7 +93,8 @@ def scan_pieces(
     jobs = [
         ScanJob(
             piece=located.piece, path=located.path, kind=located.source.kind, format=located.source.format,
-            domain=located.source.domain, rules=rules, part=Part(folder / PARTS, first_number + index),
+            merge_turns=located.source.merge_turns, domain=located.source.domain, rules=rules,
+            part=Part(folder / PARTS, first_number + index),
         )
         for index, (located, _) in enumerate(keyed)
     ]  # fmt: skip
@@ -105,10 +106,11 @@ def scan_pieces(
 
 
 def lines_by_file(pieces: Sequence[ScannedPiece]) -> dict[str, Counter[str]]:
-    """Read, valid and quarantined lines of each file."""
+    """Read, valid and quarantined lines of each file, and conversations in which turns were merged."""
     counts: dict[str, Counter[str]] = {}
     for piece in pieces:
         lines = {"read": piece.scanned.read, "valid": piece.scanned.valid, "quarantined": piece.scanned.quarantined}
+        lines["merged"] = piece.scanned.merged
         counts.setdefault(piece.label, Counter()).update(lines)
     return counts
 
@@ -213,9 +215,11 @@ def validate(run: StageRun) -> Outcome:
     run.tracker.artifact(row_length_histogram(lengths_of(pieces), run.logs / "row-lengths.png"), "figures")
     stop_if_too_bad(by_file, broken, run.recipe.validate, run.folder / PARTS)
     grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
+    merged = f"; turns of one role in a row merged in {total['merged']:,}" if total["merged"] else ""
     return Outcome(
-        counts={name: total[name] for name in ("read", "valid", "quarantined")} | {"fresh_pieces": len(new)},
-        headline=f"{total['read']:,} lines = {total['valid']:,} valid + {total['quarantined']:,} quarantined{grown}",
+        counts={name: total[name] for name in ("read", "valid", "quarantined", "merged")} | {"fresh_pieces": len(new)},
+        headline=f"{total['read']:,} lines = {total['valid']:,} valid + {total['quarantined']:,} quarantined"
+        f"{grown}{merged}",
         figures={"data/bad_share": total["quarantined"] / max(1, total["read"])},
         linked=linked,
     )
