@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 TURNS = pl.List(pl.Struct({"role": pl.String, "content": pl.String, "learned": pl.Boolean}))
-"""A conversation. `learned`: whether the turn is an answer that the model must give; all else is context."""
+"""A conversation. `learned`: whether an answer is one that the model must give, null as true; all else is context."""
 
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """Names of the thought before an answer; copies under several of them are one."""

@@ -67,7 +67,7 @@ def named_by(content: pl.Series) -> pl.Series:
     if content.dtype == pl.String:
         return content
     turn = pl.element().struct
-    context = (turn.field("role") == "assistant") & ~turn.field("learned")
+    context = (turn.field("role") == "assistant") & ~turn.field("learned").fill_null(True)
     places = pl.col("c").list.eval(context.arg_true().cast(pl.String)).list.join(",")
     rows = content.to_frame("c").select(places.alias("places"), texts_of(content).alias("text"))
     # No content holds a control character, so no text can look like this.

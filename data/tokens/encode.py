@@ -118,6 +118,7 @@ class Encoder:
     def conversations(self, conversations: pl.Series, row_length_tokens: int) -> tuple[Segments, np.ndarray]:
         """Segments of at most `row_length_tokens` slots, and how many windows of each conversation were given up."""
         turns = conversations.to_frame("c").with_row_index("owner").explode("c").unnest("c").drop_nulls("role")
+        turns = turns.with_columns(pl.col("learned").fill_null(True))
         return cut_windows(self.render(turns), len(conversations), row_length_tokens)
 
     def render(self, turns: pl.DataFrame) -> Rendered:
@@ -140,8 +141,8 @@ class Encoder:
         lengths[merging] = [len(ids) for ids, _ in together]
         ids, targets = np.empty(lengths.sum(), dtype=np.int32), np.zeros(lengths.sum(), dtype=bool)
         owner, nothing = turns["owner"].to_numpy().astype(np.int64), np.zeros(len(turns), dtype=bool)
-        asked, system = (role_is.get(role, nothing) for role in ("user", "system"))
-        rendered = Rendered(ids, targets, lengths, owner, turns["learned"].to_numpy(), asked, system)
+        answers, asked, system = (role_is.get(role, nothing) for role in ("assistant", "user", "system"))
+        rendered = Rendered(ids, targets, lengths, owner, answers & turns["learned"].to_numpy(), asked, system)
         slots = spans(rendered.starts[:-1][merging], lengths[merging])
         ids[slots] = [token for found, _ in together for token in found]
         targets[slots] = [flag for _, flags in together for flag in flags]
