@@ -70,6 +70,7 @@ CHAT_TEMPLATE = r"""
     {{- 'within <tool_call></tool_call> XML tags:\n<tool_call>\n' -}}
     {{- '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n' -}}
 {%- endif -%}
+{%- set turn = namespace(said='') -%}
 {%- for message in messages -%}
     {%- if not (tools and loop.first and message.role == 'system') -%}
         {%- set role = written_as(message.role) -%}
@@ -79,13 +80,15 @@ CHAT_TEMPLATE = r"""
         {%- elif message.role == 'tool' -%}{%- set said = result_of(message.content)|typed -%}
         {%- else -%}{%- set said = text_of(message.content)|typed -%}
         {%- endif -%}
-        {%- set said = ('' if opens else '\n') + said + ('<|im_end|>' if ends else '') -%}
-        {%- if opens -%}{{- '<|im_start|>' + role + '\n' -}}{%- endif -%}
-        {%- if role == 'assistant' and message.weight != 0 and message.train != 0 -%}
-            {%- generation -%}{{- said -}}{%- endgeneration -%}
-        {%- else -%}{{- said -}}
+        {%- set turn.said = ('' if opens else turn.said + '\n') + said -%}
+        {%- if ends -%}
+            {{- '<|im_start|>' + role + '\n' -}}
+            {%- if role == 'assistant' and message.weight != 0 and message.train != 0 -%}
+                {%- generation -%}{{- turn.said + '<|im_end|>' -}}{%- endgeneration -%}
+            {%- else -%}{{- turn.said + '<|im_end|>' -}}
+            {%- endif -%}
+            {{- '\n' -}}
         {%- endif -%}
-        {%- if ends -%}{{- '\n' -}}{%- endif -%}
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}

@@ -21,7 +21,7 @@ from tasks.errors import NightStopped
 from tasks.home.contents.validated import PARTS, ScannedPiece
 from tasks.recipes.stage_configs import SourceConfig, ValidateConfig
 from tasks.sources.resolve import resolve
-from tasks.stages.validate import lines_by_file, rules_broken, scan_pieces, stop_if_too_bad
+from tasks.stages.validate import lines_by_file, rules_broken, scan_key, scan_pieces, stop_if_too_bad
 from tests.broken_files import BROKEN_FILES, BrokenFile
 
 LIMIT = ValidateConfig(max_line_bytes=1 << 20)
@@ -166,3 +166,26 @@ def test_one_spoilt_file_cannot_hide_among_good_ones(tmp_path: Path) -> None:
 def test_nothing_kept_stops_the_night(tmp_path: Path) -> None:
     with pytest.raises(NightStopped, match="none of 0 lines"):
         stop_if_too_bad({}, {}, LIMIT, tmp_path)
+
+
+def test_merged_turns_are_counted(tmp_path: Path) -> None:
+    question, answer = ({"role": role, "content": role} for role in ("user", "assistant"))
+    rows = [{"conversations": turns} for turns in ([question, answer], [question, question, answer], [question])]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for merge_turns, valid in ((False, 1), (True, 2)):
+        source = SourceConfig(name="s", kind="chat", location=str(tmp_path / "a.jsonl"), merge_turns=merge_turns)
+        out = tmp_path / str(merge_turns)
+        out.mkdir()
+        pieces = scan_pieces([(piece, "key") for piece in resolve([source], out).pieces], RULES, out, 0)
+        [lines] = lines_by_file(pieces).values()
+        assert (lines["valid"], lines["merged"]) == (valid, valid - 1)
+
+
+def test_another_setting_for_turns_is_another_scan(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    sources = [
+        SourceConfig(name="s", kind="chat", location=str(tmp_path / "a.jsonl"), merge_turns=merge_turns)
+        for merge_turns in (False, True)
+    ]
+    keys = {scan_key(resolve([source], tmp_path).pieces[0], RULES) for source in sources}
+    assert len(keys) == 2
