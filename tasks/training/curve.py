@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from model.files import fsync, write_text
 from tasks.home.records import LOGS
 
 CURVE = "curve.jsonl"
@@ -14,8 +15,17 @@ Point = dict[str, float]
 
 
 def read_points(path: Path) -> list[Point]:
-    """Points of a curve's file, none if there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Points of a curve's file, none if there is no file, and none after a line that a crash of the machine cut."""
+    points: list[Point] = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            point = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(point, dict):
+            break
+        points.append(point)
+    return points
 
 
 def stage_points(folder: Path) -> list[Point]:
@@ -45,12 +55,16 @@ class Curve:
     def truncate(self, last_step: int) -> None:
         """Drop the points after a step, from the file too: that step is restored, and those after it are redone."""
         self.points = [point for point in self.points if point["step"] <= last_step]
-        self.path.write_text("".join(json.dumps(point) + "\n" for point in self.points))
+        write_text(self.path, "".join(json.dumps(point) + "\n" for point in self.points))
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         self.points.append({"step": step, **metrics})
         with self.path.open("a") as stream:
             stream.write(json.dumps(self.points[-1]) + "\n")
+
+    def sync(self) -> None:
+        """Bring the points to the disk: a checkpoint that outlives a crash of the machine needs those before it."""
+        fsync(self.path)
 
     def values(self, key: str) -> list[float]:
         """A metric over all points that have it."""

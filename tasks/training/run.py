@@ -92,7 +92,7 @@ def prepare(
         log.info("%-11s goes on at step %d", run.stage, state.step)
     curve = Curve(run.logs / CURVE, until=state.step if saved else -1)
     meters = StageMeters(curve.points)
-    if not curve.points:
+    if state.step == 0 and not curve.points:
         at_start = validator.metrics(state.model)
         curve.add(0, at_start)
         run.tracker.metrics(at_start, step=0)

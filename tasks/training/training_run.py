@@ -67,6 +67,7 @@ class TrainingRun:
         changed = phase_beginning_at(self.phases, step) is not None
         if step % config.checkpoint_every_steps == 0 or changed or stopping or last:
             keep = 1 if last else config.keep_checkpoints
+            self.curve.sync()
             checkpoint.save(self.state, self.run.folder / CHECKPOINTS, self.start.identity, keep)
 
     def restore(self, saved: Checkpoint | None) -> None:

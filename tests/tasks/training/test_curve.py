@@ -24,6 +24,17 @@ def test_a_curve_drops_the_points_after_a_restored_step(tmp_path: Path) -> None:
     assert stage_points(tmp_path) == read_points(path) == again.points
 
 
+@pytest.mark.parametrize("cut", [2, 5, 20])
+def test_a_line_that_was_cut_is_dropped_with_what_follows(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "curve.jsonl"
+    curve = Curve(path, until=-1)
+    for step in range(3):
+        curve.add(step, {"train/loss": 3.0})
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert [point["step"] for point in Curve(path, until=9).points] == [0, 1]
+    assert [point["step"] for point in read_points(path)] == [0, 1]
+
+
 def test_a_stage_without_a_curve_has_no_points(tmp_path: Path) -> None:
     assert stage_points(tmp_path) == []
     assert training_seconds([]) == 0
