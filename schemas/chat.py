@@ -1,11 +1,12 @@
 """A chat row: `{"conversations": [{"role": …, "content": …}, …]}`, checked turn by turn and as a whole.
 
-A turn is a role and a content, so reasoning, tools, tool calls and their results are text, in the way of Qwen3's public
-chat format; the exported chat template writes the same text from the same messages.
+A turn is a role, a content and whether it is learned. So reasoning, tools, tool calls and their results are text, in
+the way of Qwen3's public chat format; the exported chat template writes the same text from the same messages.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -18,6 +19,8 @@ from schemas.pretrain import holds_text, is_decodable, is_printable, string_seri
 from schemas.report import Checked, faults_of
 
 ROLES = ("system", "user", "assistant")
+REPEATED = re.compile(r"\b(user|assistant) \1\b")
+"""Turns of one role in a row, among the roles of a conversation."""
 
 
 class ChatTurn(pa.DataFrameModel):
@@ -27,6 +30,7 @@ class ChatTurn(pa.DataFrameModel):
     role: str = pa.Field(nullable=False)
     content: str = pa.Field(nullable=False)
     extra_keys: str
+    context: bool
 
     @pa.check("role", name="role_unknown")
     @classmethod
@@ -58,11 +62,15 @@ class ChatTurn(pa.DataFrameModel):
 
 
 class Conversation(pa.DataFrameModel):
-    """A conversation as a whole; `roles` is its roles in order, each followed by a space."""
+    """A conversation as a whole.
+
+    `roles` is its roles in order, each followed by a space; `learned`: whether an answer is, or there is none.
+    """
 
     row: int = pa.Field(unique=True)
     num_turns: int
     roles: str
+    learned: bool
 
     @pa.check("num_turns", name="conversation_empty")
     @classmethod
@@ -82,6 +90,11 @@ class Conversation(pa.DataFrameModel):
             (pl.col(data.key) == "") | pl.col(data.key).str.contains("assistant", literal=True)
         )
 
+    @pa.check("learned", name="conversation_not_learned")
+    @classmethod
+    def is_learned(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key))
+
     class Config:
         strict = True
 
@@ -93,16 +106,21 @@ class Turns:
     rows: Sequence[int]
     """Index in the chunk of each conversation, rising; one without turns is listed too."""
     frame: pl.DataFrame
-    """One line a turn: row, role, content, extra_keys. Those of a conversation are together and in order."""
+    """One line a turn: row, role, content, extra_keys, context. Those of a conversation are together and in order."""
     faults: dict[int, Fault]
     """Rows that hold no conversation, and why."""
+    merged: frozenset[int] = frozenset()
+    """Rows in which several turns of a role were made one, results of tools that were called together apart."""
 
 
 def turn_frame(
     rows: Sequence[int], lengths: Sequence[int], roles: Sequence[object], contents: Sequence[object],
-    lost: Sequence[object] | None = None,
+    lost: Sequence[object] | None = None, context: Sequence[bool] | None = None,
 ) -> pl.DataFrame:  # fmt: skip
-    """One line a turn: row, role, content, extra_keys. A role or content that is not a string is null."""
+    """One line a turn: row, role, content, extra_keys, and whether it is context whoever speaks.
+
+    A role or content that is not a string is null.
+    """
     owners = pl.DataFrame({"row": rows, "length": lengths}, schema={"row": pl.Int64, "length": pl.Int64})
     return pl.DataFrame(
         [
@@ -112,6 +130,9 @@ def turn_frame(
             pl.repeat("", len(roles), dtype=pl.String, eager=True).alias("extra_keys")
             if lost is None
             else string_series("extra_keys", lost),
+            pl.repeat(False, len(roles), dtype=pl.Boolean, eager=True).alias("context")
+            if context is None
+            else pl.Series("context", context, dtype=pl.Boolean),
         ]
     )
 
@@ -124,15 +145,33 @@ def check_turns(turns: Turns) -> Checked:
     content.
     """
     faults = turns.faults | faults_of(ChatTurn, turns.frame)
-    grouped = turns.frame.group_by("row", maintain_order=True).agg("role", conversations=pl.struct("role", "content"))
+    learned = (pl.col("role") == "assistant") & ~pl.col("context")
+    turn = pl.struct("role", "content", learned.alias("learned"))
+    grouped = turns.frame.group_by("row", maintain_order=True).agg("role", learned=learned.any(), conversations=turn)
     joined = pl.DataFrame({"row": turns.rows}, schema={"row": pl.Int64}).join(
         grouped, on="row", how="left", maintain_order="left"
     )
     sound = without(joined, faults)
     roles = (pl.col("role").list.join(" ") + " ").fill_null("")
-    whole = sound.select("row", num_turns=pl.col("role").list.len().cast(pl.Int64).fill_null(0), roles=roles)
-    as_whole = faults_of(Conversation, whole)
-    return Checked(without(sound, as_whole).select("row", "conversations"), faults | as_whole)
+    whole = sound.select(
+        "row",
+        num_turns=pl.col("role").list.len().cast(pl.Int64).fill_null(0),
+        roles=roles,
+        learned=pl.col("learned").fill_null(False) | ~roles.str.contains("assistant", literal=True),
+    )
+    as_whole = {row: with_cure(fault) for row, fault in faults_of(Conversation, whole).items()}
+    faults |= as_whole
+    good = without(sound, as_whole).select("row", "conversations")
+    return Checked(good, faults, turns.merged.difference(faults))
+
+
+def with_cure(fault: Fault) -> Fault:
+    """The fault of a whole conversation, with what a recipe can do about it."""
+    if fault.rule == "conversation_order" and REPEATED.search(fault.detail):
+        return Fault(fault.rule, f"{fault.detail}; merge_turns of a source makes turns of one role in a row one turn")
+    if fault.rule == "conversation_not_learned":
+        return Fault(fault.rule, "every answer has weight 0 or train false: there is nothing to learn")
+    return fault
 
 
 def is_list_of_objects(value: object) -> TypeGuard[list[dict[str, object]]]:

@@ -22,6 +22,8 @@ class Checked:
     """Good rows; column `row` is the index in the chunk."""
     faults: dict[int, Fault]
     """First fault of each bad row, by index in the chunk."""
+    merged: frozenset[int] = frozenset()
+    """Good rows in which several turns of a role were made one."""
 
 
 def faults_of(model: type[pa.DataFrameModel], frame: pl.DataFrame) -> dict[int, Fault]:

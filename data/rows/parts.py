@@ -76,6 +76,19 @@ def turns_of(content: pl.Series, which: pl.Expr) -> pl.Series:
     return content.to_frame("c").select(pl.col("c").list.eval(contents).list.join("\n")).to_series()
 
 
+def named_by(content: pl.Series) -> pl.Series:
+    """What each row is named by: its text and, where answers of a conversation are not learned, the places of those."""
+    if content.dtype == pl.String:
+        return content
+    turn = pl.element().struct
+    context = (turn.field("role") == "assistant") & ~turn.field("learned").fill_null(True)
+    places = pl.col("c").list.eval(context.arg_true().cast(pl.String)).list.join(",")
+    rows = content.to_frame("c").select(places.alias("places"), texts_of(content).alias("text"))
+    # No content holds a control character, so no text can look like this.
+    marked = pl.col("text") + pl.lit("\0context ") + pl.col("places")
+    return rows.select(pl.when(pl.col("places") == "").then("text").otherwise(marked)).to_series()
+
+
 @dataclass(frozen=True)
 class Part:
     """A validated piece, by folder and number."""
@@ -150,6 +163,8 @@ class Scanned:
     """Lines of white space alone: nothing is lost with them."""
     num_bytes: int
     """UTF-8 bytes of the valid rows' text."""
+    merged: int = 0
+    """Valid conversations in which several turns of a role were made one."""
     rules: dict[str, Any]
     """Quarantined lines by rule, with a few examples each."""
     statistics: dict[str, Any]

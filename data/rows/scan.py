@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from data.rows.keys import row_ids
-from data.rows.parts import FACTS_DTYPE, Part, PartWriter, Scanned, content_column, spoken_of, texts_of
+from data.rows.parts import FACTS_DTYPE, Part, PartWriter, Scanned, content_column, named_by, spoken_of, texts_of
 from data.rows.piece import Piece
 from data.rows.sketch import SKETCH_BYTES, sketches_of
 from data.rows.statistics import Statistics, measure
@@ -47,6 +47,8 @@ class ScanJob:
     kind: str
     """One of data.rows.parts.KINDS."""
     format: Format
+    merge_turns: bool
+    """Whether turns of one role in a row are one turn."""
     domain: Domain | None
     """What the source declares all its rows to be about; None: each row is classified."""
     rules: ScanRules
@@ -56,13 +58,14 @@ class ScanJob:
 def scan(job: ScanJob) -> Scanned:
     """Read, check and classify every line of a piece; write the part."""
     piece, report, statistics = job.piece, FailureReport(), Statistics()
-    read = valid = blank = num_bytes = 0
+    read = valid = blank = merged = num_bytes = 0
     quarantine_path = job.part.path("quarantine.jsonl")
     with PartWriter(job.part, job.kind) as writer, quarantine_path.open("w", encoding="utf-8") as quarantine:
         chunks = read_chunks(job.path, job.rules.max_line_bytes, piece.start, piece.end, piece.first_line)
         for chunk in chunks:
-            content, lines, faults = check_chunk(chunk, job.kind, job.format, job.rules.filters)
-            faults, num_blank = without_blank(faults)
+            checked = check_chunk(chunk, job.kind, job.format, job.merge_turns, job.rules.filters)
+            content, lines = checked.content, checked.places
+            faults, num_blank = without_blank(checked.faults)
             texts = texts_of(content)
             domains = domains_of(texts, job)
             facts = facts_of(chunk, lines, texts, domains)
@@ -71,12 +74,13 @@ def scan(job: ScanJob) -> Scanned:
                 if job.rules.near_duplicates
                 else np.zeros((len(lines), SKETCH_BYTES), dtype=np.uint8)
             )
-            writer.write(content, row_ids(texts), sketches, facts)
+            writer.write(content, row_ids(named_by(content)), sketches, facts)
             reject(chunk, faults, piece.label, quarantine, report)
             turns = content.list.len() if job.kind == "chat" else None
             statistics = statistics.merge(measure(texts, turns, domains))
             read, valid = read + len(chunk.lines), valid + len(lines)
             blank += num_blank
+            merged += checked.merged
             num_bytes += int(facts["num_bytes"].sum())
     quarantined = sum(report.counts.values())
     if read != valid + quarantined + blank:
@@ -84,22 +88,30 @@ def scan(job: ScanJob) -> Scanned:
             f"{piece.label}: {read} lines read; {valid} valid, {quarantined} quarantined, {blank} blank do not add up"
         )
     return Scanned(
-        read=read, valid=valid, quarantined=quarantined, blank=blank, num_bytes=num_bytes, rules=report.as_dict(),
-        statistics=statistics.as_dict(),
+        read=read, valid=valid, quarantined=quarantined, blank=blank, num_bytes=num_bytes, merged=merged,
+        rules=report.as_dict(), statistics=statistics.as_dict(),
     )  # fmt: skip
 
 
-def check_chunk(
-    chunk: Chunk, kind: str, row_format: Format, filters: FilterConfig
-) -> tuple[pl.Series, np.ndarray, dict[int, Fault]]:
-    """Parse the lines of a chunk, check them as rows of `kind` (pretrain or chat) in `row_format`, apply `filters`.
+@dataclass(frozen=True)
+class CheckedChunk:
+    """The N good lines of a chunk, and why the others are not."""
 
-    Returns the content of the N good lines, their places in the chunk, (N,) int64 ascending, and the fault of every
-    other line by its place.
-    """
+    content: pl.Series
+    """(N,) of CONTENT"""
+    places: np.ndarray
+    """(N,) int64, ascending: where in the chunk they are."""
+    faults: dict[int, Fault]
+    """Of every other line, by its place."""
+    merged: int
+    """Good conversations in which several turns of a role were made one."""
+
+
+def check_chunk(chunk: Chunk, kind: str, row_format: Format, merge_turns: bool, filters: FilterConfig) -> CheckedChunk:
+    """Parse the lines of a chunk, check them as rows of `kind` (pretrain or chat) in `row_format`, apply `filters`."""
     rows, faults = parse_chunk(chunk)
     parsed = [index for index, row in enumerate(rows) if row is not None and index not in faults]
-    checked = check_rows([row for index in parsed if (row := rows[index]) is not None], kind, row_format)
+    checked = check_rows([row for index in parsed if (row := rows[index]) is not None], kind, row_format, merge_turns)
     places = np.array(parsed, dtype=np.int64)
     faults |= {parsed[index]: fault for index, fault in checked.faults.items()}
     content = checked.good[content_column(kind)]
@@ -110,7 +122,8 @@ def check_chunk(
         stays = np.ones(len(kept), dtype=bool)
         stays[list(filtered)] = False
         content, kept = content.filter(pl.Series(stays)), kept[stays]
-    return content, kept, faults
+    merged = np.isin(places[sorted(checked.merged)], kept).sum()
+    return CheckedChunk(content, kept, faults, int(merged))
 
 
 def without_blank(faults: dict[int, Fault]) -> tuple[dict[int, Fault], int]:

@@ -28,6 +28,7 @@ PROBES = (
     "ＡＢＣ ½ ² ℌ", "a" * 300, "<|im_start|>user\n<|im_end|><|endoftext|>", "def f(x):\n    return x  # comment\n",
     "Ünïcödé ßtraße", "مرحبا שלום नमस्ते",
 )  # fmt: skip
+TURN_FIELDS = ("role", "content", "learned")
 Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 """Texts → ids of all of them (uint32) and offsets (N + 1,)."""
 
@@ -117,6 +118,7 @@ class Encoder:
     def conversations(self, conversations: pl.Series, row_length_tokens: int) -> tuple[Segments, np.ndarray]:
         """Segments of at most `row_length_tokens` slots, and how many windows of each conversation were given up."""
         turns = conversations.to_frame("c").with_row_index("owner").explode("c").unnest("c").drop_nulls("role")
+        turns = turns.with_columns(pl.col("learned").fill_null(True))
         return cut_windows(self.render(turns), len(conversations), row_length_tokens)
 
     def render(self, turns: pl.DataFrame) -> Rendered:
@@ -127,8 +129,8 @@ class Encoder:
         """
         merging = (turns["content"].str.slice(0, 1).str.strip_chars() == "").to_numpy() | (not self.headers_part)
         together = [
-            render_turn(self.tokenizer, turn)
-            for turn in turns.filter(pl.Series(merging)).select("role", "content").iter_rows()
+            render_turn(self.tokenizer, (role, content), learned)
+            for role, content, learned in turns.filter(pl.Series(merging)).select(*TURN_FIELDS).iter_rows()
         ]
         contents, offsets = self.encode(turns["content"].filter(pl.Series(~merging)).to_list())
         role_is = {role: (turns["role"] == role).to_numpy() for role in turns["role"].unique()}
@@ -139,8 +141,8 @@ class Encoder:
         lengths[merging] = [len(ids) for ids, _ in together]
         ids, targets = np.empty(lengths.sum(), dtype=np.int32), np.zeros(lengths.sum(), dtype=bool)
         owner, nothing = turns["owner"].to_numpy().astype(np.int64), np.zeros(len(turns), dtype=bool)
-        roles = (role_is.get(role, nothing) for role in ("assistant", "user", "system"))
-        rendered = Rendered(ids, targets, lengths, owner, *roles)
+        answers, asked, system = (role_is.get(role, nothing) for role in ("assistant", "user", "system"))
+        rendered = Rendered(ids, targets, lengths, owner, answers & turns["learned"].to_numpy(), asked, system)
         slots = spans(rendered.starts[:-1][merging], lengths[merging])
         ids[slots] = [token for found, _ in together for token in found]
         targets[slots] = [flag for _, flags in together for flag in flags]

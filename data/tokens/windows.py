@@ -29,7 +29,7 @@ class Rendered:
     owner: np.ndarray
     """(T,) number of the conversation, ascending."""
     spoken: np.ndarray
-    """(T,) whether the turn is an assistant's: then its last id is a target."""
+    """(T,) whether the turn is an assistant's that is learned: then its last id is a target."""
     asked: np.ndarray
     """(T,) whether the turn is a user's."""
     system: np.ndarray

@@ -19,8 +19,8 @@ from model.config.sampling import Sampling
 from model.experts.router import TopKRouter
 from model.files import write_json
 from model.network.transformer import Transformer
-from model.tokens.chat import CHAT_TEMPLATE
-from model.tokens.tokenizer import END_OF_TEXT, TURN_END, TURN_START, special_id
+from model.tokens.chat import chat_template
+from model.tokens.tokenizer import END_OF_TEXT, TURN_END, TURN_START, save_for_readers, special_id
 
 
 class NotExportable(ValueError):
@@ -45,7 +45,7 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Non
         | ids
         | {"eos_token_id": [end, padding]},
     )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    save_for_readers(tokenizer, folder / "tokenizer.json")
     write_json(
         folder / "tokenizer_config.json",
         {
@@ -55,10 +55,10 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> Non
             "pad_token": END_OF_TEXT,
             "model_max_length": model.config.max_position_embeddings,
             "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
+            "chat_template": chat_template(tokenizer),
         },
     )
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(chat_template(tokenizer), encoding="utf-8")
 
 
 def refuse_unexportable(model: Transformer) -> None:

@@ -21,6 +21,7 @@ from model.exchange.export import NotExportable, refuse_unexportable
 from model.exchange.hugging_face import import_hugging_face
 from model.files import atomic_write
 from model.network.transformer import Transformer
+from model.tokens.tokenizer import own_normalizer
 
 Precision = Literal["fp32", "fp16"]
 FILE_TYPES = {"fp32": gguf.LlamaFileType.ALL_F32, "fp16": gguf.LlamaFileType.MOSTLY_F16}
@@ -76,11 +77,12 @@ def write_sizes(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 def write_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any], config: ModelConfig) -> None:
     """A byte-level BPE from its tokenizer.json; ids of the model that it does not use are marked as unused."""
     pre_tokenizer, bpe = tokenizer["pre_tokenizer"] or {}, tokenizer["model"]
-    plain = {key: pre_tokenizer.get(key) for key in BYTE_LEVEL} == BYTE_LEVEL and not tokenizer["normalizer"]
+    normalizer = own_normalizer(tokenizer["normalizer"])  # the file has none: a marker that is typed keeps its SPLITTER
+    plain = {key: pre_tokenizer.get(key) for key in BYTE_LEVEL} == BYTE_LEVEL and not normalizer
     if bpe["type"] != "BPE" or bpe.get("ignore_merges") or not plain:
         raise NotExportable(
             f"tokenizer.json has model {bpe['type']}, pre_tokenizer {json.dumps(pre_tokenizer)[:200]} and normalizer "
-            f"{json.dumps(tokenizer['normalizer'])[:100]}; a GGUF file is written for a BPE after "
+            f"{json.dumps(normalizer)[:100]}; a GGUF file is written for a BPE after "
             f"{json.dumps(BYTE_LEVEL)} alone, without normalizer. Use transformers for this model, or train one with "
             "an empty data.tokenizer"
         )

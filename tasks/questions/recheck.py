@@ -161,12 +161,12 @@ def count_outcomes(
     """
     faults = {index: fault for index, line in enumerate(lines) if (fault := current[line.line][1])}
     chunk = Chunk(1, [line.byte_offset for line in lines], [current[line.line][0] for line in lines], faults)
-    _, kept, broken = check_chunk(chunk, source.kind, source.format, recipe.validate.filters)
-    for index in kept.tolist():
+    checked = check_chunk(chunk, source.kind, source.format, source.merge_turns, recipe.validate.filters)
+    for index in checked.places.tolist():
         counts.admitted[lines[index].rule] += 1
         if len(counts.examples) < EXAMPLES_SHOWN:
             counts.examples.append(f"{lines[index].file}:{lines[index].line}")
-    counts.still.update((lines[index].rule, fault.rule) for index, fault in broken.items())
+    counts.still.update((lines[index].rule, fault.rule) for index, fault in checked.faults.items())
 
 
 def recheck_quarantine(

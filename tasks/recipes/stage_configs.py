@@ -28,6 +28,8 @@ class SourceConfig:
     """A path, a glob, `builtin:NAME`, an http(s), s3 or other fsspec address, or `hub:OWNER/NAME[:SPLIT]`."""
     format: Format = "minimind"
     """The shape of a row; `schemas/adapters.py` lists them."""
+    merge_turns: bool = False
+    """Make turns of one role in a row, a user's or an assistant's, one turn; without it such rows are quarantined."""
     domain: Domain | None = None
     """What every row of the source is about; without it each row is classified by its text."""
     weight: Annotated[float, Range(0, 100, above=True)] = 1.0

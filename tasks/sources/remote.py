@@ -12,8 +12,10 @@ import fsspec
 
 from model.files import made_once
 from tasks.errors import NightStopped
+from tasks.home.code import code_version
 from tasks.home.digests import digest_of
 from tasks.recipes.stage_configs import HUB, SourceConfig
+from tasks.sources.tables import TABLE_ROWS, lines_of
 
 
 def bring_remote(source: SourceConfig, downloads: Path) -> list[tuple[Path, Path]]:
@@ -46,5 +48,12 @@ def bring_from_hub(source: SourceConfig, downloads: Path) -> Path:
         rows = datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # the Hub client raises many kinds; each means that the source cannot be read
         raise NightStopped(f"source {source.name}: {source.location} cannot be loaded: {error}") from error
-    local = downloads / str(rows._fingerprint) / f"{Path(name).name}.jsonl"
-    return made_once(local, lambda path: rows.to_json(str(path), force_ascii=False))
+    version = code_version("tasks.sources.tables")[:8]  # lines of another version are not taken for those of this one
+    local = downloads / f"{rows._fingerprint}-{version}" / f"{Path(name).name}.jsonl"
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            for table in rows.with_format("arrow").iter(TABLE_ROWS):
+                stream.writelines(line for batch in table.to_batches() for line in lines_of(batch))
+
+    return made_once(local, write)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -59,7 +60,9 @@ def batches_of(path: Path) -> Iterator[pa.RecordBatch]:
 def lines_of(batch: pa.RecordBatch) -> list[bytes]:
     """Rows as lines of JSON."""
     try:
-        return [orjson.dumps(row, default=str_of, option=orjson.OPT_APPEND_NEWLINE) for row in batch.to_pylist()]
+        row_type = pa.struct(list(batch.schema))
+        rows = [without_nulls(row, row_type) for row in batch.to_pylist()]
+        return [orjson.dumps(row, default=str_of, option=orjson.OPT_APPEND_NEWLINE) for row in rows]
     except (UnicodeDecodeError, orjson.JSONEncodeError):
         if batch.num_rows == 1:
             return [line_of(batch)]
@@ -72,7 +75,7 @@ def line_of(batch: pa.RecordBatch) -> bytes:
     members = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            value = orjson.dumps(column[0].as_py(), default=str_of)
+            value = orjson.dumps(without_nulls(column[0].as_py(), column.type), default=str_of)
         except (UnicodeDecodeError, orjson.JSONEncodeError) as error:
             value = raw_string(column) if name in READ_KEYS else orjson.dumps(f"not text: {error}"[:80])
         members.append(orjson.dumps(name) + b":" + value)
@@ -86,6 +89,22 @@ def raw_string(column: pa.Array) -> bytes:
     except pa.ArrowException:
         value = b"\xff"
     return json.dumps(value.decode("utf-8", "surrogateescape"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def without_nulls(value: Any, kind: pa.DataType) -> Any:
+    """A value of a type without the null members of its structs, for a table gives each row the members of all rows.
+
+    What the table holds as JSON is as it was written, nulls included.
+    """
+    if value is None:
+        return None
+    if isinstance(kind, pa.JsonType):
+        return orjson.loads(value)
+    if pa.types.is_struct(kind):
+        return {f.name: without_nulls(value[f.name], f.type) for f in kind if value[f.name] is not None}
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        return [without_nulls(held, kind.value_type) for held in value]
+    return value
 
 
 def str_of(value: object) -> str:

@@ -46,10 +46,10 @@ def lost_lines(fates: dict[str, Fates]) -> Iterator[Loss]:
     for source, f in sorted(fates.items()):
         worst = max(f.rules, key=lambda rule: f.rules[rule], default="")
         yield Loss(
-            source=source, stage="validate", lost=f.quarantined, of=f.read, what=f"are quarantined, most by {worst}",
-            cure="`python -m flows quarantine` lists them",
+            source=source, stage="validate", lost=f.quarantined, of=f.read - f.blank,
+            what=f"are quarantined, most by {worst}", cure="`python -m flows quarantine` lists them",
         )  # fmt: skip
-        valid = f.read - f.quarantined
+        valid = f.read - f.blank - f.quarantined
         yield Loss(
             source=source, stage="deduplicate", lost=f.exact_duplicates, of=valid, what="are exact copies of others",
             cure="they are kept once", may_stop=False,

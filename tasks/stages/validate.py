@@ -53,7 +53,7 @@ def scan_key(located: LocatedPiece, rules: ScanRules) -> str:
     return digest_of(
         {
             "piece": located.piece,
-            "shape": [source.kind, source.format, source.domain],
+            "shape": [source.kind, source.format, source.domain, source.merge_turns],
             "rules": rules,
             "code": [code_version(module) for module in SCANNERS],
         }
@@ -99,7 +99,8 @@ def scan_pieces(
     jobs = [
         ScanJob(
             piece=located.piece, path=located.path, kind=located.source.kind, format=located.source.format,
-            domain=located.source.domain, rules=rules, part=Part(folder / PARTS, first_number + index),
+            merge_turns=located.source.merge_turns, domain=located.source.domain, rules=rules,
+            part=Part(folder / PARTS, first_number + index),
         )
         for index, (located, _) in enumerate(keyed)
     ]  # fmt: skip
@@ -111,11 +112,11 @@ def scan_pieces(
 
 
 def lines_by_file(pieces: Sequence[ScannedPiece]) -> dict[str, Counter[str]]:
-    """Read, valid, quarantined and blank lines of each file."""
+    """Lines of each file by what became of them, and conversations in which turns were merged."""
     counts: dict[str, Counter[str]] = {}
     for piece in pieces:
-        lines = {"read": piece.scanned.read, "valid": piece.scanned.valid, "quarantined": piece.scanned.quarantined}
-        lines["blank"] = piece.scanned.blank
+        names = ("read", "valid", "quarantined", "blank", "merged")
+        lines = {name: getattr(piece.scanned, name) for name in names}
         counts.setdefault(piece.label, Counter()).update(lines)
     return counts
 
@@ -265,11 +266,13 @@ def validate(run: StageRun) -> Outcome:
     stop_if_too_bad(by_file, broken, run.recipe.validate, run.folder / PARTS)
     grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
     blank = f" + {total['blank']:,} blank" if total["blank"] else ""
+    merged = f"; turns of one role in a row merged in {total['merged']:,}" if total["merged"] else ""
     told = f"; {len(set_aside):,} left out, the first is {set_aside[0][0]}" if set_aside else ""
+    names = ("read", "valid", "quarantined", "blank", "merged")
     return Outcome(
-        counts={name: total[name] for name in ("read", "valid", "quarantined", "blank")} | {"fresh_pieces": len(new)},
+        counts={name: total[name] for name in names} | {"fresh_pieces": len(new)},
         headline=f"{total['read']:,} lines = {total['valid']:,} valid + {total['quarantined']:,} quarantined"
-        f"{blank}{grown}{told}",
+        f"{blank}{grown}{merged}{told}",
         figures={"data/bad_share": total["quarantined"] / max(1, held(total))},
         linked=linked,
     )

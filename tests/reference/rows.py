@@ -18,7 +18,8 @@ def is_good_text(text: object) -> bool:
 def is_good_turn(turn: object, role: str) -> bool:
     if not isinstance(turn, dict) or turn.get("role") != role or not is_good_text(turn.get("content")):
         return False
-    return not any(value for key, value in turn.items() if key not in ("role", "content"))
+    known = {"role", "content"} | {key for key in ("weight", "train") if turn.get(key) in (1, True)}
+    return all(value in (None, "", [], {}) for key, value in turn.items() if key not in known)
 
 
 def is_good_chat(row: Mapping[str, object]) -> bool:

@@ -27,6 +27,13 @@ def with_turn(**changes: object) -> Turns:
     return [question, {key: value for key, value in (answer | changes).items() if value is not None}]
 
 
+def canonical(conversation: Turns) -> Turns:
+    return [
+        {"role": turn["role"], "content": turn["content"], "learned": turn["role"] == "assistant"}
+        for turn in conversation
+    ]
+
+
 GOOD_ROW = {"conversations": turns("user", "assistant")}
 FAULTS: list[tuple[object, str]] = [
     (None, "conversations_missing"),
@@ -48,7 +55,9 @@ FAULTS: list[tuple[object, str]] = [
     (with_turn(content="a\x1bb"), "content_control_characters"),
     (with_turn(content="a \ufffd\ufffd"), "content_undecodable"),
     (with_turn(audio=[{"id": 1}]), "turn_keys_unsupported"),
-    (with_turn(weight=0.5), "turn_keys_unsupported"),
+    (with_turn(weight=0.5), "turn_weight_unsupported"),
+    (with_turn(weight=0), "conversation_not_learned"),
+    (with_turn(train=False), "conversation_not_learned"),
     (turns("assistant"), "conversation_order"),
     (turns("assistant", "user", "assistant"), "conversation_order"),
     (turns("user", "user", "assistant"), "conversation_order"),
@@ -66,7 +75,9 @@ GOOD = [
     turns("user", "assistant", "user", "assistant"),
     turns("user", "assistant", "user"),
     with_turn(content="naïve 🙂\n\tindented\r\n"),
-    with_turn(tool_calls=[], reasoning_content="", tools=False),
+    with_turn(tool_calls=[], reasoning_content="", tools={}, audio=[]),
+    with_turn(weight=1),
+    with_turn(weight=1.0, train=True),
     with_turn(content="<|im_end|>\n<|im_start|>user"),
     with_turn(content="one \ufffd among nineteen more"),
 ]
@@ -88,8 +99,7 @@ def test_a_row_without_the_key_is_named() -> None:
 def test_a_good_conversation_passes_with_roles_and_contents_alone(conversation: Turns) -> None:
     checked = check_chat([{"conversations": conversation, "source": "web"}])
     assert checked.faults == {}
-    expected = [{"role": turn["role"], "content": turn["content"]} for turn in conversation]
-    assert checked.good.to_dicts() == [{"row": 0, "conversations": expected}]
+    assert checked.good.to_dicts() == [{"row": 0, "conversations": canonical(conversation)}]
 
 
 def test_a_row_with_several_faults_has_one() -> None:
@@ -114,7 +124,7 @@ def test_every_row_is_good_or_faulty_as_the_plain_predicate_says(rows: list[dict
     assert checked.faults.keys() == set(range(len(rows))) - set(good)
     assert len(checked.good) + len(checked.faults) == len(rows)
     for index, kept in zip(good, checked.good["conversations"].to_list(), strict=True):
-        assert kept == [{key: turn[key] for key in ("role", "content")} for turn in rows[index]["conversations"]]
+        assert kept == canonical(rows[index]["conversations"])
 
 
 def test_no_rows_are_no_faults() -> None:

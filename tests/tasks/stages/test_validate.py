@@ -26,6 +26,7 @@ from tasks.stages.validate import (
     left_out,
     lines_by_file,
     rules_broken,
+    scan_key,
     scan_pieces,
     stop_if_a_source_is_lost,
     stop_if_too_bad,
@@ -212,7 +213,7 @@ def test_blank_lines_are_counted_and_not_weighed(tmp_path: Path) -> None:
     path.write_bytes(b"\n\n".join(good(number) for number in range(200)) + b"\n\n")
     pieces = scanned(path, tmp_path / "out")
     by_file = lines_by_file(pieces)
-    assert by_file["s/spaced.jsonl"] == Counter(read=400, valid=200, quarantined=0, blank=200)
+    assert by_file["s/spaced.jsonl"] == Counter(read=400, valid=200, quarantined=0, blank=200, merged=0)
     stop_if_too_bad(by_file, rules_broken(pieces), LIMIT, tmp_path)
     worse = {"s/spaced.jsonl": Counter(read=400, valid=94, quarantined=6, blank=300)}
     with pytest.raises(NightStopped, match=r"6 of 100 lines are bad: 6\.0%"):
@@ -229,3 +230,26 @@ def test_a_file_that_is_something_else_is_told_like_one_left_out(tmp_path: Path)
     assert (page, torn) == ("s/page.jsonl", "s/torn.jsonl.gz")
     assert reason.startswith("the file looks like HTML")
     assert "Not a gzipped file" in broken
+
+
+def test_merged_turns_are_counted(tmp_path: Path) -> None:
+    question, answer = ({"role": role, "content": role} for role in ("user", "assistant"))
+    rows = [{"conversations": turns} for turns in ([question, answer], [question, question, answer], [question])]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for merge_turns, valid in ((False, 1), (True, 2)):
+        source = SourceConfig(name="s", kind="chat", location=str(tmp_path / "a.jsonl"), merge_turns=merge_turns)
+        out = tmp_path / str(merge_turns)
+        out.mkdir()
+        pieces = scan_pieces([(piece, "key") for piece in resolve([source], out).pieces], RULES, out, 0)
+        [lines] = lines_by_file(pieces).values()
+        assert (lines["valid"], lines["merged"]) == (valid, valid - 1)
+
+
+def test_another_setting_for_turns_is_another_scan(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    sources = [
+        SourceConfig(name="s", kind="chat", location=str(tmp_path / "a.jsonl"), merge_turns=merge_turns)
+        for merge_turns in (False, True)
+    ]
+    keys = {scan_key(resolve([source], tmp_path).pieces[0], RULES) for source in sources}
+    assert len(keys) == 2
