@@ -61,6 +61,20 @@ def chosen_prefect_api() -> str:
     return os.environ.get("PREFECT_API_URL", "")
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite address, or None if it is another database, a server, or in memory."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
+def prefect_database() -> Path | None:
+    """Prefect's SQLite database, or None if the user chose another one."""
+    names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+    if any(os.environ.get(name) for name in names):
+        return None
+    return Path(os.environ["PREFECT_HOME"]).expanduser() / "prefect.db"
+
+
 def use_prefect_api(url: str) -> None:
     """Report to a running Prefect server instead of an embedded one, unless the user chose one."""
     os.environ.setdefault("PREFECT_API_URL", url)

@@ -10,6 +10,7 @@ from pathlib import Path
 from model.files import write_json, write_text
 from tasks.errors import NightStopped
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
+from tasks.services.databases import MLFLOW, PREFECT, make_whole
 from tasks.services.processes import (
     PROJECT,
     answers_at,
@@ -20,7 +21,7 @@ from tasks.services.processes import (
     stop_service,
     wait_until_healthy,
 )
-from tasks.settings import Settings, child_environment
+from tasks.settings import Settings, child_environment, prefect_database, sqlite_file
 
 POOL = "nightschool"
 CLIENT_SETTINGS = PROJECT / "prefect.toml"
@@ -43,6 +44,10 @@ def up() -> None:
         PYTHONPATH=str(PROJECT),
     )
     prefect = str(Path(sys.executable).with_name("prefect"))
+    if "prefect" not in running and prefect_database():
+        make_whole(home / "prefect" / "prefect.db", PREFECT)
+    if "mlflow" not in running and (file := sqlite_file(settings.tracking_uri)):
+        make_whole(file, MLFLOW)
     try:
         if "prefect" not in running:
             port = prefect_url.rpartition(":")[2]

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy
@@ -94,8 +93,6 @@ def connect(tracking_uri: str) -> MlflowClient:
     """
     with two_errors():
         if not tracking_uri.startswith("http"):
-            if tracking_uri.startswith("sqlite:///"):
-                Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             engine = sqlalchemy.create_engine(tracking_uri)
             try:
                 engine.connect().close()

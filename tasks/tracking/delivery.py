@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,18 +52,28 @@ class Outbox:
     delivered though the store answers, for instance as its artifacts lie elsewhere, has a pause of its own.
     """
 
-    def __init__(self, tracking_uri: str, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        home: Path,
+        clock: Callable[[], float] = time.monotonic,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        """prepare: done once before the store is connected to, such as making its database."""
         self.tracking_uri = tracking_uri
         self.spool = Spool(home / "spool" / digest_of(tracking_uri)[:12])
         self._home = home
         self._clock = clock
+        self._prepare = prepare
         self._pause = Pause(clock)
         self._run_pauses: defaultdict[str, Pause] = defaultdict(lambda: Pause(clock))
         self._client: MlflowClient | None = None
 
     def client(self) -> MlflowClient:
-        """Raises StoreAway if there is none yet and the store does not answer."""
+        """Raises StoreAway if there is none yet and the store does not answer, and what `prepare` raises."""
         if self._client is None:
+            with two_errors():
+                self._prepare()
             self._client = connect(self.tracking_uri)
         return self._client
 
@@ -224,12 +233,6 @@ class Outbox:
         tags = {**values["tags"], **parent, SPOOL_ID: run_id}
         run = client.create_run(experiment, start_time=call.at, tags=tags, run_name=values["name"])
         return str(run.info.run_id)
-
-
-@cache
-def outbox_of(tracking_uri: str, home: Path) -> Outbox:
-    """One a process, so that whoever meets a store that is away spares the others the wait."""
-    return Outbox(tracking_uri, home)
 
 
 def batches(calls: Iterable[Call]) -> Iterator[list[Call]]:

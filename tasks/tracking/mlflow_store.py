@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from uuid import uuid4
 
 from tasks.errors import StoreAway
 from tasks.home.records import Content
-from tasks.tracking.delivery import BATCH_POINTS, SPOOL_ID, Delivery, Outbox, is_open, outbox_of
+from tasks.services.databases import MLFLOW, make_whole
+from tasks.settings import sqlite_file
+from tasks.tracking.delivery import BATCH_POINTS, SPOOL_ID, Delivery, Outbox, is_open
 from tasks.tracking.registry import Registry
 from tasks.tracking.spool import Call
 from tasks.tracking.system_metrics import SystemMetrics
@@ -66,6 +69,16 @@ class MlflowTracker:
     def _report(self, kind: str, values: Mapping[str, str], artifact: Path | None = None) -> None:
         self._outbox.spool.append(self.run_id, kind, values, artifact)
         self._outbox.deliver_run(self.run_id)
+
+
+@cache
+def outbox_of(tracking_uri: str, home: Path) -> Outbox:
+    """One a process, so that whoever meets a store that is away spares the others the wait.
+
+    Connecting to it makes its database whole if that is a file, or raises NightStopped.
+    """
+    file = sqlite_file(tracking_uri)
+    return Outbox(tracking_uri, home, prepare=partial(make_whole, file, MLFLOW)) if file else Outbox(tracking_uri, home)
 
 
 class Store:
