@@ -20,7 +20,7 @@ from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
 from tasks.recipes.recipe import Recipe, as_params
-from tasks.settings import Settings
+from tasks.settings import Settings, make_home
 from tasks.sources.resolve import resolve
 from tasks.stage import Night
 from tasks.tracking.mlflow_store import Store
@@ -38,6 +38,7 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
     and what is `asked` of it belongs to its name.
     """
     prepare_logging()
+    make_home()
     settings = Settings.load()
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     with journal.lease(recipe.name) as token:

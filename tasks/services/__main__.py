@@ -12,7 +12,6 @@ from tasks.errors import NightStopped
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
 from tasks.services.databases import MLFLOW, PREFECT, make_whole
 from tasks.services.processes import (
-    PROJECT,
     answers_at,
     free_port,
     read_services,
@@ -21,7 +20,7 @@ from tasks.services.processes import (
     stop_service,
     wait_until_healthy,
 )
-from tasks.settings import Settings, child_environment, prefect_database, sqlite_file
+from tasks.settings import PROJECT, Settings, child_environment, make_home, prefect_database, sqlite_file
 
 POOL = "nightschool"
 CLIENT_SETTINGS = PROJECT / "prefect.toml"
@@ -30,6 +29,7 @@ CLIENT_SETTINGS = PROJECT / "prefect.toml"
 
 def up() -> None:
     """Start what is not running, register the deployments, print the addresses."""
+    make_home()
     settings = Settings.load()
     home, running = settings.home, {service.name: service for service in read_services(settings.home)}
     prefect_url = running["prefect"].url if "prefect" in running else f"http://127.0.0.1:{free_port(PREFECT_PORT)}"

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from model.files import fsync
 from tasks.errors import NightStopped
-from tasks.services.processes import PROJECT, read_services, terminate_with_parent
-from tasks.settings import Settings, child_environment
+from tasks.services.processes import read_services, terminate_with_parent
+from tasks.settings import PROJECT, Settings, child_environment
 
 BUSY_SECONDS = 20.0
 """For these a database that another process writes is waited for."""

@@ -18,9 +18,8 @@ from pathlib import Path
 import psutil
 
 from tasks.errors import NightStopped
-from tasks.settings import Settings
+from tasks.settings import PROJECT, Settings
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 HEALTHY_TIMEOUT_SECONDS, POLL_SECONDS, STOP_TIMEOUT_SECONDS = 120, 0.2, 15
 LOG_LINES_SHOWN, LOG_CHARACTERS_SHOWN = 8, 1_000
 
