@@ -8,6 +8,7 @@ from prefect import flow
 
 from tasks.errors import StoreAway
 from tasks.home.records import StageRecord
+from tasks.services.endings import ON_FAILURE
 from tasks.stage import Night
 from tasks.stages.deduplicate import deduplicate
 from tasks.stages.inspect import inspect
@@ -35,7 +36,7 @@ def packed_data(night: Night) -> list[StageRecord]:
     return [validated, distinct, sides, tokens(night, sides)]
 
 
-@flow(name="prepare-data", validate_parameters=False)
+@flow(name="prepare-data", validate_parameters=False, on_failure=ON_FAILURE)
 def prepare_data(night: Night) -> Prepared:
     """The packed data, looked at."""
     validated, distinct, sides, packed = packed_data(night)

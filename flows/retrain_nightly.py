@@ -17,11 +17,12 @@ from tasks.night.conclusion import conclude
 from tasks.night.opening import open_night
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe
+from tasks.services.endings import ON_FAILURE
 from tasks.stage import declared
 from tasks.stages.evaluate import evaluate
 
 
-@flow(name="retrain-nightly", persist_result=False)
+@flow(name="retrain-nightly", persist_result=False, on_failure=ON_FAILURE)
 def retrain_nightly(recipe: Recipe, overrides: dict[str, Any] | None = None) -> NightReport:
     """Retrain, judge, register. `overrides` replaces single values: `{"pretrain.optim.peak_lr": 0.001}`."""
     with open_night(recipe.with_overrides(overrides or {})) as night:

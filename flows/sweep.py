@@ -7,13 +7,14 @@ from prefect import flow
 from flows.prepare_data import packed_data
 from tasks.night.opening import open_night
 from tasks.recipes.recipe import Recipe
+from tasks.services.endings import ON_FAILURE
 from tasks.trials.plan import Sweep
 from tasks.trials.sweep import try_variants
 from tasks.trials.sweep_report import SweepReport, conclude_sweep
 from tasks.trials.trial import SWEEP
 
 
-@flow(name="sweep", persist_result=False)
+@flow(name="sweep", persist_result=False, on_failure=ON_FAILURE)
 def sweep_settings(recipe: Recipe, sweep: Sweep) -> SweepReport:
     """The data stages as far as the tokens, and a short pretraining for every combination."""
     with open_night(recipe, SWEEP, sweep) as night:

@@ -151,6 +151,11 @@ def use_prefect_api(url: str) -> None:
     os.environ.setdefault("PREFECT_API_URL", url)
 
 
+def notify_urls() -> str:
+    """NIGHTSCHOOL_NOTIFY: who is told of a failure, as addresses of Apprise with commas between; empty if nobody."""
+    return os.environ.get("NIGHTSCHOOL_NOTIFY", "")
+
+
 def child_environment(**values: str) -> dict[str, str]:
     """The environment of this process with some variables added, for a child process."""
     return os.environ | values

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect import get_client
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 
 from data.rows.piece import Piece
 from model.files import write_json
@@ -20,6 +21,7 @@ from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
 from tasks.recipes.recipe import Recipe, as_params
+from tasks.services.endings import cancel_subflows, noted_run
 from tasks.settings import Settings, make_home
 from tasks.sources.resolve import resolve
 from tasks.stage import Night
@@ -41,7 +43,7 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
     make_home()
     settings = Settings.load()
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
-    with journal.lease(recipe.name) as token:
+    with journal.lease(recipe.name) as token, noted_run(settings.home):
         if orphans := store.close_orphans(settings.home):
             log.info("%d tracking runs of a night that died were closed", orphans)
         raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
@@ -62,8 +64,9 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
         try:
             yield night
             status = "FINISHED"
-        except (Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt, TerminationSignal):
             status = "KILLED"
+            cancel_subflows()
             raise
         finally:
             store.tracker(run_id).close(status)
