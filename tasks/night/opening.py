@@ -22,6 +22,7 @@ from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
 from tasks.recipes.recipe import Recipe, as_params
 from tasks.services.endings import cancel_subflows, noted_run
+from tasks.services.output import outlive_reader
 from tasks.settings import Settings, make_home
 from tasks.sources.resolve import resolve
 from tasks.stage import Night
@@ -40,6 +41,7 @@ def open_night(recipe: Recipe, kind: str = NIGHT, asked: object = None) -> Itera
     and what is `asked` of it belongs to its name.
     """
     prepare_logging()
+    outlive_reader()
     make_home()
     settings = Settings.load()
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
