@@ -58,10 +58,17 @@ class Service:
             with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
                 if os.getsid(process.pid) == self.pid and (leader or self._is_left(process)):
                     found[process.pid] = process
-        return [process for process in found.values() if process.is_running()]
+        return [process for process in found.values() if runs(process)]
 
     def _is_left(self, process: psutil.Process) -> bool:
         return bool(process.create_time() > self.started - 1 and Path(process.cwd()) == PROJECT)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that its parent did not ask for has."""
+    with contextlib.suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def services_file(home: Path) -> Path:
@@ -90,6 +97,7 @@ def running_url(name: str) -> str:
 def free_port(preferred: int = 0) -> int:
     """A port of 127.0.0.1: `preferred` if nothing listens there, else one that the system chooses."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections linger
         try:
             probe.bind(("127.0.0.1", preferred))
         except OSError:
@@ -172,7 +180,7 @@ def stop_service(service: Service) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
     psutil.wait_procs(members, timeout=STOP_TIMEOUT_SECONDS)
-    survivors = {process.pid: process for process in (*members, *service.members()) if process.is_running()}.values()
+    survivors = {process.pid: process for process in (*members, *service.members()) if runs(process)}.values()
     for survivor in survivors:
         with contextlib.suppress(psutil.NoSuchProcess):
             survivor.kill()
