@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not command.from_files_alone:
             can_go_on = True
             show_log_lines()
-            settings.prepare_process()
+            if not getattr(arguments, "dry_run", False):  # which writes nothing
+                settings.prepare_process()
         return command.run(arguments)
     except NightStopped as stop:
         print(f"\n{stop}", file=sys.stderr)

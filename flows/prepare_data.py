@@ -9,6 +9,7 @@ from prefect import flow
 from tasks.errors import StoreAway
 from tasks.home.records import StageRecord
 from tasks.night.incumbent import champion_of
+from tasks.services.endings import ON_FAILURE
 from tasks.stage import Night
 from tasks.stages.deduplicate import deduplicate
 from tasks.stages.inspect import inspect
@@ -37,7 +38,10 @@ def packed_data(night: Night) -> list[StageRecord]:
     return [validated, distinct, sides, tokens(night, sides)]
 
 
-@flow(name="prepare-data", flow_run_name="prepare-data {night.recipe.name} {night.day}", validate_parameters=False)
+@flow(
+    name="prepare-data", flow_run_name="prepare-data {night.recipe.name} {night.day}", validate_parameters=False,
+    on_failure=ON_FAILURE,
+)  # fmt: skip
 def prepare_data(night: Night) -> Prepared:
     """The packed data, looked at."""
     validated, distinct, sides, packed = packed_data(night)

@@ -18,11 +18,12 @@ from tasks.night.naming import night_run_name
 from tasks.night.opening import open_night
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe
+from tasks.services.endings import ON_FAILURE
 from tasks.stage import declared
 from tasks.stages.evaluate import evaluate
 
 
-@flow(name="retrain-nightly", flow_run_name=night_run_name, persist_result=False)
+@flow(name="retrain-nightly", flow_run_name=night_run_name, persist_result=False, on_failure=ON_FAILURE)
 def retrain_nightly(*, overrides: dict[str, Any] | None = None, recipe: Recipe) -> NightReport:
     """Retrain, judge, register.
 

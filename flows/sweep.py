@@ -8,13 +8,14 @@ from flows.prepare_data import packed_data
 from tasks.night.naming import night_run_name
 from tasks.night.opening import open_night
 from tasks.recipes.recipe import Recipe
+from tasks.services.endings import ON_FAILURE
 from tasks.trials.plan import Sweep
 from tasks.trials.sweep import try_variants
 from tasks.trials.sweep_report import SweepReport, conclude_sweep
 from tasks.trials.trial import SWEEP
 
 
-@flow(name="sweep", flow_run_name=night_run_name, persist_result=False)
+@flow(name="sweep", flow_run_name=night_run_name, persist_result=False, on_failure=ON_FAILURE)
 def sweep_settings(recipe: Recipe, sweep: Sweep) -> SweepReport:
     """The data stages as far as the tokens, and a short pretraining for every combination."""
     with open_night(recipe, SWEEP, sweep) as night:

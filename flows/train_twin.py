@@ -9,11 +9,15 @@ from tasks.errors import Diverged
 from tasks.evaluation.twin import TWIN, TrainedTwin, twin_of
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.services.endings import ON_FAILURE
 from tasks.stage import Night, declared
 from tasks.stages.evaluate import evaluate
 
 
-@flow(name="train-twin", flow_run_name="train-twin {night.recipe.name} {night.day}", validate_parameters=False)
+@flow(
+    name="train-twin", flow_run_name="train-twin {night.recipe.name} {night.day}", validate_parameters=False,
+    on_failure=ON_FAILURE,
+)  # fmt: skip
 def train_twin(night: Night, prepared: Prepared) -> TrainedTwin:
     """The training stages and evaluate with one dense block in place of the experts. It is never registered.
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Iterable
 
+PASSING = {
+    errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH,
+    errno.ENOLCK, errno.ESTALE, errno.ETXTBSY, errno.EREMOTEIO,
+}  # fmt: skip
+"""Numbers of faults that pass by themselves."""
 MESSAGE_LIMIT = 1_500
 """Characters; a longer message is cut."""
 
@@ -39,6 +45,16 @@ class Interrupted(NightStopped):
     """Ctrl-C or a request to terminate; everything finished is kept."""
 
     exit_code = 130
+
+
+def is_passing(error: object) -> bool:
+    """Whether what failed may work in a minute: a network, a mount, a lock. A missing file or a full disk does not
+    mend itself, and a NightStopped would end the night for the same reason."""
+    if not isinstance(error, OSError):
+        return False
+    if error.errno is None:  # time-outs and libraries of the network give no number
+        return True
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in PASSING
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

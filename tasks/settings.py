@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import importlib.util
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import NightStopped
 
+PROJECT = Path(__file__).resolve().parent.parent
+DEFAULT_HOME = "store"
+NO_PROXY, LOOPBACK = ("no_proxy", "NO_PROXY"), ("127.0.0.1", "localhost", "::1")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+log = logging.getLogger("nightschool")
 PROCESS = {
     # OpenMP threads that wait for each other spin a thousandth of the default time, then sleep: if anything else runs
     # on the machine, spinning threads occupy the core that the last one needs, and training slows down (docs/log.md).
@@ -35,17 +43,75 @@ PROCESS = {
 
 
 def prepare_libraries() -> None:
-    """Set what libraries read from the environment when they are imported: PROCESS, and Prefect's home."""
-    settings = Settings.load()
-    for name, value in (PROCESS | {"PREFECT_HOME": str(settings.home / "prefect")}).items():
+    """Set what libraries read from the environment when they are imported: PROCESS, Prefect's home, who may be asked
+    without a proxy, and a home folder and a name for a user who has none.
+
+    Never fails: a home that cannot be is a message of the command that needs it.
+    """
+    try:
+        home = Settings.load().home
+    except NightStopped:
+        home = PROJECT / DEFAULT_HOME
+    for name, value in (PROCESS | {"PREFECT_HOME": str(home / "prefect")} | missing_user(home)).items():
         os.environ.setdefault(name, value)
+    reach_loopback_directly()
+    leave_out_socks()
+
+
+def missing_user(home: Path) -> dict[str, str]:
+    """What stands in for a user whom the machine does not know, as in a container with a number for a user.
+
+    Libraries look for a home folder and a user name to put caches and tags under, and some end where there is none.
+    """
+    values = {}
+    try:
+        Path.home()
+    except RuntimeError:
+        values["HOME"] = str(home)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        values["USER"] = f"uid-{os.getuid()}"
+    return values
+
+
+def reach_loopback_directly() -> None:
+    """Have no library ask a proxy for this machine, here and in children: the servers of a night are on loopback.
+
+    Libraries differ in which spelling of the variable they read, so both get what either had.
+    """
+    given = [host.strip() for name in NO_PROXY for host in os.environ.get(name, "").split(",")]
+    hosts = list(dict.fromkeys(host for host in (*given, *LOOPBACK) if host))
+    value = "*" if "*" in hosts else ",".join(hosts)  # libraries know the star by itself alone
+    for name in NO_PROXY:
+        os.environ[name] = value
+
+
+def leave_out_socks() -> None:
+    """Leave a SOCKS proxy out where the HTTP library has no support for it: with one, it ends at any request, those to
+    this machine too."""
+    if importlib.util.find_spec("socksio"):
+        return
+    for name in [name for name in os.environ if name.lower() in PROXIES]:
+        if os.environ[name].lower().startswith("socks"):
+            del os.environ[name]
+            log.warning(
+                "the SOCKS proxy of %s is left out, as no library here can use it; install socksio for sources "
+                "that need it", name,
+            )  # fmt: skip
 
 
 def prepare_process() -> None:
     """For a run in this process: make the home, and turn Prefect's console lines off, as ours are printed anyway.
 
-    Raises NightStopped if the home cannot be made.
+    Raises NightStopped if the home cannot be made or written to.
     """
+    make_home()
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def make_home() -> Path:
+    """The home, made if it is missing. Raises NightStopped if it cannot be made or written to."""
     home = Settings.load().home
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -53,7 +119,12 @@ def prepare_process() -> None:
         raise NightStopped(
             f"the home {home} cannot be made ({error.strerror}); set NIGHTSCHOOL_HOME to a folder that can be made"
         ) from None
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        raise NightStopped(
+            f"the home {home} cannot be written to by user {os.getuid()}; give that user the right, or set "
+            "NIGHTSCHOOL_HOME to another folder"
+        )
+    return home
 
 
 def chosen_prefect_api() -> str:
@@ -61,9 +132,28 @@ def chosen_prefect_api() -> str:
     return os.environ.get("PREFECT_API_URL", "")
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite address, or None if it is another database, a server, or in memory."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
+
+
+def prefect_database() -> Path | None:
+    """Prefect's SQLite database, or None if the user chose another one."""
+    names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+    if any(os.environ.get(name) for name in names):
+        return None
+    return Path(os.environ["PREFECT_HOME"]).expanduser() / "prefect.db"
+
+
 def use_prefect_api(url: str) -> None:
     """Report to a running Prefect server instead of an embedded one, unless the user chose one."""
     os.environ.setdefault("PREFECT_API_URL", url)
+
+
+def notify_urls() -> str:
+    """NIGHTSCHOOL_NOTIFY: who is told of a failure, as addresses of Apprise with commas between; empty if nobody."""
+    return os.environ.get("NIGHTSCHOOL_NOTIFY", "")
 
 
 def child_environment(**values: str) -> dict[str, str]:
@@ -87,9 +177,19 @@ class Settings:
 
     @classmethod
     def load(cls) -> Settings:
-        """NIGHTSCHOOL_HOME (default ./store), MLFLOW_TRACKING_URI (default SQLite under the home), and
-        NIGHTSCHOOL_ARTIFACTS, a folder or a URI."""
-        home = Path(os.environ.get("NIGHTSCHOOL_HOME") or "store").expanduser().absolute()
+        """NIGHTSCHOOL_HOME (default: `store` in the project's folder), MLFLOW_TRACKING_URI (default: SQLite under the
+        home) and NIGHTSCHOOL_ARTIFACTS, a folder or a URI.
+
+        Raises NightStopped if the home is given as `~` and the user has no home folder.
+        """
+        given = os.environ.get("NIGHTSCHOOL_HOME")
+        try:
+            home = Path(given).expanduser().absolute() if given else PROJECT / DEFAULT_HOME
+        except RuntimeError:
+            raise NightStopped(
+                f"NIGHTSCHOOL_HOME is {given!r:.200}, and no home folder of that user is known; "
+                "give the folder in full, from / on"
+            ) from None
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
         if uri.startswith("sqlite:///"):
             uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"

@@ -21,8 +21,8 @@ from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import task_run
 
 from model.files import write_text
@@ -34,6 +34,7 @@ from tasks.home.journal import Journal
 from tasks.home.records import LOGS, Content, StageRecord, file_digests, stage_name
 from tasks.home.stage_table import StageEntry, entry_of
 from tasks.recipes.recipe import Recipe, params_of_stage
+from tasks.services.endings import may_help, tell_failure
 from tasks.sources.resolve import Resolved
 from tasks.tracking.mlflow_store import Store, open_run
 from tasks.tracking.registry import Registry
@@ -112,8 +113,7 @@ class Outcome:
 def by_content(_night: Night, **arguments: Any) -> dict[str, str]:
     """The digests of all records and models among a stage's arguments.
 
-    Any other argument, a label say, counts for nothing: one that decides what the stage makes needs an `inputs` of the
-    stage's own.
+    Any other argument counts for nothing: one that decides what the stage makes needs an `inputs` of its own.
     """
     return {name: value.digest for name, value in arguments.items() if isinstance(value, Content)}
 
@@ -186,8 +186,8 @@ class StageFrame:
         try:
             yield StageRun(night=night, folder=working, tracker=tracker, stage=name, base=base)
             status = "FINISHED"
-        except (KeyboardInterrupt, NightStopped) as stop:
-            status = "FAILED" if not isinstance(stop, KeyboardInterrupt | Interrupted) else "KILLED"
+        except (KeyboardInterrupt, TerminationSignal, NightStopped) as stop:
+            status = "KILLED" if isinstance(stop, KeyboardInterrupt | TerminationSignal | Interrupted) else "FAILED"
             elapsed(working, started)
             raise
         finally:
@@ -218,9 +218,9 @@ def stage(
     grows: bool = False,
     resumable: bool = False,
     system_metrics: bool = False,
-    retries: int = 0,
-    retry_delay_seconds: float = 0.0,
-    timeout_seconds: float | None = None,
+    retries: int = 2,
+    retry_delay_seconds: tuple[float, ...] = (10.0, 60.0),
+    timeout_seconds: float | None = 24 * 3600.0,
 ) -> Callable[[Callable[..., Outcome]], Task[..., StageRecord]]:
     """Make a function `(run: StageRun, *records) -> Outcome` the stage of its name in the table of stages.
 
@@ -229,7 +229,7 @@ def stage(
     grows: the stage's output for the recipe is remembered, and `run.base` is what it made of earlier `rows`.
     resumable: unfinished work is kept, and the function goes on with it; without it each try begins anew.
     system_metrics: the tracking run also gets processor, memory and accelerator load.
-    retries, retry_delay_seconds, timeout_seconds: of the Prefect task. A NightStopped is never retried.
+    retries, retry_delay_seconds, timeout_seconds: of the Prefect task. Only faults that pass are retried.
     """
 
     def declare(work: Callable[..., Outcome]) -> Task[..., StageRecord]:
@@ -239,8 +239,9 @@ def stage(
         )  # fmt: skip
         return Task(
             frame.run, name=frame.entry.name, task_run_name=task_run_name, description=inspect.getdoc(work),
-            cache_policy=NO_CACHE, persist_result=False, retries=retries, retry_delay_seconds=retry_delay_seconds,
-            timeout_seconds=timeout_seconds, retry_condition_fn=may_help if retries else None,
+            cache_policy=NO_CACHE, persist_result=False, retries=retries,
+            retry_delay_seconds=list(retry_delay_seconds), timeout_seconds=timeout_seconds,
+            retry_condition_fn=may_help, on_failure=[tell_failure],
         )  # fmt: skip
 
     return declare
@@ -250,7 +251,7 @@ def training_stage(work: Callable[..., Outcome]) -> Task[..., StageRecord]:
     """Make a function `(run: StageRun, tokens, *weights) -> Outcome` the training stage of its name.
 
     Its settings are the recipe's model and the field of the stage's name. It depends on the packed rows of its own
-    kind alone, and resumes from its checkpoints.
+    kind alone, and resumes from its checkpoints. It has no time-out: the recipe says how long it trains.
     """
     entry = entry_of(work.__name__.replace("_", "-"))
 
@@ -260,7 +261,7 @@ def training_stage(work: Callable[..., Outcome]) -> Task[..., StageRecord]:
     def inputs(night: Night, tokens: StageRecord, **weights: StageRecord) -> dict[str, str]:
         return {"tokens": digest_of_kind(tokens, entry.kind), **by_content(night, **weights)}
 
-    return stage(config=config, inputs=inputs, resumable=True, system_metrics=True)(work)
+    return stage(config=config, inputs=inputs, resumable=True, system_metrics=True, timeout_seconds=None)(work)
 
 
 def declared(entry: StageEntry) -> Task[..., StageRecord]:
@@ -273,11 +274,6 @@ def task_run_name() -> str:
     """`pretrain demo 2026-11-28`: of the task that runs, from its parameters, as Prefect asks for it."""
     night: Night = task_run.parameters["night"]
     return " ".join(filter(None, [stage_name(task_run.task_name, night.branch), night.recipe.name, night.day]))
-
-
-def may_help(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether to try a failed stage again: a NightStopped would end it for the same reason."""
-    return not isinstance(state.result(raise_on_failure=False), NightStopped)
 
 
 def elapsed(working: Path, started: float) -> float:

@@ -123,6 +123,14 @@ class Journal:
         except (OSError, ValueError, KeyError):
             return 0
 
+    def _who_holds_it(self) -> str:
+        try:
+            held = json.loads((self.home / "lease.json").read_text(encoding="utf-8"))
+            who = f" ({held['holder']}, process {held['pid']} on {held['host']}, since {held['since']})"
+        except (OSError, ValueError, KeyError, TypeError):  # it has the lock and has not written yet
+            who = ""
+        return f"another night is running in {self.home}{who}; wait for it, or stop it and run the same again"
+
     @contextmanager
     def lease(self, holder: str) -> Iterator[int]:
         """Hold the home for one night; yields the fencing token. Raises NightBusy at once if it is taken."""
@@ -131,8 +139,7 @@ class Journal:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                held = (self.home / "lease.json").read_text() if (self.home / "lease.json").exists() else "{}"
-                raise NightBusy(f"another night is running in {self.home}: {held}; wait for it or stop it") from None
+                raise NightBusy(self._who_holds_it()) from None
             token = self.read_token() + 1
             content = {
                 "token": token,

@@ -6,6 +6,7 @@ import logging
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 
 from tasks.errors import MESSAGE_LIMIT, Diverged, Interrupted, NightBusy, NightStopped
 from tasks.pages.tables import Link
@@ -14,12 +15,14 @@ from tasks.services.mlflow_pages import run_page, tracking_ui
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.tracker import DESCRIPTION, REASON
 
+BY_A_PERSON = (Interrupted, KeyboardInterrupt, TerminationSignal)
+"""What ends a night that someone asked to stop; Prefect raises the last of them where it cancels a run."""
 log = logging.getLogger("nightschool")
 
 
 def reason_of(error: BaseException) -> str:
     """Why a night ended, in one bounded line."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | TerminationSignal):
         return "interrupted"
     if isinstance(error, NightStopped):
         return one_line(error, MESSAGE_LIMIT)
@@ -28,7 +31,7 @@ def reason_of(error: BaseException) -> str:
 
 def how_it_ended(error: BaseException) -> str:
     """In a word, for a heading."""
-    if isinstance(error, Interrupted | KeyboardInterrupt):
+    if isinstance(error, BY_A_PERSON):
         return "interrupted"
     return "diverged" if isinstance(error, Diverged) else "stopped" if isinstance(error, NightStopped) else "failed"
 

@@ -14,18 +14,20 @@ from prefect.context import FlowRunContext
 
 from data.rows.piece import Piece
 from model.files import write_json
-from tasks.errors import Interrupted, PlainMessages
+from tasks.errors import PlainMessages
 from tasks.home.code import code_version
 from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
-from tasks.night.failure import explain, explain_before_start
+from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
 from tasks.night.naming import Identity, day_of, differences, night_before, run_name, told_beside
 from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe, as_params
 from tasks.relocation import relocate
-from tasks.settings import Settings
+from tasks.services.endings import cancel_subflows, noted_run
+from tasks.services.output import outlive_reader
+from tasks.settings import Settings, make_home
 from tasks.sources.resolve import resolve
 from tasks.stage import Night
 from tasks.tracking.mlflow_store import Store
@@ -47,13 +49,15 @@ def open_night(
     and what is `asked` of it belongs to its name. `original` is the recipe before single values were replaced.
     """
     prepare_logging()
+    outlive_reader()
+    make_home()
     settings = Settings.load()
     relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     night = None
     try:
         store.check()
-        with journal.lease(recipe.name) as token:
+        with journal.lease(recipe.name) as token, noted_run(settings.home):
             if orphans := store.close_orphans():
                 log.info("%s of a night that died were closed", plural(orphans, "tracking run"))
             raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
@@ -84,7 +88,9 @@ def ending_as_it_ended(night: Night) -> Iterator[None]:
         yield
         status = "FINISHED"
     except BaseException as error:
-        status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
+        if isinstance(error, BY_A_PERSON):
+            status = "KILLED"
+            cancel_subflows()
         explain(night.store, night.run_id, night.recipe.name, night.day, error)
         raise
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,17 +13,19 @@ from model.files import write_json, write_text
 from tasks.errors import NightStopped
 from tasks.relocation import relocate
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
+from tasks.services.databases import MLFLOW, PREFECT, make_whole
 from tasks.services.processes import (
-    PROJECT,
+    Service,
     answers_at,
     free_port,
     read_services,
+    recorded_services,
     services_file,
     start_service,
     stop_service,
     wait_until_healthy,
 )
-from tasks.settings import Settings, child_environment
+from tasks.settings import PROJECT, Settings, child_environment, make_home, prefect_database, sqlite_file
 
 POOL = "nightschool"
 CLIENT_SETTINGS = PROJECT / "prefect.toml"
@@ -30,9 +34,12 @@ CLIENT_SETTINGS = PROJECT / "prefect.toml"
 
 def up() -> None:
     """Start what is not running, register the deployments, print the addresses."""
+    make_home()
     settings = Settings.load()
     relocate(settings)
-    home, running = settings.home, {service.name: service for service in read_services(settings.home)}
+    home = settings.home
+    stop_leftovers(home)
+    running = {service.name: service for service in read_services(home)}
     prefect_url = running["prefect"].url if "prefect" in running else f"http://127.0.0.1:{free_port(PREFECT_PORT)}"
     mlflow_url = running["mlflow"].url if "mlflow" in running else f"http://127.0.0.1:{free_port(MLFLOW_PORT)}"
     environment = child_environment(
@@ -45,27 +52,30 @@ def up() -> None:
         PYTHONPATH=str(PROJECT),
     )
     prefect = str(Path(sys.executable).with_name("prefect"))
-    try:
-        if "prefect" not in running:
-            print(f"starting Prefect at {prefect_url}; a new home takes some 20 s", flush=True)
-            port = prefect_url.rpartition(":")[2]
-            command = [prefect, "server", "start", "--host", "127.0.0.1", "--port", port]
-            running["prefect"] = start_service("prefect", command, environment, home, prefect_url)
-        if "mlflow" not in running:
-            print(f"starting MLflow at {mlflow_url}", flush=True)
-            running["mlflow"] = start_service(
-                "mlflow", mlflow_command(settings, mlflow_url), environment, home, mlflow_url
-            )
-        wait_until_healthy(answers_at(f"{prefect_url}/api/health"), running["prefect"], home)
-        print("registering the recipes of prefect.yaml as deployments", flush=True)
-        register_deployments(prefect, environment)
-        if "worker" not in running:
-            command = [prefect, "worker", "start", "--pool", POOL, "--type", "process"]
-            running["worker"] = start_service("worker", command, environment, home)
-        print("waiting for MLflow to answer", flush=True)
-        wait_until_healthy(answers_at(f"{mlflow_url}/health"), running["mlflow"], home)
-    finally:
-        write_json(services_file(home), [asdict(service) for service in running.values()])
+    if "prefect" not in running and prefect_database():
+        make_whole(home / "prefect" / "prefect.db", PREFECT)
+    if "mlflow" not in running and (file := sqlite_file(settings.tracking_uri)):
+        make_whole(file, MLFLOW)
+
+    def started(name: str, command: list[str], url: str = "") -> Service:
+        """The service, started if it does not run, and on record before anything else happens."""
+        if name not in running:
+            print(f"starting {name}{f' at {url}' if url else ''}", flush=True)
+            running[name] = start_service(name, command, environment, home, url)
+            write_json(services_file(home), [asdict(service) for service in running.values()])
+        return running[name]
+
+    port = prefect_url.rpartition(":")[2]
+    server = started("prefect", [prefect, "server", "start", "--host", "127.0.0.1", "--port", port], prefect_url)
+    mlflow = started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url)
+    wait_until_healthy(answers_at(f"{prefect_url}/api/health"), server, home)
+    print("registering the recipes of prefect.yaml as deployments", flush=True)
+    register_deployments(prefect, environment)
+    started("worker", [prefect, "worker", "start", "--pool", POOL, "--type", "process"])
+    print("waiting for MLflow to answer", flush=True)
+    wait_until_healthy(answers_at(f"{mlflow_url}/health"), mlflow, home)
+    if (other := served_home()) and other != home and read_services(other):
+        print(f"The services of {other} run, too; the prefect command reaches those of {home} from now on.")
     write_text(CLIENT_SETTINGS, f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
     print(
         f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\n"
@@ -97,17 +107,42 @@ def register_deployments(prefect: str, environment: dict[str, str]) -> None:
             raise NightStopped(f"{' '.join(command[1:])} failed:\n{(done.stdout + done.stderr)[-1_000:]}")
 
 
+def stop_leftovers(home: Path) -> None:
+    """End what services left that were killed: they hold ports, and write to databases that are served anew."""
+    for service in recorded_services(home):
+        if not service.process() and (count := stop_service(service)):
+            print(f"stopped {count} processes that a killed {service.name} ({service.pid}) had left")
+
+
+def served_home() -> Path | None:
+    """The home that the `prefect` command reaches from the project's folder, as `up` wrote it; None if it did not."""
+    try:
+        return Path(tomllib.loads(CLIENT_SETTINGS.read_text(encoding="utf-8"))["home"]).parent
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def down() -> None:
-    """Stop what `up` started, with its child processes and nothing else; the worker first, as it reports to Prefect."""
+    """Stop what `up` started for this home, with all processes of it and nothing else; the worker first, as it reports
+    to Prefect. Raises NightStopped if services run for another home alone."""
     relocate(Settings.load())
-    home = Settings.load().home
-    services = sorted(read_services(home), key=lambda service: service.name != "worker")
+    home, served = Settings.load().home, served_home()
+    services = sorted(recorded_services(home), key=lambda service: service.name != "worker")
+    stopped = 0
     for service in services:
-        stop_service(service)
-        print(f"stopped {service.name} ({service.pid})")
-    services_file(home).unlink(missing_ok=True)
+        if count := stop_service(service):
+            stopped += count
+            print(f"stopped {service.name} ({service.pid})")
+    if services:
+        services_file(home).unlink(missing_ok=True)
+    if served and served != home and (names := [service.name for service in read_services(served)]):
+        message = f"{', '.join(names)} run for another home: NIGHTSCHOOL_HOME={shlex.quote(str(served))} make down"
+        if not stopped:
+            raise NightStopped(f"nothing was running for {home}; {message}")
+        print(message)
+        return
     CLIENT_SETTINGS.unlink(missing_ok=True)
-    if not services:
+    if not stopped:
         print("nothing was running")
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from tasks.relocation import relocate
+from tasks.services.databases import PREFECT, make_whole
 from tasks.services.processes import (
     Service,
     answers_at,
@@ -18,7 +19,7 @@ from tasks.services.processes import (
     terminate_with_parent,
     wait_until_healthy,
 )
-from tasks.settings import Settings, child_environment, chosen_prefect_api, use_prefect_api
+from tasks.settings import Settings, child_environment, chosen_prefect_api, prefect_database, use_prefect_api
 
 
 def embedded_prefect() -> Service:
@@ -29,6 +30,8 @@ def embedded_prefect() -> Service:
     run in reverse order, and Prefect's own, which still sends events, must run before the server is stopped.
     """
     home = Settings.load().home
+    if database := prefect_database():
+        make_whole(database, PREFECT)
     port = free_port()
     environment = child_environment(PREFECT_UI_ENABLED="0", PREFECT__SERVER_EPHEMERAL="1", PREFECT__SERVER_FINAL="1")
     command = [

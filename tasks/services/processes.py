@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -18,9 +19,8 @@ from pathlib import Path
 import psutil
 
 from tasks.errors import NightStopped
-from tasks.settings import Settings
+from tasks.settings import PROJECT, Settings
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 HEALTHY_TIMEOUT_SECONDS, POLL_SECONDS, STOP_TIMEOUT_SECONDS = 120, 0.2, 15
 LOG_LINES_SHOWN, LOG_CHARACTERS_SHOWN = 8, 1_000
 
@@ -44,19 +44,49 @@ class Service:
             return None
         return process if alive else None
 
+    def members(self) -> list[psutil.Process]:
+        """Every running process of the service: it, its children, and what a killed one left in its session.
+
+        A service leads a session of its own. Its number is not given to another process while one of the session is
+        left; so where another process has it, or none, what is found is checked by age and folder.
+        """
+        leader = self.process()
+        if leader is None and psutil.pid_exists(self.pid):
+            return []
+        found = {process.pid: process for process in [leader, *leader.children(recursive=True)]} if leader else {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+                if os.getsid(process.pid) == self.pid and (leader or self._is_left(process)):
+                    found[process.pid] = process
+        return [process for process in found.values() if runs(process)]
+
+    def _is_left(self, process: psutil.Process) -> bool:
+        return bool(process.create_time() > self.started - 1 and Path(process.cwd()) == PROJECT)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that its parent did not ask for has."""
+    with contextlib.suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
 
 def services_file(home: Path) -> Path:
     """Where `make up` records the services it started."""
     return home / "services" / "services.json"
 
 
-def read_services(home: Path) -> list[Service]:
-    """Services that `make up` started for this home and that still run."""
+def recorded_services(home: Path) -> list[Service]:
+    """Services that `make up` started for this home, whether they run or not."""
     try:
-        recorded = [Service(**entry) for entry in json.loads(services_file(home).read_text())]
+        return [Service(**entry) for entry in json.loads(services_file(home).read_text())]
     except (OSError, ValueError, TypeError):
         return []
-    return [service for service in recorded if service.process()]
+
+
+def read_services(home: Path) -> list[Service]:
+    """Services that `make up` started for this home and that still run."""
+    return [service for service in recorded_services(home) if service.process()]
 
 
 def running_url(name: str) -> str:
@@ -67,6 +97,7 @@ def running_url(name: str) -> str:
 def free_port(preferred: int = 0) -> int:
     """A port of 127.0.0.1: `preferred` if nothing listens there, else one that the system chooses."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections linger
         try:
             probe.bind(("127.0.0.1", preferred))
         except OSError:
@@ -141,14 +172,17 @@ def answers_at(url: str) -> Callable[[], bool]:
     return answers
 
 
-def stop_service(service: Service) -> None:
-    """End a service and its children: SIGTERM to the service, SIGKILL to what is left after STOP_TIMEOUT_SECONDS."""
-    process = service.process()
-    if process is None:
-        return
-    children = process.children(recursive=True)
-    process.terminate()
-    _, remaining = psutil.wait_procs([process, *children], timeout=STOP_TIMEOUT_SECONDS)
-    for survivor in remaining:
+def stop_service(service: Service) -> int:
+    """End a service with all its processes: SIGTERM to it, or to what a killed one left, then SIGKILL to what is left
+    after STOP_TIMEOUT_SECONDS. Returns how many there were."""
+    leader, members = service.process(), service.members()
+    for process in [leader] if leader else members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(members, timeout=STOP_TIMEOUT_SECONDS)
+    survivors = {process.pid: process for process in (*members, *service.members()) if runs(process)}.values()
+    for survivor in survivors:
         with contextlib.suppress(psutil.NoSuchProcess):
             survivor.kill()
+    psutil.wait_procs(list(survivors), timeout=STOP_TIMEOUT_SECONDS)
+    return len(members)

@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,11 +55,19 @@ class Outbox:
     delivered though the store answers, for instance as its artifacts lie elsewhere, has a pause of its own.
     """
 
-    def __init__(self, tracking_uri: str, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        home: Path,
+        clock: Callable[[], float] = time.monotonic,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        """prepare: done once before the store is connected to, such as making its database."""
         self.tracking_uri = tracking_uri
         self.spool = Spool(spool_folder(tracking_uri, home, home))
         self.home = home
         self._clock = clock
+        self._prepare = prepare
         self._pause = Pause(clock)
         self._run_pauses: defaultdict[str, Pause] = defaultdict(lambda: Pause(clock))
         self._client: MlflowClient | None = None
@@ -68,8 +75,10 @@ class Outbox:
         """Runs that a person deleted, of which it was said."""
 
     def client(self) -> MlflowClient:
-        """Raises StoreAway if there is none yet and the store does not answer."""
+        """Raises StoreAway if there is none yet and the store does not answer, and what `prepare` raises."""
         if self._client is None:
+            with two_errors():
+                self._prepare()
             self._client = connect(self.tracking_uri)
         return self._client
 
@@ -274,12 +283,6 @@ class Outbox:
 def spool_folder(tracking_uri: str, home: Path, place: Path) -> Path:
     """Where the spool of a store is; that of a database below `place` is named by the database's path from there."""
     return home / "spool" / digest_of(tracking_uri.removeprefix(f"sqlite:///{place}/"))[:12]
-
-
-@cache
-def outbox_of(tracking_uri: str, home: Path) -> Outbox:
-    """One a process, so that whoever meets a store that is away spares the others the wait."""
-    return Outbox(tracking_uri, home)
 
 
 def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,8 +18,10 @@ from model.files import write_text
 from tasks.errors import StoreAway
 from tasks.home.records import Content
 from tasks.relocation import places
+from tasks.services.databases import MLFLOW, make_whole
+from tasks.settings import sqlite_file
 from tasks.tracking.client import Denied, is_open
-from tasks.tracking.delivery import BATCH_POINTS, HOME, SPOOL_ID, Delivery, Outbox, outbox_of, spool_folder
+from tasks.tracking.delivery import BATCH_POINTS, HOME, SPOOL_ID, Delivery, Outbox, spool_folder
 from tasks.tracking.registry import Registry
 from tasks.tracking.spool import Call
 from tasks.tracking.system_metrics import SystemMetrics
@@ -84,6 +86,16 @@ class MlflowTracker:
     def _report(self, kind: str, values: Mapping[str, Any], artifact: Path | None = None) -> None:
         self._outbox.spool.append(self.run_id, kind, values, artifact)
         self._outbox.deliver_run(self.run_id)
+
+
+@cache
+def outbox_of(tracking_uri: str, home: Path) -> Outbox:
+    """One a process, so that whoever meets a store that is away spares the others the wait.
+
+    Connecting to it makes its database whole if that is a file, or raises NightStopped.
+    """
+    file = sqlite_file(tracking_uri)
+    return Outbox(tracking_uri, home, prepare=partial(make_whole, file, MLFLOW)) if file else Outbox(tracking_uri, home)
 
 
 class Store:

@@ -100,6 +100,32 @@ def test_up_again_starts_nothing_twice(copy: Copy) -> None:
     assert services.services_file(copy.home).read_text() == before
 
 
+def test_down_for_another_home_says_which_home_runs(copy: Copy, tmp_path: Path) -> None:
+    before = (copy.project / "prefect.toml").read_text()
+    copy.environment["NIGHTSCHOOL_HOME"] = str(tmp_path / "other")
+    try:
+        down = copy.services("down")
+    finally:
+        copy.environment["NIGHTSCHOOL_HOME"] = str(copy.home)
+    assert down.returncode == 2
+    assert f"run for another home: NIGHTSCHOOL_HOME={copy.home} make down" in down.stderr
+    assert (copy.project / "prefect.toml").read_text() == before
+
+
+def test_what_a_killed_mlflow_left_is_ended_and_served_anew(copy: Copy) -> None:
+    entries = {entry["name"]: entry for entry in json.loads(services.services_file(copy.home).read_text())}
+    mlflow = psutil.Process(entries["mlflow"]["pid"])
+    left = mlflow.children(recursive=True)
+    assert left, "its own server process holds the port"
+    mlflow.kill()
+    mlflow.wait()
+    up = copy.services("up")
+    assert up.returncode == 0, up.stderr
+    assert f"that a killed mlflow ({mlflow.pid}) had left" in up.stdout
+    assert not any(process.is_running() for process in left)
+    assert addresses(up.stdout)["MLflow"] == entries["mlflow"]["url"], "the port was free again"
+
+
 def test_down_stops_what_was_started_and_nothing_else(copy: Copy) -> None:
     """Last: it ends the services."""
     pids = [entry["pid"] for entry in json.loads(services.services_file(copy.home).read_text())]
@@ -116,6 +142,44 @@ def test_a_process_that_took_over_an_old_id_is_not_ours() -> None:
     mine = psutil.Process()
     assert services.Service("x", mine.pid, mine.create_time()).process() is not None
     assert services.Service("x", mine.pid, mine.create_time() - 100).process() is None
+
+
+SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEPER!r}])"
+
+
+def family(folder: Path) -> tuple[services.Service, psutil.Process]:
+    """A service and its child, which waits."""
+    service = services.start_service("family", [sys.executable, "-c", PARENT], dict(os.environ), folder)
+    log = folder / "services" / "family.log"
+    services.wait_until_healthy(lambda: "here" in log.read_text(), service, folder)
+    [child] = service.process().children()
+    return service, child
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_service_ends_with_all_that_it_started(tmp_path: Path, killed: bool) -> None:
+    service, child = family(tmp_path)
+    if killed:
+        psutil.Process(service.pid).kill()
+        psutil.Process(service.pid).wait()
+        assert service.process() is None
+        assert service.members() == [child]
+    assert services.stop_service(service) == 2 - killed
+    assert not services.runs(child)
+    assert services.stop_service(service) == 0
+
+
+def test_what_only_has_the_number_of_a_service_is_not_ended(tmp_path: Path) -> None:
+    """The number was given to another process, which leads a session of its own."""
+    service, child = family(tmp_path)
+    try:
+        other = services.Service("family", service.pid, service.started - 100)
+        assert other.members() == []
+        assert services.stop_service(other) == 0
+        assert services.runs(child)
+    finally:
+        services.stop_service(service)
 
 
 def test_a_taken_port_is_not_used() -> None:

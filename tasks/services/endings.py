@@ -1,0 +1,145 @@
+"""What Prefect says of runs that end otherwise than well, and who is told.
+
+Prefect calls a run Failed whatever its exception, and leaves those that were killed Running. Here the state of a run is
+what happened to it, with one sentence for people.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import apprise
+import psutil
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
+
+from model.files import write_json
+from tasks.errors import Interrupted, NightBusy, is_passing
+from tasks.services.processes import Service
+from tasks.settings import notify_urls
+
+BY_INTENT = (NightBusy, Interrupted)
+"""Nothing failed: another night runs, or someone asked this one to stop."""
+TOLD = "nightschool_told"
+log = logging.getLogger("nightschool")
+
+
+def error_of(state: State[Any]) -> BaseException | None:
+    """What ended a run, where it is known in this process."""
+    error = state.result(raise_on_failure=False)
+    return error if isinstance(error, BaseException) else None
+
+
+def may_help(_declared: Any, _run: Any, state: State[Any]) -> bool:
+    """Whether Prefect tries a failed stage again: for faults that pass alone."""
+    return is_passing(error_of(state))
+
+
+def tell_failure(declared: Any, run: Any, state: State[Any]) -> None:
+    """A Prefect hook, of stages and flows: send one notice of a failure to NIGHTSCHOOL_NOTIFY, if that is set.
+
+    A stage's error ends the flow too, and is told once. A notice that cannot be sent ends nothing.
+    """
+    error = error_of(state)
+    urls = notify_urls()
+    if not urls or isinstance(error, BY_INTENT) or getattr(error, TOLD, False):
+        return
+    if error is not None:
+        setattr(error, TOLD, True)
+    reason = str(error) if error is not None and str(error) else state.message or "no reason was given"
+    notifier = apprise.Apprise()
+    if not notifier.add(urls) or not notifier.notify(title=f"{declared.name}: {state.name}", body=reason):
+        log.warning("the failure of %s could not be told to all of NIGHTSCHOOL_NOTIFY", declared.name)
+
+
+def end_by_intent(_flow: Any, run: Any, state: State[Any]) -> None:
+    """A Prefect hook of flows: a run that another night refused, or that was asked to stop, is Cancelled."""
+    error = error_of(state)
+    if isinstance(error, BY_INTENT):
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelled(message=str(error)), force=True)
+
+
+ON_FAILURE: list[Any] = [end_by_intent, tell_failure]
+"""Hooks of every flow of ours."""
+
+
+@contextmanager
+def noted_run(home: Path) -> Iterator[None]:
+    """Note the flow run of this process while it lasts, after runs are ended whose process is gone.
+
+    Call it while holding the lease.
+    """
+    close_dead_runs(home)
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield
+        return
+    me, note = psutil.Process(), notes(home) / f"{context.flow_run.id}.json"
+    write_json(note, {"name": context.flow_run.name, "pid": me.pid, "started": me.create_time()})
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def notes(home: Path) -> Path:
+    return home / "flow-runs"
+
+
+def close_dead_runs(home: Path) -> int:
+    """Mark flow runs of this home as Crashed, with their subflows, whose process ended without a word.
+
+    Returns their number. Only noted runs are asked for, so none of another home or machine is touched.
+    """
+    closed = 0
+    for note in sorted(notes(home).glob("*.json")):
+        content = json.loads(note.read_text(encoding="utf-8"))
+        if Service(content["name"], content["pid"], content["started"]).process():
+            continue
+        with get_client(sync_client=True) as client:
+            message = f"process {content['pid']} ended without a word; the next night in its home found it so"
+            closed += end_open_runs(client, UUID(note.stem), Crashed(message=message))
+        note.unlink()
+    if closed:
+        log.info("%d flow runs of a night that died were marked as crashed", closed)
+    return closed
+
+
+def cancel_subflows() -> None:
+    """Mark the subflows of this flow run as cancelled that did not complete: they were stopped with it."""
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        with get_client(sync_client=True) as client:
+            for run in subflows(client, context.flow_run.id):
+                if not (run.state and run.state.is_completed()):
+                    client.set_flow_run_state(run.id, Cancelled(message="stopped with its night"), force=True)
+
+
+def end_open_runs(client: SyncPrefectClient, run_id: UUID, state: State[Any]) -> int:
+    """Put a flow run and its subflows into a state, those that have not ended. Returns their number."""
+    try:
+        runs = [client.read_flow_run(run_id), *subflows(client, run_id)]
+    except ObjectNotFound:  # it ran on another server, or was deleted there
+        return 0
+    unfinished = [run for run in runs if not (run.state and run.state.is_final())]
+    for run in unfinished:
+        client.set_flow_run_state(run.id, state, force=True)
+    return len(unfinished)
+
+
+def subflows(client: SyncPrefectClient, run_id: UUID) -> list[Any]:
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
+    )

@@ -1,0 +1,235 @@
+"""The states that Prefect shows of runs that end otherwise than well, and who is told."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect import Flow, flow, get_client, task
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.states import Completed, Running
+
+from flows import find_lr, prepare_data, promote_model, retrain_nightly, sweep, train_twin
+from tasks.errors import Diverged, Interrupted, NightBusy, NightStopped, StoreAway, is_passing
+from tasks.home.stage_table import STAGES
+from tasks.services import endings
+from tasks.services.endings import ON_FAILURE, may_help, noted_run, tell_failure
+from tasks.stage import declared
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+class Listener(ThreadingHTTPServer):
+    """Keeps the notices that it gets, in Apprise's JSON."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        super().__init__(("127.0.0.1", 0), Keeping)
+
+
+class Keeping(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Not to the terminal."""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    with Listener() as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("NIGHTSCHOOL_NOTIFY", f"json://127.0.0.1:{server.server_port}")
+        yield server.told
+        server.shutdown()
+
+
+def state_of(run_id: UUID) -> State[Any]:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run_id).state
+
+
+def raising(error: BaseException, **options: Any) -> tuple[Flow[Any, Any], list[UUID]]:
+    """A flow of ours whose stage ends in an error, and the ids of its runs."""
+    ids: list[UUID] = []
+
+    @task(name="validate", on_failure=[tell_failure])
+    def failing() -> None:
+        raise error
+
+    @flow(name="night", on_failure=ON_FAILURE, **options)
+    def night() -> None:
+        ids.append(FlowRunContext.get().flow_run.id)
+        failing()
+
+    return night, ids
+
+
+@pytest.mark.parametrize("error", [NightBusy("another night is running"), Interrupted("stopped at step 7")])
+def test_a_run_that_did_not_fail_is_cancelled_with_one_sentence(error: Exception, told: list[Any]) -> None:
+    night, ids = raising(error)
+    with pytest.raises(type(error)):
+        night()
+    state = state_of(ids[0])
+    assert (state.type.value, state.message) == ("CANCELLED", str(error))
+    assert told == []
+
+
+@pytest.mark.parametrize("error", [NightStopped("row 7"), Diverged("loss is nan"), OSError("disk"), KeyError("x")])
+def test_a_failure_is_told_once(error: Exception, told: list[dict[str, Any]]) -> None:
+    night, ids = raising(error)
+    with pytest.raises(type(error)):
+        night()
+    assert state_of(ids[0]).type.value == "FAILED"
+    [notice] = told
+    assert notice["title"] == "validate: Failed", "the stage, not the night again"
+    assert str(error) in notice["message"]
+
+
+def test_a_time_out_is_told_with_its_reason(told: list[dict[str, Any]]) -> None:
+    @task(name="tokens", timeout_seconds=0.05, on_failure=[tell_failure])
+    def slow() -> None:
+        while True:
+            pass
+
+    @flow(name="night", on_failure=ON_FAILURE)
+    def night() -> None:
+        slow()
+
+    with pytest.raises(TimeoutError):
+        night()
+    assert told[0]["title"] == "tokens: TimedOut"
+
+
+def test_a_notice_that_cannot_be_sent_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NIGHTSCHOOL_NOTIFY", "json://127.0.0.1:9")
+    night, _ = raising(NightStopped("the reason"))
+    with pytest.raises(NightStopped, match="the reason"):
+        night()
+    assert "could not be told to all of NIGHTSCHOOL_NOTIFY" in caplog.text
+
+
+FLOWS = (
+    retrain_nightly.retrain_nightly, find_lr.search_lr, sweep.sweep_settings, prepare_data.prepare_data,
+    train_twin.train_twin, promote_model.promote_model,
+)  # fmt: skip
+
+
+def test_every_flow_ends_truly_and_tells() -> None:
+    for ours in FLOWS:
+        assert ours.on_failure_hooks == ON_FAILURE, ours.name
+
+
+@pytest.mark.parametrize("entry", STAGES, ids=lambda entry: entry.name)
+def test_every_stage_retries_and_tells_and_ends_in_time(entry: Any) -> None:
+    ours = declared(entry)
+    assert (ours.retries, ours.retry_condition_fn, ours.on_failure_hooks) == (2, may_help, [tell_failure])
+    assert ours.timeout_seconds == (None if entry.kind else 24 * 3600)
+
+
+PASS = [
+    TimeoutError("slow"),
+    ConnectionResetError(104, "reset"),
+    OSError(errno.EIO, "input"),
+    OSError(errno.ESTALE, "nfs"),
+]
+STAY = [
+    NightStopped("bad data"), Diverged("nan"), NightBusy("busy"), Interrupted("asked"), StoreAway("away"),
+    FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(errno.ENOSPC, "full"), ValueError("bug"), None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "passes"), [*((e, True) for e in PASS), *((e, False) for e in STAY)])
+def test_only_faults_that_pass_are_tried_again(error: Exception | None, passes: bool) -> None:
+    assert is_passing(error) == passes
+
+
+def left_behind(home: Path, note: Callable[[UUID], dict[str, Any]], state: State[Any]) -> tuple[UUID, UUID]:
+    """A night with a subflow in a state, and its note, as a kill leaves them."""
+    ids: list[UUID] = []
+
+    @flow(name="part")
+    def part() -> None:
+        ids.append(FlowRunContext.get().flow_run.id)
+
+    @flow(name="night")
+    def night() -> None:
+        ids.append(FlowRunContext.get().flow_run.id)
+        part()
+
+    night()
+    with get_client(sync_client=True) as client:
+        for run_id in ids:
+            client.set_flow_run_state(run_id, state, force=True)
+    endings.write_json(endings.notes(home) / f"{ids[0]}.json", note(ids[0]))
+    return ids[0], ids[1]
+
+
+def dead(_: UUID) -> dict[str, Any]:
+    return {"name": "gone", "pid": psutil.Process().pid, "started": 1.0}
+
+
+def alive(_: UUID) -> dict[str, Any]:
+    return {"name": "here", "pid": psutil.Process().pid, "started": psutil.Process().create_time()}
+
+
+def test_runs_whose_process_is_gone_are_crashed(home: Path) -> None:
+    ids = left_behind(home, dead, Running())
+    with noted_run(home):
+        pass
+    for run_id in ids:
+        state = state_of(run_id)
+        assert state.type.value == "CRASHED"
+        assert "ended without a word" in state.message
+    assert list(endings.notes(home).iterdir()) == []
+
+
+@pytest.mark.parametrize(("note", "state"), [(alive, Running()), (dead, Completed())])
+def test_no_other_run_is_touched(home: Path, note: Callable[[UUID], dict[str, Any]], state: State[Any]) -> None:
+    ids = left_behind(home, note, state)
+    assert endings.close_dead_runs(home) == 0
+    assert {state_of(run_id).type for run_id in ids} == {state.type}
+
+
+def test_a_run_of_another_server_is_forgotten(home: Path) -> None:
+    endings.write_json(endings.notes(home) / f"{UUID(int=7)}.json", dead(UUID(int=7)))
+    assert endings.close_dead_runs(home) == 0
+    assert list(endings.notes(home).iterdir()) == []
+
+
+def test_subflows_of_a_night_that_is_stopped_are_cancelled(home: Path) -> None:
+    ids: list[UUID] = []
+
+    @flow(name="part")
+    def part() -> None:
+        ids.append(FlowRunContext.get().flow_run.id)
+        raise Interrupted("asked to stop")
+
+    @flow(name="night", on_failure=ON_FAILURE)
+    def night() -> None:
+        with noted_run(home):
+            assert [path.stem for path in endings.notes(home).iterdir()] == [str(FlowRunContext.get().flow_run.id)]
+            try:
+                part()
+            finally:
+                endings.cancel_subflows()
+
+    with pytest.raises(Interrupted):
+        night()
+    assert state_of(ids[0]).type.value == "CANCELLED"
+    assert list(endings.notes(home).iterdir()) == []
+    assert not issubclass(TerminationSignal, Exception), "what Prefect raises for a cancellation passes by `except`"
