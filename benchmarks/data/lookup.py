@@ -34,9 +34,10 @@ from data.lookup.fates import TRAIN, WHATS, fate_of
 from data.rows.keys import ID_DTYPE, names_of
 from data.rows.parts import FACTS_DTYPE, Part, PartRows
 from data.rows.sketch import SKETCH_BYTES
-from data.sides.deal import choose_slices, describe_slices, num_buckets
-from data.sides.read import SLICES, val_path
+from data.sides.deal import num_buckets
+from data.sides.read import val_path
 from data.sides.rules import SideRules
+from data.sides.slices import added_by, chosen_rows, grown, read_slices, write_slices
 from data.tokens.shards import segments_frame, write_shard
 from model.tokens.order import Reading, permutation
 from model.tokens.packing import PackedTokens
@@ -112,21 +113,26 @@ def write_pieces(folder: Path, parts: list[PartRows]) -> None:
 
 def write_sides(ledger: Ledger, generation: int, parts: list[PartRows], sides: Path, shards: Path) -> int:
     """The validation rows and the packed train rows of a generation; returns how many of the latter there are."""
-    chosen, _ = choose_slices(ledger, parts, RULES, {})
+    slices = read_slices(sides)
+    added, _ = added_by(ledger, parts, RULES, slices)
+    chosen, names = chosen_rows(added)
     rows, orders, held = [], [], []
     for p in parts:
         ids, train = p.part.ids, (ledger.fates_of(p) == 0) & ~RULES.is_val(ledger.clusters_of(p))
         rows.append(np.flatnonzero(train) + p.base)
         orders.append(RULES.order(ids[train]))
-        mine = chosen[(chosen >= p.base) & (chosen < p.base + p.count)]
+        here = (chosen >= p.base) & (chosen < p.base + p.count)
+        mine = chosen[here]
         domains = [DOMAINS[code] for code in p.part.facts["domain"][mine - p.base]]
+        ids_of_mine, number = names_of(ids[mine - p.base]), mine.astype(np.uint32)
         held.append(
-            pl.DataFrame({"row_id": names_of(ids[mine - p.base]), "row": mine.astype(np.uint32), "domain": domains})
+            pl.DataFrame({"row_id": ids_of_mine, "row": number, "domain": domains, "slice": names[here].tolist()})
         )
     table = pl.concat(held).sort("row_id")
     with arrow_writer(val_path(sides, "pretrain", generation), to_arrow(table).schema) as writer:
         writer.write_table(to_arrow(table))
-    (sides / SLICES).write_text(json.dumps(describe_slices("pretrain", table, generation)))
+    members = {str(name): part["row_id"].to_list() for (name,), part in table.group_by("slice")}
+    write_slices(sides, grown(slices, added, members, generation))
     row, order = np.concatenate(rows), np.concatenate(orders)
     buckets = num_buckets(sum(p.count for p in parts) * BYTES_PER_ROW)
     bucket = (order >> np.uint64(64 - (buckets - 1).bit_length())).astype(np.int64)
