@@ -54,9 +54,7 @@ RECIPE, SOURCE, BYTES_PER_ROW, SLOTS = "big", "web", 1_000, 16
 EXACT_SHARE, NEAR_SHARE, BAD_PER_PART = 0.04, 0.03, 10_000
 DOCUMENTS_PER_PACKED_ROW = 4
 QUERIES = 20
-RULES = SideRules(
-    val_share=0.02, salt="nightschool", shuffle_seed=1, val_bytes_per_slice=1_000_000, weights={SOURCE: 1.0}
-)
+RULES = SideRules(val_share=0.02, salt="night", shuffle_seed=1, val_bytes_per_slice=1_000_000, weights={SOURCE: 1.0})
 
 
 def write_part(part: Part, count: int, seed: int) -> None:
@@ -122,12 +120,8 @@ def write_sides(ledger: Ledger, generation: int, parts: list[PartRows], sides: P
         rows.append(np.flatnonzero(train) + p.base)
         orders.append(RULES.order(ids[train]))
         here = (chosen >= p.base) & (chosen < p.base + p.count)
-        mine = chosen[here]
-        domains = [DOMAINS[code] for code in p.part.facts["domain"][mine - p.base]]
-        ids_of_mine, number = names_of(ids[mine - p.base]), mine.astype(np.uint32)
-        held.append(
-            pl.DataFrame({"row_id": ids_of_mine, "row": number, "domain": domains, "slice": names[here].tolist()})
-        )
+        columns = names_of(ids[chosen[here] - p.base]), chosen[here].astype(np.uint32), names[here].tolist()
+        held.append(pl.DataFrame(columns, schema={"row_id": pl.String, "row": pl.UInt32, "slice": pl.String}))
     table = pl.concat(held).sort("row_id")
     with arrow_writer(val_path(sides, "pretrain", generation), to_arrow(table).schema) as writer:
         writer.write_table(to_arrow(table))
