@@ -9,6 +9,7 @@ from typing import Any
 
 from data.rows.drift import DIFFERENT, SHIFTED, Drift
 from data.rows.statistics import FORMAT, Fates, NightStatistics, bin_label
+from data.sides.slices import Slice, validation_version
 from tasks.pages.data_tables import (
     EXAMPLE_CHARACTERS,
     contamination_table,
