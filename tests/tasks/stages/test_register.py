@@ -75,9 +75,9 @@ def test_the_better_second_model_is_promoted_and_the_worse_third_is_not(
     night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
 ) -> None:
     first = registered(night, trained, prepared, data, 1.0, None)
-    assert read_decision(first.path) | {"at": ""} == {
+    assert read_decision(first.path) | {"at": "", "validation": ""} == {
         "promoted": True, "version": 1, "reason": "first model: there was no champion to compare with",
-        "waits": False, "at": "",
+        "waits": False, "at": "", "validation": "",
     }  # fmt: skip
     assert "promote/difference_bpb" not in first.figures
     assert aliases(store) == {CHAMPION: 1, CHALLENGER: None, PREVIOUS: None}
