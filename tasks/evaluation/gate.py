@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from tasks.evaluation.enough import why_too_few
 from tasks.pages.text import plural
 from tasks.recipes.stage_configs import PromoteConfig
 
@@ -98,21 +99,6 @@ def decide(challenger: pl.DataFrame, champion: pl.DataFrame | None, config: Prom
         upper,
     )
     return as_asked(compared, config)
-
-
-def why_too_few(documents: int, num_bytes: int, found: str, config: PromoteConfig) -> str:
-    """Why these validation documents decide nothing; empty if they are enough.
-
-    documents, num_bytes: how many with text that is scored, and the UTF-8 bytes of that text.
-    found: how the sentence begins.
-    """
-    if documents >= config.min_documents and num_bytes >= config.min_bytes:
-        return ""
-    return (
-        f"too little validation text to promote by: {found} {documents:,} validation documents with {num_bytes:,} "
-        f"bytes, needed {config.min_documents:,} (promote.min_documents) and {config.min_bytes:,} (promote.min_bytes); "
-        "add data, raise split.val_share, or lower these numbers in the recipe"
-    )
 
 
 def as_asked(found: Decision, config: PromoteConfig) -> Decision:

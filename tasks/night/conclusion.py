@@ -14,7 +14,7 @@ from prefect.states import Completed
 from data.sides.slices import read_slices, validation_version
 from model.files import write_json, write_text
 from tasks.errors import StoreAway, without_password
-from tasks.evaluation.gate import why_too_few
+from tasks.evaluation.enough import why_too_few
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.registered import EXPORT, read_decision

@@ -20,7 +20,7 @@ from data.sides.slices import read_slices
 from data.tokens.contamination import CONTAMINATED_FROM
 from data.tokens.overlap import contamination
 from tasks.errors import NightStopped
-from tasks.evaluation.gate import why_too_few
+from tasks.evaluation.enough import why_too_few
 from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.inspected import losses_of, stop_if_too_much, write_losses
 from tasks.home.contents.packed import FIGURES
