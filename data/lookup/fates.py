@@ -17,8 +17,9 @@ from data.lookup.neighbours import part_of, rows_near
 from data.rows.keys import name_of
 from data.rows.parts import KINDS, PartRows
 from data.sides.deal import MAX_BUCKETS
-from data.sides.read import read_slices, val_path
+from data.sides.read import val_path
 from data.sides.rules import SideRules
+from data.sides.slices import read_slices
 from data.tokens.shards import num_packed_rows, shard_paths
 from schemas.domain import DOMAINS
 
@@ -96,7 +97,7 @@ class Fate:
     both_sides: tuple[tuple[str, int], ...] = ()
     """(side, row): the row it repeats, and an earlier one of the other side that its cluster joins it to, if found."""
     slice: str = ""
-    """`kind/domain`, version and first generation of the validation slice."""
+    """Name of the validation slice, the version since when the row is in it, and that version's generation."""
     segments: tuple[Segment, ...] = ()
 
 
@@ -205,20 +206,28 @@ def rows_on_both_sides(corpus: Corpus, row: int) -> tuple[tuple[str, int], ...]:
 
 
 def slice_of(corpus: Corpus, place: Place) -> str:
-    """The validation slice that a held-out row is in, or nothing."""
-    generation, name = corpus.generation(place.row), f"{place.part.kind}/{place.domain}"
-    path = val_path(corpus.sides, place.part.kind, generation.number)
-    if not path.exists():
+    """The validation slice that a held-out row is in and the version since when it is, or nothing."""
+    generation = corpus.generation(place.row).number
+    path = val_path(corpus.sides, place.part.kind, generation)
+    if not path.exists() or not (found := column_where(path, "slice", place.row)):
         return ""
-    with pa.memory_map(str(path)) as source:
-        column = pa.ipc.open_file(source).schema.get_field_index("row")
-        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[column]))
-        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-        if not any((batch.column(0).to_numpy() == place.row).any() for batch in batches):
-            return ""
+    name = found[0] or f"{place.part.kind}/{place.domain}"  # slices once had no names in the file
     known = read_slices(corpus.sides).get(name)
-    version = known.get("version", "") if isinstance(known, dict) else ""
-    return f"{name}, version {version}, of generation {generation.number}"
+    since = next((version for version in known.versions if version.generation == generation), None) if known else None
+    return f"{name}, since version {since or ''}, of generation {generation}"
+
+
+def column_where(path: Path, wanted: str, row: int) -> list[str]:
+    """The value of a column, empty if there is none, of the validation row of a number; no other column is read."""
+    with pa.memory_map(str(path)) as source:
+        schema = pa.ipc.open_file(source).schema
+        fields = sorted(i for name in ("row", wanted) if (i := schema.get_field_index(name)) >= 0)
+        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            for at in np.flatnonzero(batch.column("row").to_numpy() == row):
+                return [batch.column(wanted)[int(at)].as_py() if wanted in batch.schema.names else ""]
+    return []
 
 
 def orders_of(rules: SideRules, place: Place) -> list[int]:

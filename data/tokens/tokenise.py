@@ -97,6 +97,18 @@ class PackedRows:
     """Windows of conversations whose answer alone is longer than a row, or that have none."""
     packing: Packing
 
+    def sums(self, array: np.ndarray) -> np.ndarray:
+        """Of an array over all slots, (rows, slots), the sum over each segment, float64."""
+        running = np.concatenate([[0], array.ravel().cumsum(dtype=np.float64)])
+        starts = self.segments["row"].to_numpy() * array.shape[1] + self.segments["start"].to_numpy()
+        summed: np.ndarray = running[starts + self.segments["length"].to_numpy()] - running[starts]
+        return summed
+
+    def target_bytes(self, byte_lengths: np.ndarray) -> np.ndarray:
+        """UTF-8 bytes of the text to predict in each slot, (rows, slots); `byte_lengths` are those of the ids."""
+        labels = self.tokens.labels
+        return np.where(labels != IGNORED, byte_lengths[np.maximum(labels, 0)], 0)
+
 
 def pack_table(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> PackedRows:
     """Encode and pack a small table of rows; a function of the rows, their order and the tokenizer."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from data.rows.drift import Drift
 from data.rows.statistics import Fates, NightStatistics, Profile, TokenCount
+from data.sides.slices import Slice
 from schemas.domain import DOMAINS
 from tasks.pages.drawings import Bar, Part
 from tasks.pages.tables import Category, Cell, Column, Table
@@ -198,6 +199,28 @@ def packing_table(night: NightStatistics) -> Table:
         for name, share in (night.slots_filled or {}).items()
     ]
     return Table([Column("table"), Column("filled", "number"), Column("", "bar")], rows)
+
+
+def slices_table(slices: Mapping[str, Slice]) -> Table:
+    """A validation slice a row: its newest version, and whether it still grows."""
+    columns = [
+        Column("slice"),
+        Column("version"),
+        Column("documents", "number"),
+        Column("text", "number"),
+        Column("frozen"),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            name,
+            str(its.newest),
+            its.newest.documents,
+            format_bytes(its.newest.num_bytes) if its.newest.num_bytes else "",
+            "yes" if its.full else "grows",
+        ]
+        for name, its in slices.items()
+    ]
+    return Table(columns, rows)
 
 
 def contamination_table(night: NightStatistics) -> Table:

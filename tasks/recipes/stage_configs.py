@@ -90,7 +90,8 @@ class SplitConfig:
     val_share: Annotated[float, Range(0, 1, above=True, below=True)] = 0.02
     """Share of clusters of near-duplicate rows that is held out."""
     val_bytes_per_slice: Annotated[int, Range(1, 10**15)] = 1_000_000
-    """UTF-8 bytes of text in each frozen validation slice, a kind and domain; rows held out beyond it are not used."""
+    """UTF-8 bytes of text to which each validation slice, a kind and domain, grows night by night; then it is frozen,
+    and rows held out beyond it are not used."""
     salt: str = "nightschool"
     """Another salt gives another validation side, after which nights cannot be compared with earlier ones."""
     shuffle_seed: Seed = 1
@@ -146,7 +147,8 @@ class PromoteConfig:
     """`auto` moves the champion on evidence; `ask` registers a challenger and says the command that promotes it;
     `never` registers alone. A night with overrides asks, unless they name the mode."""
     min_documents: Annotated[int, Range(1, 10**9)] = 50
-    """Validation documents below which no model is promoted, the first one included: chance decides among fewer."""
+    """Validation documents below which no model is promoted, the first one included: chance decides among fewer.
+    The night warns of them before it trains."""
     min_bytes: Annotated[int, Range(1, 10**15)] = 10_000
     """The same for the UTF-8 bytes of text in them."""
     confidence: Annotated[float, Range(0.5, 1, below=True)] = 0.95

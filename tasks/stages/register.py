@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data.rows.statistics import STATISTICS
+from data.sides.slices import read_slices, validation_version
 from tasks.evaluation.gate import Decision, decide
 from tasks.evaluation.parity import Parity, compare, validation_ids
 from tasks.evaluation.scores import load_model
@@ -18,6 +19,7 @@ from tasks.home.records import StageRecord
 from tasks.recipes.recipe import Recipe, data_identity
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.registry import ModelVersion
+from tasks.tracking.tracker import VALIDATION
 from tasks.tracking.versions import CHALLENGER
 
 
@@ -63,10 +65,10 @@ def register(
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
     decision = decision_on(run, trained, scored, champion, champion_scored, obstacle)
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
-    version = publish(run, trained, decision)
+    version = publish(run, trained, decision, version_scored(scored))
     content = {
         "promoted": decision.promoted, "reason": decision.reason, "version": version, "waits": decision.waits,
-        "at": now(),
+        "at": now(), "validation": version_scored(scored),
     }  # fmt: skip
     for name, written in ((DECISION, content), (PARITY, asdict(parity))):
         (run.folder / name).write_text(json.dumps(written, indent=1), encoding="utf-8")
@@ -98,8 +100,20 @@ def decision_on(
         return Decision(False, f"{reason}: nothing promotes them again but a person", waits=True)
     if obstacle:
         return Decision(False, f"nothing was compared: {obstacle}", waits=True)
+    if champion_scored and version_scored(scored) != version_scored(champion_scored):
+        return Decision(
+            False,
+            f"nothing was compared: the new model was scored on validation {version_scored(scored)}, the champion on "
+            f"{version_scored(champion_scored)}, which are other documents",
+            waits=True,
+        )
     incumbent = read_documents(champion_scored.path) if champion_scored else None
     return decide(read_documents(scored.path), incumbent, promote)
+
+
+def version_scored(scored: StageRecord) -> str:
+    """The version of the validation side that an evaluation is on."""
+    return str(validation_version(read_slices(scored.path)))
 
 
 def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
@@ -114,7 +128,7 @@ def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
     return parity
 
 
-def publish(run: StageRun, trained: StageRecord, decision: Decision) -> int:
+def publish(run: StageRun, trained: StageRecord, decision: Decision, validation: str) -> int:
     """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
     night = run.night
     night.journal.check(night.token)
@@ -124,7 +138,10 @@ def publish(run: StageRun, trained: StageRecord, decision: Decision) -> int:
         registry.make_champion(version, decision.reason)
     else:
         registry.set_alias(CHALLENGER, version)
-    run.tracker.tags({"nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason})
+    run.tracker.tags({
+        "nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason,
+        VALIDATION: validation,
+    })  # fmt: skip
     night.journal.note(
         event="decided", recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason
     )

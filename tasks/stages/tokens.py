@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from tokenizers import Tokenizer
 
 from data.rows.parts import KINDS, texts_of
@@ -20,7 +21,7 @@ from data.tokens.tokenise import PackedRows, Tokenised, TokenJob, pack_table, to
 from data.workers import run_jobs
 from model.files import sha256_of
 from model.tokens.packing import IGNORED
-from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, token_byte_lengths, train_tokenizer
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import FIGURES
 from tasks.home.contents.sides import SIDES, train_rows
@@ -105,6 +106,13 @@ def write_val(rows: Path, encoder: Encoder, row_length_tokens: int, folder: Path
     return packed
 
 
+def scored_text(packed: PackedRows, tokenizer: Tokenizer) -> tuple[int, int]:
+    """How many validation documents have text that is scored, and the UTF-8 bytes of that text."""
+    sizes = pl.Series("bytes", packed.sums(packed.target_bytes(token_byte_lengths(tokenizer))))
+    of_document = packed.segments.select("row_id").with_columns(sizes).group_by("row_id").sum()["bytes"]
+    return int((of_document > 0).sum()), int(of_document.sum())
+
+
 def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised]) -> dict[str, Any]:
     """Figures of all shards, those of earlier nights in `folder` included."""
     path = folder / FIGURES
@@ -185,7 +193,10 @@ def outcome(
         for name in ("tokens", "targets", "rows", "given_up")
     }
     for kind, packed in val.items():
+        documents, num_bytes = scored_text(packed, encoder.tokenizer)
         counts |= {
+            f"{kind}_val_documents": documents,
+            f"{kind}_val_bytes": num_bytes,
             f"{kind}_val_tokens": int(packed.packing.segments.lengths.sum()),
             f"{kind}_val_targets": int((packed.tokens.labels != IGNORED).sum()),
             f"{kind}_val_rows": packed.tokens.num_rows,
