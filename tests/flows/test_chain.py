@@ -96,6 +96,7 @@ def test_one_parent_run_a_night_and_a_child_a_stage(lived: Lived) -> None:
         assert len(night.data.metrics) <= 40
         assert night.data.tags["nightschool.reason"] == report.decision["reason"]
         assert night.data.tags["prefect.flow_run_id"]
+        assert f"version {night.data.tags['nightschool.validation']}: " in night.data.tags["mlflow.note.content"]
     assert [night.data.params["pretrain.optim.peak_lr"] for night in nights] == ["0.01", "0.0001"]
     children = runs(lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}'")
     assert [child.data.tags["nightschool.stage"] for child in children] == STAGES
