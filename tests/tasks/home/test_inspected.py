@@ -10,8 +10,8 @@ import pytest
 from data.duplicates.decide import NearDuplicateRules
 from data.rows.statistics import Fates
 from tasks.errors import NightStopped
+from tasks.home.contents.inspected import FEWEST_ROWS, lost_lines, lost_sides, stop_if_too_much, worth_naming
 from tasks.recipes.stage_configs import InspectConfig
-from tasks.stages.losses import FEWEST_ROWS, lost_lines, lost_sides, stop_if_too_much, worth_naming
 from tests.data.corpus import RULES, Home, Piece, document, edited, plain
 
 FATES = Fates(
