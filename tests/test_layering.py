@@ -39,7 +39,7 @@ FLOORS = {
         "training",
         "evaluation",
         "stages night",
-        "trials questions",
+        "trials questions serving",
     ),
     "data": ("hashing files workers", "rows", "duplicates", "sides", "tokens", "lookup"),
     "model": (

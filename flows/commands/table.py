@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from flows.commands import nights, questions, trials
+from flows.commands import nights, questions, trials, use
 from tasks.errors import NightStopped, did_you_mean
 
 PROGRAM = "python -m flows"
@@ -32,8 +32,8 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     """Does the work and returns the exit code; imports what is large itself, or --help would wait for it."""
     add_arguments: Callable[[argparse.ArgumentParser], None] = no_arguments
-    from_files_alone: bool = False
-    """Answered from the home's files: no home is made, no log lines, nothing to go on with after an interruption."""
+    only_reads: bool = False
+    """No home is made, there are no log lines, and after an interruption nothing to go on with."""
 
 
 COMMANDS = (
@@ -46,16 +46,24 @@ COMMANDS = (
         help="make the previous champion the champion again",
     ),
     Command(
-        name="why-row", run=questions.why_row, add_arguments=questions.add_why_row_arguments, from_files_alone=True,
+        name="chat", run=use.chat, add_arguments=use.add_chat_arguments, only_reads=True,
+        help="talk with the champion of a recipe, or another version, in the terminal",
+    ),
+    Command(
+        name="serve", run=use.serve, add_arguments=use.add_serve_arguments, only_reads=True,
+        help="start a server on the champion of a recipe, or another version",
+    ),
+    Command(
+        name="why-row", run=questions.why_row, add_arguments=questions.add_why_row_arguments, only_reads=True,
         help="what became of a row of raw data, and which training stages read it",
     ),
     Command(
-        name="who-ate", run=questions.who_ate, add_arguments=questions.add_who_ate_arguments, from_files_alone=True,
+        name="who-ate", run=questions.who_ate, add_arguments=questions.add_who_ate_arguments, only_reads=True,
         help="which rows a model was trained on",
     ),
     Command(
         name="quarantine", run=questions.quarantine, add_arguments=questions.add_quarantine_arguments,
-        from_files_alone=True, help="which lines of raw data were not kept, and why",
+        only_reads=True, help="which lines of raw data were not kept, and why",
     ),
     Command(
         name="find-lr", run=trials.find_lr, add_arguments=trials.add_find_lr_arguments,
