@@ -9,9 +9,11 @@ from typing import Any
 
 from data.rows.drift import DIFFERENT, SHIFTED, Drift
 from data.rows.statistics import FORMAT, Fates, NightStatistics, bin_label
+from data.tokens.answers import HeldAnswers
 from tasks.home.contents.inspected import Loss
 from tasks.pages.data_tables import (
     EXAMPLE_CHARACTERS,
+    answers_table,
     contamination_table,
     domain_category,
     domain_table,
@@ -101,7 +103,9 @@ class DataReport:
     rules: RuleReports = field(default_factory=dict)
     """With the examples of quarantined rows."""
     losses: Sequence[Loss] = ()
-    """Where a source lost most of its rows."""
+    """Where a source lost more than the recipe's share."""
+    answers: Mapping[str, HeldAnswers] = field(default_factory=dict)
+    """What packed rows hold of each source's answers."""
 
     @property
     def broken_rules(self) -> list[BrokenRule]:
@@ -157,6 +161,7 @@ class DataReport:
             tokens=token_table(night),
             has_dispersion=bool(night.dispersion),
             packing=packing_table(night),
+            answers=answers_table(self.answers),
             contamination=contamination_table(night),
             files_left_out=files_table(self.deferred),
             statistics_format=FORMAT,
@@ -181,6 +186,7 @@ class DataReport:
                 [Column("rule"), Column("rows", "number")],
                 [[rule.name, rule.count] for rule in self.broken_rules[:MAX_RULES]],
             ).as_markdown(),
+            *(["Answers in packed rows:", answers_table(self.answers).as_markdown()] if self.answers else ()),
             *(drift_as_markdown(self.drift) if self.drift else ()),
             *(["Files left out:", files_table(self.deferred).as_markdown()] if self.deferred else ()),
         ]

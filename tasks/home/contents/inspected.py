@@ -18,10 +18,12 @@ class Loss:
     stage: str
     lost: int
     of: int
-    """Rows of the source that the stage was given."""
+    """Rows of the source that the stage was given, or other units."""
     what: str
     """What became of the lost ones, after their number: `are near duplicates`."""
     cure: str
+    unit: str = "rows"
+    """What is counted."""
     may_stop: bool = True
     """Whether so many of them can stop a night; copies that are delivered again are no reason to."""
 
@@ -31,7 +33,7 @@ class Loss:
 
     @property
     def sentence(self) -> str:
-        return f"source {self.source}: {self.lost:,} of {self.of:,} rows {self.what} ({self.stage}); {self.cure}"
+        return f"source {self.source}: {self.lost:,} of {self.of:,} {self.unit} {self.what} ({self.stage}); {self.cure}"
 
 
 def write_losses(folder: Path, losses: Sequence[Loss]) -> None:
@@ -39,5 +41,5 @@ def write_losses(folder: Path, losses: Sequence[Loss]) -> None:
 
 
 def read_losses(folder: Path) -> list[Loss]:
-    """What the sources of a night lost, where it was most of their rows."""
+    """What the sources of a night lost, where it was more than the recipe's share."""
     return [Loss(**loss) for loss in json.loads((folder / LOSSES).read_text(encoding="utf-8"))]
