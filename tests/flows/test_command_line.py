@@ -122,7 +122,7 @@ def test_a_source_without_a_file_ends_with_code_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        (["nope"], "no recipe or command 'nope'\n  recipes of prefect.yaml: demo, small, nightly, minimind-moe"),
+        (["nope"], "no recipe or command 'nope'\n  recipes: demo, small, nightly, minimind-moe"),
         (["dmeo"], "no recipe or command 'dmeo'; did you mean demo?"),
         (["sweeep", "demo"], "no recipe or command 'sweeep'; did you mean sweep?"),
         (["x" * 90_000], "no recipe or command 'xxx"),
