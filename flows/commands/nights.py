@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ def add_recipe_file(parser: argparse.ArgumentParser, required: bool = False) -> 
 
 def recipe_file(text: str) -> str:
     """A file as `load_recipe` knows one, whatever its name ends with."""
-    return str(Path(text).absolute())
+    return str(Path(os.path.expanduser(text)).absolute())  # noqa: PTH111 - Path's raises where there is no such user
 
 
 def add_recipe_in_a_file(parser: argparse.ArgumentParser) -> None:

@@ -175,8 +175,8 @@ def recheck_quarantine(
 ) -> list[str]:
     """The last validation's quarantined lines under a recipe, as lines of text.
 
-    `home`: folder of the home; `recipe`: its name or file, None for the one that ran last; `rule`, `file`: as in `recheck`;
-    `settings`: values of the recipe to replace, `key.path=value`. Raises NightStopped if one of them does not exist.
+    `home`: folder of the home; `recipe`: its name or file, None for the one that ran last; `rule`, `file`: as in
+    `recheck`; `settings`: values of the recipe to replace, `key.path=value`. Raises NightStopped if one does not exist.
     """
     validation = newest_validation(History(home), recipe_name(recipe))
     name = recipe or validation.recipe

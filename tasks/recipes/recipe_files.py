@@ -49,7 +49,7 @@ def files_in(home: Path) -> list[Path]:
 
 def read_recipe_file(path: Path) -> RecipeFile:
     """What the file says. Raises NightStopped if it cannot be read or is no recipe's."""
-    path = path.expanduser().absolute()
+    path = path.absolute()
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -184,10 +184,10 @@ def test_a_conversation_without_answers_has_no_segment(tokenizer: Tokenizer, tur
     assert windows_of(tokenizer, turns, 50) == ([], 0)
 
 
-exchanges = st.lists(st.tuples(words, st.lists(words, min_size=1, max_size=3)), min_size=1, max_size=4)
+replies = words.filter(lambda text: text[:1].strip())  # what begins with white space merges with its header
+exchanges = st.lists(st.tuples(words, st.lists(replies, min_size=1, max_size=3)), min_size=1, max_size=4)
 
 
-@settings(max_examples=100)
 @given(said=exchanges, system=st.booleans())
 def test_an_answer_needs_exactly_the_row_it_says(
     tokenizer: Tokenizer, said: list[tuple[str, list[str]]], system: bool
@@ -201,7 +201,7 @@ def test_an_answer_needs_exactly_the_row_it_says(
     texts = answers_of(turns)
     assert answers.number.tolist() == list(range(1, len(texts) + 1))
     assert answers.tokens.tolist() == [sum(render_turn(tokenizer, ("assistant", text))[1]) for text in texts]
-    for needed in sorted({length for n in answers.needed.tolist() for length in (n - 1, n) if length > 0}):
+    for needed in sorted({length for n in answers.needed.tolist() for length in (n - 1, n)}):
         held = [text for text, n in zip(texts, answers.needed, strict=True) if n <= needed]
         segments, lost = windows_of(tokenizer, turns, needed)
         assert [text for segment in segments for text in learned(tokenizer, segment)] == held
