@@ -13,7 +13,7 @@ ENOUGH = 0.99
 
 @dataclass(frozen=True, kw_only=True)
 class HeldAnswers:
-    """Of one source, or of several."""
+    """Of one source, or of several. What has a weight counts as often as it stands on the train side."""
 
     conversations: int = 0
     unpacked: int = 0
