@@ -23,7 +23,7 @@ from tasks.stages.inspect import PAGE
 from tests.lived_home import prepare
 from tests.tiny_recipe import tiny_content, write_sources
 
-SLOTS = 32
+SLOTS = 24
 
 
 @dataclass(frozen=True)
