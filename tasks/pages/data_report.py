@@ -10,7 +10,6 @@ from typing import Any
 from data.rows.drift import DIFFERENT, SHIFTED, Drift
 from data.rows.statistics import FORMAT, Fates, NightStatistics, bin_label
 from data.tokens.answers import HeldAnswers
-from tasks.home.contents.inspected import Loss
 from tasks.pages.data_tables import (
     EXAMPLE_CHARACTERS,
     answers_table,
@@ -26,6 +25,7 @@ from tasks.pages.data_tables import (
     token_table,
 )
 from tasks.pages.drawings import Bar, Histogram, Part
+from tasks.pages.losses import Loss
 from tasks.pages.rendering import render
 from tasks.pages.tables import Category, Column, Table
 from tasks.pages.text import format_bytes, format_share, markdown_line

@@ -142,7 +142,7 @@ def read_once(
     """The files without those that a source has already under another name, and these."""
     seen: dict[tuple[str, int, int], RawFile] = {}
     once, repeated = [], []
-    for source, file in sorted(files, key=lambda item: item[1].path.resolve() != item[1].path):  # links come second
+    for source, file in sorted(files, key=lambda item: os.path.realpath(item[1].path) != str(item[1].path)):
         with suppress(OSError):  # reported where the file is read
             status = file.path.stat()
             first = seen.setdefault((source.name, status.st_dev, status.st_ino), file)

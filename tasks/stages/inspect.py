@@ -19,15 +19,15 @@ from data.tokens.contamination import CONTAMINATED_FROM
 from data.tokens.overlap import contamination
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger
-from tasks.home.contents.inspected import Loss, write_losses
+from tasks.home.contents.inspected import losses_of, stop_if_too_much, write_losses
 from tasks.home.contents.packed import FIGURES, read_answers
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
+from tasks.pages.losses import Loss
 from tasks.pages.text import artifact_key
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
-from tasks.stages.losses import losses_of, stop_if_too_much
 from tasks.tracking.registry import ModelVersion
 
 PAGE = "data-report.html"

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def interrupt() -> None:
 
 def run(folder: Path) -> StageRun:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    return StageRun(night=None, folder=folder, tracker=DictTracker(), stage="pretrain")
+    night = SimpleNamespace(recipe=SimpleNamespace(name="tiny"))
+    return StageRun(night=night, folder=folder, tracker=DictTracker(), stage="pretrain")
 
 
 def train(stage: StageRun, prepared: Prepared, config: TrainConfig | None = None) -> Outcome:

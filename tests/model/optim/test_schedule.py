@@ -105,7 +105,7 @@ def test_runs_of_a_few_steps_train_at_the_peak(num_steps: int) -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({"stable_share": -0.1}, r"stable_share \(-0\.1\).*0 and 1"),
+        ({"stable_share": -0.1}, r"stable_share \(-0\.1\) must be at least 0"),
         ({"warmup_share": 0.5, "stable_share": 0.6}, r"warmup_share \(0\.5\) and stable_share \(0\.6\).*more than 1"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -46,6 +47,11 @@ def test_every_line_has_one_fate_however_it_is_asked_for(lived: LivedHome, data:
     for label, lines in lived.written.items():
         for number, raw in enumerate(lines, start=1):
             place = f"{label}:{number}"
+            if not raw.strip():
+                with pytest.raises(NightStopped, match=f"{re.escape(place)} is blank"):
+                    fate_by(data, place)
+                fates["blank"] += 1
+                continue
             told = fate_by(data, place)
             assert list(told) == [place]
             fates[told[place]] += 1
@@ -60,6 +66,7 @@ def test_every_line_has_one_fate_however_it_is_asked_for(lived: LivedHome, data:
     counts = lived.nights[1][1].counts
     assert fates.total() == counts["read"]
     assert fates["quarantined"] == counts["quarantined"]
+    assert fates["blank"] == counts["blank"] > 0
     assert fates["exact duplicate"] == counts["exact_duplicate"]
 
 
@@ -119,7 +126,7 @@ def test_a_name_borne_often_is_told_with_its_first_rows(lived: LivedHome) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["why-row", "a text that nobody wrote"], "no row among 443 has that name or text, and 35 quarantined lines"),
+        (["why-row", "a text that nobody wrote"], "no row among 443 has that name or text, and 30 quarantined lines"),
         (["why-row", "f" * 32], "nothing is known of"),
         (["why-row", "text.jsonl:9999"], "text/text.jsonl has lines 1 to 195, not line 9,999"),
         (["why-row", "text.jsonl:0"], "has lines 1 to 195, not line 0"),

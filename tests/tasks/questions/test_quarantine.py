@@ -177,7 +177,7 @@ def test_a_rule_or_file_is_looked_at_alone(tmp_path: Path, recipe: Recipe, valid
     of_rule = recheck(validation, today, tmp_path / "home", "line_too_long", None)
     assert (of_rule.read, of_rule.admitted) == (Counter(line_too_long=3), Counter(line_too_long=2))
     of_file = recheck(validation, today, tmp_path / "home", None, "text/text.jsonl")
-    assert of_file.read.total() == 7
+    assert of_file.read.total() == 6
 
 
 def test_lines_of_files_that_changed_or_went_are_not_guessed_at(
@@ -193,7 +193,7 @@ def test_lines_of_files_that_changed_or_went_are_not_guessed_at(
     assert found.admitted["filter_too_short"] == 2
     assert found.read == found.admitted + Counter(r for (r, _), n in found.still.items() for _ in range(n)) + found.gone
     without = replace(today, sources=today.sources[1:])
-    assert recheck(validation, without, tmp_path / "home", None, "text/text.jsonl").gone.total() == 7
+    assert recheck(validation, without, tmp_path / "home", None, "text/text.jsonl").gone.total() == 6
 
 
 def test_nothing_rechecked_is_told_without_a_promise() -> None:

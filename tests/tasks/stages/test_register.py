@@ -156,7 +156,7 @@ def test_the_champions_own_weights_are_no_first_model(
     decision = read_decision(again.path)
     assert (decision["promoted"], decision["version"]) == (True, 2)
     assert decision["reason"] == "these weights are the champion's, version 1: the alias moves to them"
-    assert aliases(store) == {CHAMPION: 2, CHALLENGER: None, PREVIOUS: 1}
+    assert aliases(store) == {CHAMPION: 2, CHALLENGER: None, PREVIOUS: None}
 
 
 def test_a_night_that_was_overtaken_registers_nothing(

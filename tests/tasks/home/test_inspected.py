@@ -13,8 +13,15 @@ from data.duplicates.decide import NearDuplicateRules
 from data.rows.statistics import Fates
 from data.tokens.answers import HeldAnswers
 from tasks.errors import NightStopped
+from tasks.home.contents.inspected import (
+    FEWEST_ROWS,
+    lost_answers,
+    lost_lines,
+    lost_sides,
+    stop_if_too_much,
+    worth_naming,
+)
 from tasks.recipes.stage_configs import InspectConfig
-from tasks.stages.losses import FEWEST_ROWS, lost_answers, lost_lines, lost_sides, stop_if_too_much, worth_naming
 from tests.data.corpus import RULES, Home, Piece, document, edited, plain
 
 FATES = Fates(
