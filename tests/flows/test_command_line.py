@@ -57,12 +57,16 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return tiny_arguments(tmp_path_factory.mktemp("raw"))
 
 
-def test_the_whole_chain_asks_nobody_outside_this_machine(arguments: list[str], tmp_path: Path) -> None:
+def test_the_whole_chain_of_a_recipe_in_a_file_asks_nobody_outside_this_machine(tmp_path: Path) -> None:
     """Every Python process of the chain, Prefect's server included, has the guard loaded."""
+    recipe = tmp_path / "mine.yaml"
+    write_sources(tmp_path / "raw")
+    relative = {"text": Path("raw/text.jsonl"), "chat": Path("raw/chat.jsonl")}
+    recipe.write_text(json.dumps(tiny_content(relative) | {"name": "mine"}))
     denied = tmp_path / "denied"
     denied.touch()
     guard = {"PYTHONPATH": str(ROOT / "tests" / "deny"), "DENIED_SOCKETS": str(denied)}
-    done = flows(arguments, tmp_path / "home", **guard)
+    done = flows(["--recipe", str(recipe)], tmp_path / "home", **guard)
     assert done.returncode == 0, done.stderr[-3000:]
     assert denied.read_text() == ""
     assert "PROMOTED  version 1" in done.stdout

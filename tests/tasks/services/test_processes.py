@@ -72,7 +72,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 
 
 def addresses(said: str) -> dict[str, str]:
-    return {line.split()[0]: line.split()[1] for line in said.splitlines() if "http://" in line}
+    lines = (line.split() for line in said.splitlines() if line.startswith(("Prefect  ", "MLflow  ")))
+    return {name: url for name, url, *_ in lines}
 
 
 def test_both_user_interfaces_answer_on_loopback(copy: Copy) -> None:
