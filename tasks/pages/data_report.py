@@ -10,8 +10,10 @@ from typing import Any
 from data.rows.drift import DIFFERENT, SHIFTED, Drift
 from data.rows.statistics import FORMAT, Fates, NightStatistics, bin_label
 from data.sides.slices import Slice, validation_version
+from data.tokens.answers import HeldAnswers
 from tasks.pages.data_tables import (
     EXAMPLE_CHARACTERS,
+    answers_table,
     contamination_table,
     domain_category,
     domain_table,
@@ -103,11 +105,13 @@ class DataReport:
     rules: RuleReports = field(default_factory=dict)
     """With the examples of quarantined rows."""
     losses: Sequence[Loss] = ()
-    """Where a source lost most of its rows."""
+    """Where a source lost more than the recipe's share."""
     too_little: str = ""
     """Why the validation text is not enough to promote by; empty if it is."""
     slices: Mapping[str, Slice] = field(default_factory=dict)
     """The validation side by slice."""
+    answers: Mapping[str, HeldAnswers] = field(default_factory=dict)
+    """What packed rows hold of each source's answers."""
 
     @property
     def broken_rules(self) -> list[BrokenRule]:
@@ -166,6 +170,7 @@ class DataReport:
             packing=packing_table(night),
             validation=validation_version(self.slices) if self.slices else None,
             slices=slices_table(self.slices),
+            answers=answers_table(self.answers),
             contamination=contamination_table(night),
             files_left_out=files_table(self.deferred),
             statistics_format=FORMAT,
@@ -191,6 +196,7 @@ class DataReport:
                 [Column("rule"), Column("rows", "number")],
                 [[rule.name, rule.count] for rule in self.broken_rules[:MAX_RULES]],
             ).as_markdown(),
+            *(["Answers in packed rows:", answers_table(self.answers).as_markdown()] if self.answers else ()),
             *(drift_as_markdown(self.drift) if self.drift else ()),
             *(slices_as_markdown(self.slices) if self.slices else ()),
             *(["Files left out:", files_table(self.deferred).as_markdown()] if self.deferred else ()),

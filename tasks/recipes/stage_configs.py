@@ -12,6 +12,8 @@ from schemas.filters import FilterConfig
 
 HUB = "hub:"
 """What is on the Hugging Face hub: `hub:OWNER/NAME`."""
+MAX_ROW_TOKENS = 32_768
+"""Slots of the longest packed row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +113,12 @@ class InspectConfig:
     """Population stability index of any feature above which the night stops; null reports and goes on."""
     warn_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.5
     """Share of a source's rows that one stage may leave out before log, summary and report name the source."""
+    warn_lost_answers_share: Annotated[float, Range(0, 1)] = 0.01
+    """The same for a source's answers that no packed row holds; the row length that would is named, too."""
     max_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.95
-    """The same share above which the night stops; exact copies do not count. 1 never stops it."""
+    """The share, of rows or answers, above which the night stops; exact copies do not count. 1 never stops it."""
     min_rows_to_judge: Annotated[int, Range(1, 10**9)] = 100
-    """Rows of a source from which it can stop the night."""
+    """Rows, or answers, of a source from which it can stop the night."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "InspectConfig")
@@ -172,7 +176,7 @@ class DataConfig:
 
     tokenizer: str = ""
     """A folder with tokenizer.json, or `hub:OWNER/NAME`; empty trains a byte-level BPE of `vocab_size` entries."""
-    sequence_length_tokens: Annotated[int, Range(16, 32_768)] = 512
+    sequence_length_tokens: Annotated[int, Range(16, MAX_ROW_TOKENS)] = 512
     """Slots of one packed row."""
 
     def __post_init__(self) -> None:

@@ -23,14 +23,14 @@ from tasks.errors import NightStopped
 from tasks.evaluation.enough import why_too_few
 from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.inspected import losses_of, stop_if_too_much, write_losses
-from tasks.home.contents.packed import FIGURES
+from tasks.home.contents.packed import FIGURES, read_answers
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
 from tasks.pages.losses import Loss
 from tasks.pages.text import artifact_key
-from tasks.recipes.recipe import Recipe, side_rules
+from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import PromoteConfig
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.registry import ModelVersion
@@ -136,15 +136,16 @@ def inspect(
     apart = drift(statistics, reference) if reference else None
     report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
     title = f"Data of {run.recipe.name}"
-    losses = losses_of(
-        dict(statistics.fates), open_ledger(distinct.path), side_rules(run.recipe), tokens, run.recipe.inspect
-    )
+    answers = read_answers(tokens)
+    losses = losses_of(dict(statistics.fates), open_ledger(distinct.path), answers, run.recipe)
     write_losses(run.folder, losses)
     too_little, slices = why_too_little(tokens, run.recipe.promote), read_slices(rows.path)
     for warning in filter(None, [too_little, *(loss.sentence for loss in losses)]):
         log.warning("%s", warning)
     (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
-    page = DataReport(statistics, apart, report["set_aside"], title, report["rules"], losses, too_little, slices)
+    page = DataReport(
+        statistics, apart, report["set_aside"], title, report["rules"], losses, too_little, slices, answers
+    )
     (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
     for name in (STATISTICS, PAGE):
         run.tracker.artifact(run.folder / name, "data")
@@ -179,7 +180,7 @@ def outcome(
     compared += ", drift unknown: the champion's data could not be read" if unknown else ""
     compared += ", too little validation text to promote by" if too_little else ""
     if losses:
-        compared += f", {', '.join(sorted({loss.source for loss in losses}))} lost most rows"
+        compared += f", {', '.join(sorted({loss.source for loss in losses}))} lost more than the recipe's share"
     return Outcome(
         counts={"sources": len(statistics.names), "domains": len(domains), "losses": len(losses)},
         headline=f"{shares}; {contaminated:.1%} of validation documents share a passage with train{compared}",

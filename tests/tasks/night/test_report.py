@@ -138,7 +138,7 @@ def test_every_chat_is_two_lines_of_text(prompt: str, reply: str) -> None:
 def test_a_source_that_lost_most_of_its_rows_is_named() -> None:
     sentence = "source tales: 299 of 300 rows are near duplicates of others (deduplicate); keep more"
     report = night(losses=(sentence,))
-    assert "MOST ROWS LOST" in report.as_text() and sentence in report.as_text()
+    assert "LOST ON THE WAY" in report.as_text() and sentence in report.as_text()
     assert sentence in report.as_markdown()
     assert "LOST" not in night().as_text()
 
