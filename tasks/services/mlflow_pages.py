@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.services.addresses import MLFLOW_PORT
+from tasks.services.addresses import MLFLOW_PORT, NIGHTS_VIEW
 from tasks.services.processes import running_url
 
 
@@ -11,6 +11,11 @@ def tracking_ui(tracking_uri: str) -> str:
     if tracking_uri.startswith("http"):
         return tracking_uri
     return running_url("mlflow") or f"http://127.0.0.1:{MLFLOW_PORT}"
+
+
+def nights_page(ui: str, experiment_id: str) -> str:
+    """The page of all nights side by side; the UI's first one while the experiment is not known."""
+    return f"{ui}/#/experiments/{experiment_id}/runs?viewStateShareKey={NIGHTS_VIEW}" if experiment_id else ui
 
 
 def run_page(ui: str, experiment_id: str, run_id: str) -> str:

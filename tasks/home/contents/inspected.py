@@ -17,7 +17,7 @@ from tasks.errors import NightStopped
 from tasks.home.contents.packed import FIGURES, open_segments
 from tasks.home.records import StageRecord
 from tasks.pages.losses import Loss
-from tasks.pages.text import counted
+from tasks.pages.text import plural
 from tasks.recipes.stage_configs import InspectConfig
 
 LOSSES = "losses.json"
@@ -76,7 +76,7 @@ def lost_sides(ledger: Ledger, rules: SideRules) -> Iterator[Loss]:
         if held_out not in (0, len(clusters)) or not len(clusters):
             continue
         if held_out or len(clusters) * rules.val_share >= EXPECTED_HELD_OUT:
-            crowd = f"{counted(len(sizes), 'cluster')}, the largest of {counted(sizes.max(), 'row')}"
+            crowd = f"{plural(len(sizes), 'cluster')}, the largest of {plural(sizes.max(), 'row')}"
             side = "validation side, none is trained on" if held_out else "train side, none is held out"
             yield Loss(
                 source=source, stage="split", lost=len(clusters), of=len(clusters), may_stop=bool(held_out),
