@@ -106,9 +106,10 @@ def why_too_few(num_bytes: np.ndarray, found: str, config: PromoteConfig) -> str
     if len(num_bytes) >= config.min_documents and total >= config.min_bytes:
         return ""
     return (
-        f"too little validation text to promote by: {found} {len(num_bytes):,} validation documents with {total:,} "
-        f"bytes, needed {config.min_documents:,} (promote.min_documents) and {config.min_bytes:,} (promote.min_bytes); "
-        "add data, raise split.val_share, or lower these numbers in the recipe"
+        f"too little validation text to promote by: {found} {plural(len(num_bytes), 'validation document')} with "
+        f"{plural(total, 'byte')}, needed {config.min_documents:,} (promote.min_documents) and "
+        f"{config.min_bytes:,} (promote.min_bytes); add data, raise split.val_share, or lower these numbers in the "
+        "recipe"
     )
 
 

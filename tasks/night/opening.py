@@ -61,7 +61,7 @@ def open_night(
         store.check()
         with journal.lease(recipe.name) as token, noted_run(settings.home):
             if orphans := store.close_orphans():
-                log.info("%s of a night that died were closed", plural(orphans, "tracking run"))
+                log.info("%s of a night that died: closed", plural(orphans, "tracking run"))
             raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
             for label, reason in raw.set_aside:
                 log.info("left out  %s: %s", label, reason)

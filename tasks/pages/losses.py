@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks.pages.text import plural
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
@@ -26,4 +28,6 @@ class Loss:
 
     @property
     def sentence(self) -> str:
-        return f"source {self.source}: {self.lost:,} of {self.of:,} rows {self.what} ({self.stage}); {self.cure}"
+        return (
+            f"source {self.source}: {self.lost:,} of {plural(self.of, 'row')} {self.what} ({self.stage}); {self.cure}"
+        )

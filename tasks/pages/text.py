@@ -7,6 +7,8 @@ import re
 
 NAME_CHARACTERS = 80
 """Most characters of a name; longer text is cut."""
+SHOWN_BY_BAR = "shown_by_bar"
+"""Attribute of log records that a terminal does not show, as a bar there says the same."""
 RUN_NAME_CHARACTERS = 100
 """Most characters of what a run is called in MLflow and in Prefect."""
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")

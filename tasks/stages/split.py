@@ -39,8 +39,9 @@ def split(run: StageRun, rows: StageRecord) -> Outcome:
                 raise NightStopped(one_sided(ledger, rules, kind, side))
     return Outcome(
         counts=counts,
-        headline=f"{counts['pretrain_train'] + counts['chat_train']:,} rows train, "
-        f"{counts['pretrain_val'] + counts['chat_val']:,} validation in {len(read_slices(run.folder))} slices",
+        headline=f"{plural(counts['pretrain_train'] + counts['chat_train'], 'row')} train, "
+        f"{counts['pretrain_val'] + counts['chat_val']:,} validation in "
+        f"{plural(len(read_slices(run.folder)), 'slice')}",
         linked=linked,
     )
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from tasks.services.addresses import NIGHTS_VIEW
+from tasks.services.addresses import NIGHTS_VIEW_TAG
 
-VIEW_TAG, KIND_TAG = f"mlflow.sharedViewState.{NIGHTS_VIEW}", "mlflow.experimentKind"
+KIND_TAG = "mlflow.experimentKind"
 TRAINING = "custom_model_development"
 """The kind of experiment that MLflow opens on its runs; without it, it opens on traces, of which there are none."""
 ONLY_NIGHTS = "tags.`nightschool.kind` = 'night'"
@@ -66,7 +66,7 @@ def view_state(columns: Sequence[str] = COLUMNS) -> dict[str, Any]:
 def show_nights(client: MlflowClient, experiment_id: str) -> None:
     """Have MLflow's pages of an experiment begin with the nights."""
     there = client.get_experiment(experiment_id).tags
-    wanted = {KIND_TAG: TRAINING, VIEW_TAG: json.dumps(view_state(), separators=(",", ":"))}
+    wanted = {KIND_TAG: TRAINING, NIGHTS_VIEW_TAG: json.dumps(view_state(), separators=(",", ":"))}
     for key, value in wanted.items():
         if there.get(key) != value:
             client.set_experiment_tag(experiment_id, key, value)
