@@ -20,7 +20,8 @@ def tracking_ui(tracking_uri: str) -> str:
 
 def nights_page(ui: str, experiment_id: str) -> str:
     """The page of all nights side by side; the UI's first one while the experiment is not known."""
-    return f"{ui}/#/experiments/{experiment_id}/runs?viewStateShareKey={NIGHTS_VIEW}" if experiment_id else ui
+    query = f"viewStateShareKey={NIGHTS_VIEW}&workflowType=machine_learning"
+    return f"{ui}/#/experiments/{experiment_id}/runs?{query}" if experiment_id else ui
 
 
 def nights_of(server: str) -> str:

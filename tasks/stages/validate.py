@@ -157,7 +157,7 @@ def stop_if_a_source_is_lost(pieces: Sequence[ScannedPiece], sources: Sequence[S
         if lines["valid"]:
             continue
         if not held(lines):
-            blank = f", {lines['blank']:,} blank lines alone" if lines["blank"] else ""
+            blank = f", {plural(lines['blank'], 'blank line')} alone" if lines["blank"] else ""
             raise NightStopped(
                 f"source {source.name}: there is no row in {source.location}{blank}; nothing was trained"
             )

@@ -27,7 +27,11 @@ CURVES = ("pretrain/bpb", "sft/bpb", "pretrain/loss_ema", "sft/loss_ema")
 BARS = ("val/bpb", "promote/difference_bpb")
 """One number a night."""
 SECTION = "Nights"
-WIDTHS = {"attributes.`Run Name`": 340, "attributes.`Dataset`": 170, "attributes.`Models`": 170}
+WIDTHS = {
+    "attributes.`Run Name`": 330, "attributes.`Models`": 180, "attributes.`Dataset`": 150, "attributes.`Source`": 160,
+    "metrics.`val/bpb`": 100, "metrics.`val/perplexity`": 100, "metrics.`promote/difference_bpb`": 170,
+    "tags.`nightschool.reason`": 420,
+}  # fmt: skip
 """In pixels, of columns that MLflow would cut, or make wider than they need."""
 
 
