@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from flows.commands.table import PROGRAM, parse
 from tasks import settings
 from tasks.errors import Interrupted, NightStopped
+from tasks.pages.text import SHOWN_BY_BAR
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +54,7 @@ def show_log_lines() -> None:
     """Print our log lines to the terminal, each with its time alone."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%H:%M:%S"))
+    handler.addFilter(lambda record: not getattr(record, SHOWN_BY_BAR, False))
     log = logging.getLogger("nightschool")
     log.addHandler(handler)
     log.setLevel(logging.INFO)

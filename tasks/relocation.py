@@ -36,7 +36,7 @@ def relocate(settings: Settings) -> None:
             write_json(home / NOTE, {"places": [str(home)]})
         return
     changed = renamed(f"sqlite:///{own}", before, home) if own.exists() else 0
-    log.warning("this home was %s and is %s now: %d addresses in its database were changed", before, home, changed)
+    log.warning("this home was %s and is %s now; changed in its database: %s", before, home, told(changed))
     if not settings.has_own_database:
         tell_of_shared_store(uri, before, home)
     services = home / "services" / "services.json"
@@ -44,6 +44,10 @@ def relocate(settings: Settings) -> None:
         log.warning("services that run for %s are not this home's; start its own with: make up", before)
         services.unlink()
     write_json(home / NOTE, {"places": [str(place) for place in dict.fromkeys([home, before, *noted])]})
+
+
+def told(addresses: int) -> str:
+    return f"{addresses:,} address{'' if addresses == 1 else 'es'}"
 
 
 def tell_of_shared_store(tracking_uri: str, before: Path, home: Path) -> None:
@@ -57,7 +61,7 @@ def tell_of_shared_store(tracking_uri: str, before: Path, home: Path) -> None:
             "of this home's own to part them", shown, before,
         )  # fmt: skip
     else:
-        log.warning("%s: %d addresses below %s were changed", shown, renamed(tracking_uri, before, home), before)
+        log.warning("%s: changed below %s: %s", shown, before, told(renamed(tracking_uri, before, home)))
 
 
 def places(home: Path) -> Sequence[Path]:

@@ -33,10 +33,12 @@ from tasks.home.digests import digest_of, plain
 from tasks.home.journal import Journal
 from tasks.home.records import LOGS, Content, StageRecord, file_digests, stage_name
 from tasks.home.stage_table import StageEntry, entry_of
+from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
+from tasks.recipes.overrides import told
 from tasks.recipes.recipe import Recipe, params_of_stage
 from tasks.services.endings import may_help, tell_failure
 from tasks.sources.resolve import Resolved
-from tasks.tracking.mlflow_store import Store, open_run
+from tasks.tracking.mlflow_store import Store, open_run, source_tags
 from tasks.tracking.registry import Registry
 from tasks.tracking.tracker import Tracker
 
@@ -150,7 +152,8 @@ class StageFrame:
             log.info("%-11s reused     %s", name, record.headline)
         else:
             tags = {f"nightschool.input.{n}": digests[n] for n in digests if isinstance(arguments.get(n), Content)}
-            with self._tracked(night, name, key, tags, config, base) as run:
+            called = title_of(night, self.entry.name, arguments.get("label", ""))
+            with self._tracked(night, name, called, key, tags, config, base) as run:
                 started = time.monotonic()
                 outcome = self.work(run, **arguments)
                 files = file_digests(run.folder, outcome.linked)
@@ -170,14 +173,15 @@ class StageFrame:
 
     @contextmanager
     def _tracked(
-        self, night: Night, name: str, key: str, tags: Mapping[str, str], config: object, base: StageRecord | None
-    ) -> Iterator[StageRun]:
-        """A folder and a tracking run for the stage, which ends as the stage ended."""
+        self, night: Night, name: str, called: str, key: str, tags: Mapping[str, str], config: object,
+        base: StageRecord | None,
+    ) -> Iterator[StageRun]:  # fmt: skip
+        """A folder and a tracking run for the stage, called so, which ends as the stage ended."""
         working = night.journal.working_folder(name, key, self.resumable)
         run_id = open_run(
-            night.store, working / LOGS / "run_id", " ".join(filter(None, [name, night.recipe.name, night.day])),
+            night.store, working / LOGS / "run_id", called,
             {"nightschool.kind": "stage", "nightschool.stage": name, "nightschool.recipe": night.recipe.name,
-             "nightschool.key": key, **tags, **prefect_tags()},
+             "nightschool.key": key, **source_tags(self.work.__module__), **tags, **prefect_tags()},
             {**params_of_stage(self.entry.name, config), **night.changes}, night.run_id,
         )  # fmt: skip
         tracker = night.store.tracker(run_id, self.system_metrics)
@@ -270,10 +274,16 @@ def declared(entry: StageEntry) -> Task[..., StageRecord]:
     return found
 
 
+def title_of(night: Night, stage: str, label: str = "") -> str:
+    """`pretrain demo 2026-11-28`, `evaluate champion demo 2026-11-28`; of a branch also what it changes."""
+    words = [stage_name(stage, night.branch), label if label != night.branch else "", night.recipe.name, night.day]
+    return one_line(" ".join(filter(None, [*words, *told(night.changes)])), RUN_NAME_CHARACTERS)
+
+
 def task_run_name() -> str:
-    """`pretrain demo 2026-11-28`: of the task that runs, from its parameters, as Prefect asks for it."""
-    night: Night = task_run.parameters["night"]
-    return " ".join(filter(None, [stage_name(task_run.task_name, night.branch), night.recipe.name, night.day]))
+    """Of the task that runs, from its parameters, as Prefect asks for it: the name of its tracking run."""
+    given = {**task_run.parameters, **task_run.parameters.get("named", {})}
+    return title_of(given["night"], str(task_run.task_name), given.get("label", ""))
 
 
 def elapsed(working: Path, started: float) -> float:

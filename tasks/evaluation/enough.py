@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.pages.text import plural
 from tasks.recipes.stage_configs import PromoteConfig
 
 
@@ -14,7 +15,7 @@ def why_too_few(documents: int, num_bytes: int, found: str, config: PromoteConfi
     if documents >= config.min_documents and num_bytes >= config.min_bytes:
         return ""
     return (
-        f"too little validation text to promote by: {found} {documents:,} validation documents with {num_bytes:,} "
-        f"bytes, needed {config.min_documents:,} (promote.min_documents) and {config.min_bytes:,} (promote.min_bytes); "
+        f"too little validation text to promote by: {found} {plural(documents, 'validation document')} with "
+        f"{plural(num_bytes, 'byte')}, needed {config.min_documents:,} (promote.min_documents) and {config.min_bytes:,} (promote.min_bytes); "
         "add data, raise split.val_share, or lower these numbers in the recipe"
     )

@@ -84,6 +84,8 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         tracker.tags({VALIDATION: version} | {f"nightschool.stage.{r.name}": r.run_id for r in everything})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
+        if isinstance(registered, StageRecord):
+            tracker.model(night.registry.model, int(registered.counts["version"]), max(r.last_step for r in everything))
         write_text(summary, report.as_markdown())
         tracker.artifact(summary)
         tracker.close("RUNNING")

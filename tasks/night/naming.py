@@ -11,12 +11,9 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from tasks.home.journal import now
-from tasks.pages.text import one_line
-from tasks.recipes.overrides import as_argument
+from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
+from tasks.recipes.overrides import as_argument, told
 
-RUN_NAME_CHARACTERS = 100
-VALUE_CHARACTERS = 24
-"""Of a value in a name; of a longer one only the setting is named."""
 DIFFERENCES_SHOWN = 3
 
 
@@ -50,26 +47,6 @@ def differences(params: Mapping[str, str], before: Mapping[str, str]) -> dict[st
     """The settings whose values differ, with their values now. A setting that one of both does not know is no
     difference: it came with the code."""
     return {key: value for key, value in params.items() if key in before and before[key] != value}
-
-
-def short_names(settings: Mapping[str, str]) -> dict[str, str]:
-    """For each dotted name its shortest end that no other of them has."""
-    ends: dict[str, str] = {}
-    for setting in settings:
-        parts = setting.split(".")
-        others = [f".{other}" for other in settings if other != setting]
-        found = (".".join(parts[-depth:]) for depth in range(1, len(parts) + 1))
-        ends[setting] = next((end for end in found if not any(o.endswith(f".{end}") for o in others)), setting)
-    return ends
-
-
-def told(settings: Mapping[str, str]) -> list[str]:
-    """Settings with their values, each as short as can be."""
-    names = short_names(settings)
-    return [
-        f"{names[key]}={value}" if len(value) <= VALUE_CHARACTERS else f"{names[key]} changed"
-        for key, value in settings.items()
-    ]
 
 
 def told_beside(identity: Identity, before: Identity | None) -> list[str]:
@@ -109,3 +86,10 @@ def night_run_name() -> str:
     replaced = {key: as_argument(value) for key, value in overrides.items()}
     kind = flow_run.flow_name if flow_run.flow_name != "retrain-nightly" else ""
     return run_name(name, now()[:10], kind or "", told(replaced))
+
+
+def promotion_run_name() -> str:
+    """`promote demo 2026-11-28 version 3`; `rollback demo 2026-11-28`."""
+    recipe, version = flow_run.parameters.get("recipe"), flow_run.parameters.get("version")
+    special = [] if version is None else [f"version {version}"]
+    return run_name(recipe or "", now()[:10], "promote" if special else "rollback", special)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import get_client
@@ -28,13 +29,14 @@ from tasks.relocation import relocate
 from tasks.services.endings import cancel_subflows, noted_run
 from tasks.services.output import outlive_reader
 from tasks.settings import Settings, make_home
-from tasks.sources.resolve import resolve
+from tasks.sources.resolve import PIECES, resolve
 from tasks.stage import Night
-from tasks.tracking.mlflow_store import Store
+from tasks.tracking.mlflow_store import Store, source_tags
 
 NIGHT = "night"
 CHANGED = "changed"
-"""Before the name of a setting that was replaced for a night: MLflow lists parameters by name, so these come first."""
+"""Before the name of a setting that differs from the recipe or from the night before: MLflow lists parameters by name,
+so these come first."""
 log = logging.getLogger("nightschool")
 
 
@@ -59,7 +61,7 @@ def open_night(
         store.check()
         with journal.lease(recipe.name) as token, noted_run(settings.home):
             if orphans := store.close_orphans():
-                log.info("%s of a night that died were closed", plural(orphans, "tracking run"))
+                log.info("%s of a night that died: closed", plural(orphans, "tracking run"))
             raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
             for label, reason in raw.set_aside:
                 log.info("left out  %s: %s", label, reason)
@@ -68,8 +70,9 @@ def open_night(
             trial = {"kind": kind, "asked": asked} if asked else {}
             key = digest_of({"recipe": plain(recipe), "pieces": pieces, "code": code, **trial})
             identity = Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
-            name = name_beside(settings.home, recipe, key, kind, identity)
-            run_id, day = open_parent(settings.home, store, recipe, key, kind, identity, name, original or recipe)
+            special, marked = beside(original or recipe, identity, earlier_night(settings.home, recipe, key, kind))
+            name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
+            run_id, day = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
             night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day)
             link_flow_run(night, name)
             with ending_as_it_ended(night):
@@ -118,8 +121,27 @@ def note_path(home: Path, recipe: str, key: str, kind: str = NIGHT) -> Path:
     return home / "nights" / name if kind == NIGHT else home / "trials" / f"{kind}-{name}"
 
 
+@dataclass(frozen=True)
+class RawData:
+    """All that a night's recipe takes in, as a dataset of its run."""
+
+    path: Path
+    """The home's list of pieces."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What is special about a night."""
+
+    replaced: Mapping[str, str]
+    """The recipe's values of settings that were replaced."""
+    params: Mapping[str, str]
+    """Parameters that come before all others."""
+
+
 def open_parent(
-    home: Path, store: Store, recipe: Recipe, key: str, kind: str, identity: Identity, name: str, original: Recipe
+    home: Path, store: Store, recipe: Recipe, key: str, kind: str, identity: Identity, name: str, marked: Marked
 ) -> tuple[str, str]:
     """The night's parent run, the one it had before or a new one, and the day on which it was opened first."""
     note = note_path(home, recipe.name, key, kind)
@@ -128,25 +150,44 @@ def open_parent(
         if store.reopen(str(content["run_id"])):
             return str(content["run_id"]), day_of(content)
         note.with_suffix(".md").unlink(missing_ok=True)  # the new run gets all that the lost one had been told
+    context = FlowRunContext.get()
     tags = {
         "nightschool.kind": kind,
         "nightschool.recipe": recipe.name,
         "nightschool.key": key,
+        **(source_tags(context.flow.fn.__module__) if context and context.flow else {}),
     }
     run_id = store.start_run(name, tags)
-    before = as_params(original)
-    replaced = {setting: before[setting] for setting in differences(identity.params, before)}
-    marked = {f"{CHANGED}.{key}": f"{identity.params[key]} (recipe: {was})" for key, was in replaced.items()}
-    store.tracker(run_id).params({**marked, **identity.params})
-    write_json(note, {"run_id": run_id, "key": key, "identity": identity.as_note(), "replaced": replaced})
+    tracker = store.tracker(run_id)
+    tracker.params({**marked.params, **identity.params})
+    tracker.dataset(RawData(home / PIECES, identity.data), recipe.name, "training")
+    content = {"run_id": run_id, "key": key, "identity": identity.as_note(), "replaced": dict(marked.replaced)}
+    write_json(note, content)
     return run_id, identity.day
 
 
-def name_beside(home: Path, recipe: Recipe, key: str, kind: str, identity: Identity) -> str:
-    """What a night of today is called: what differs from the newest one of the same recipe and kind is in it."""
+def earlier_night(home: Path, recipe: Recipe, key: str, kind: str) -> Identity | None:
+    """The newest other night of the same recipe and kind."""
     pattern = note_path(home, glob.escape(recipe.name), "*", kind)
-    special = told_beside(identity, night_before(pattern.parent.glob(pattern.name), key))
-    return run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
+    return night_before(pattern.parent.glob(pattern.name), key)
+
+
+def beside(original: Recipe, identity: Identity, before: Identity | None) -> tuple[list[str], Marked]:
+    """What differs from the night before, in words for a name, and what is marked on the parent run: that, and
+    settings that were replaced in the recipe."""
+    of_recipe = as_params(original)
+    replaced = {setting: of_recipe[setting] for setting in differences(identity.params, of_recipe)}
+    earlier = before.params if before else {}
+    changed = {*replaced, *differences(identity.params, earlier)}
+    params = {
+        f"{CHANGED}.{setting}": f"{value} ({'; '.join(was)})"
+        for setting, value in identity.params.items()
+        if setting in changed and (was := [
+            *([f"recipe: {replaced[setting]}"] if setting in replaced else []),
+            *([f"night before: {earlier[setting]}"] if earlier.get(setting, value) != value else []),
+        ])
+    }  # fmt: skip
+    return told_beside(identity, before), Marked(replaced, params)
 
 
 def link_flow_run(night: Night, name: str) -> None:

@@ -12,7 +12,7 @@ from tasks.evaluation.twin import TwinComparison
 from tasks.home.records import StageRecord
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Cell, Column, Link, Table
 from tasks.pages.text import markdown_line, one_line, plural
-from tasks.services.mlflow_pages import run_page
+from tasks.services.mlflow_pages import nights_page, run_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +119,7 @@ class NightReport:
         places = [
             ("model", f"{self.export}{loads}"),
             ("tracking", f"{self.tracking_uri} (run {self.run_id})"),
+            ("nights", nights_page(self.tracking_ui, self.experiment_id)),
             ("both UIs", "make up"),
         ]
         if self.reports_waiting:

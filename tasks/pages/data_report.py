@@ -30,7 +30,7 @@ from tasks.pages.drawings import Bar, Histogram, Part
 from tasks.pages.losses import Loss
 from tasks.pages.rendering import render
 from tasks.pages.tables import Category, Column, Table
-from tasks.pages.text import format_bytes, format_share, markdown_line
+from tasks.pages.text import format_bytes, format_share, markdown_line, plural
 
 MAX_RULES, MAX_EXAMPLES = 20, 5
 """Most rules that are shown, and most examples of each."""
@@ -185,7 +185,7 @@ class DataReport:
         blocks = [
             f"# {markdown_line(self.title)}",
             f"{balance.read:,} read = {fates}, {format_bytes(night.by_domain.total.bytes)} of text.",
-            f"**{balance.unaccounted:,} rows unaccounted for.**" if balance.unaccounted else "",
+            f"**{plural(balance.unaccounted, 'row')} unaccounted for.**" if balance.unaccounted else "",
             "\n".join(f"- **{markdown_line(loss.sentence)}**" for loss in self.losses),
             f"**{markdown_line(self.too_little)}**" if self.too_little else "",
             source_table(night)
@@ -216,4 +216,4 @@ def drift_as_markdown(drift: Drift) -> Iterator[str]:
     yield drift_table(drift).only("feature", "index", "reading").as_markdown()
     for change, names in (("New", drift.new_sources), ("Vanished", drift.vanished_sources)):
         if names:
-            yield f"{change} sources: {', '.join(map(markdown_line, names))}"
+            yield f"{change} {'source' if len(names) == 1 else 'sources'}: {', '.join(map(markdown_line, names))}"

@@ -7,6 +7,10 @@ import re
 
 NAME_CHARACTERS = 80
 """Most characters of a name; longer text is cut."""
+SHOWN_BY_BAR = "shown_by_bar"
+"""Attribute of log records that a terminal does not show, as a bar there says the same."""
+RUN_NAME_CHARACTERS = 100
+"""Most characters of what a run is called in MLflow and in Prefect."""
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
 """Characters that mean something inside a line of markdown. An underscore between letters does not, see CommonMark."""
 
@@ -34,7 +38,7 @@ def artifact_key(*words: str) -> str:
 
 def plural(number: int, noun: str) -> str:
     """A number and what it counts: `1 document`, `2,000 documents`. `noun` is one that takes an s."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{int(number):,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_bytes(num_bytes: int) -> str:
@@ -55,8 +59,3 @@ def format_share(part: float, whole: float) -> str:
 def format_ratio(numerator: float, denominator: float) -> str:
     """A quotient with two decimals; empty without a denominator."""
     return f"{numerator / denominator:.2f}" if denominator else ""
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its thousands separated, and what is counted: `1 row`, `1,200 rows`."""
-    return f"{int(number):,} {noun}{'' if number == 1 else 's'}"

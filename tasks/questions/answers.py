@@ -184,15 +184,15 @@ def never_seen(data: PreparedData, seen: int) -> str:
     reasons = {
         "quarantined": distinct["quarantined"],
         "blank": distinct.get("blank", 0),
-        "exact duplicates": distinct["exact_duplicate"],
-        "near duplicates": distinct["near_duplicate"],
+        "repeating others exactly": distinct["exact_duplicate"],
+        "repeating others nearly": distinct["near_duplicate"],
         "validation": sides["pretrain_val"] + sides["chat_val"],
         "held out, unused": sides["held_out_unused"],
     }
     never = distinct["read"] - seen
     reasons["of the train side and read by no step"] = never - sum(reasons.values())
     parts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-    return f"never seen: {never:,} of {distinct['read']:,} lines: {parts}"
+    return f"never seen: {never:,} of {plural(distinct['read'], 'line')}: {parts}"
 
 
 def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.DataFrame:

@@ -27,7 +27,7 @@ def fate_lines(history: History, data: PreparedData, fate: Fate, every_training:
 
     lines = [
         f"{where(data, place)}  byte {place.byte_offset:,}  name {place.name}",
-        f"  {place.part.kind}/{place.domain}, {place.num_bytes:,} bytes of text, source {place.part.source}",
+        f"  {place.part.kind}/{place.domain}, {plural(place.num_bytes, 'byte')} of text, source {place.part.source}",
         f"  {fate.what}" + (f" {fate.slice}" if fate.slice else ""),
     ]
     if fate.original is not None:

@@ -15,6 +15,7 @@ from schemas.files.reader import read_chunks
 from schemas.jsonl import FILE_RULES, KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, excerpt
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import ScannedPiece
+from tasks.pages.text import plural
 from tasks.questions.history import History
 from tasks.questions.quarantine import BadLine, Validation, chosen_lines, chosen_pieces, newest_validation
 from tasks.recipes.deployments import load_recipe
@@ -48,8 +49,8 @@ class RecheckCounts:
 
     def as_text(self) -> list[str]:
         lines = [
-            f"{self.read.total():,} quarantined lines checked again: {self.admitted.total():,} would be kept now, "
-            f"{self.still.total():,} would not, {self.gone.total():,} are not in their files any more"
+            f"{plural(self.read.total(), 'quarantined line')} checked again: {self.admitted.total():,} would be kept "
+            f"now, {self.still.total():,} would not, {self.gone.total():,} not in their files any more"
         ]
         for rule, count in self.read.most_common():
             now = Counter({new: n for (old, new), n in self.still.items() if old == rule}).most_common(4)

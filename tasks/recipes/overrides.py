@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
 from tasks.errors import NightStopped, did_you_mean
+
+VALUE_CHARACTERS = 24
+"""Of a value in a name; of a longer one only the setting is named."""
 
 
 def set_dotted(content: Any, dotted: str, value: Any) -> None:
@@ -85,3 +88,23 @@ def parse_over(pairs: Iterable[str]) -> dict[str, list[Any]]:
 def as_argument(value: object) -> str:
     """A value as the command line takes it."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def short_names(settings: Mapping[str, str]) -> dict[str, str]:
+    """For each dotted name its shortest end that no other of them has."""
+    ends: dict[str, str] = {}
+    for setting in settings:
+        parts = setting.split(".")
+        others = [f".{other}" for other in settings if other != setting]
+        found = (".".join(parts[-depth:]) for depth in range(1, len(parts) + 1))
+        ends[setting] = next((end for end in found if not any(o.endswith(f".{end}") for o in others)), setting)
+    return ends
+
+
+def told(settings: Mapping[str, str]) -> list[str]:
+    """Settings with their values, each as short as can be."""
+    names = short_names(settings)
+    return [
+        f"{names[key]}={value}" if len(value) <= VALUE_CHARACTERS else f"{names[key]} changed"
+        for key, value in settings.items()
+    ]

@@ -17,6 +17,7 @@ from tasks.relocation import relocate
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
 from tasks.services.databases import MLFLOW, PREFECT, make_whole
 from tasks.services.deployments import POOL, own_recipes, register, schedule_lines, set_armed
+from tasks.services.mlflow_pages import nights_of
 from tasks.services.processes import (
     Service,
     answers_at,
@@ -50,6 +51,8 @@ def up() -> None:
         NIGHTSCHOOL_ROOT=str(PROJECT),
         MLFLOW_TRACKING_URI=settings.tracking_uri,
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",  # with the next one, `--watch` shows the log
+        PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
         PREFECT_API_URL=f"{prefect_url}/api",
         PREFECT_HOME=str(home / "prefect"),
         PYTHONPATH=str(PROJECT),
@@ -83,7 +86,7 @@ def up() -> None:
     write_text(CLIENT_SETTINGS, f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
     print("\n".join(schedule_lines(prefect_url)))
     print(
-        f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\n"
+        f"Prefect  {prefect_url}\nMLflow   {nights_of(mlflow_url)}\n"
         "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"
         "Stop     make down"
     )
@@ -103,7 +106,7 @@ def stop_leftovers(home: Path) -> None:
     """End what services left that were killed: they hold ports, and write to databases that are served anew."""
     for service in recorded_services(home):
         if not service.process() and (count := stop_service(service)):
-            print(f"stopped {count} processes that a killed {service.name} ({service.pid}) had left")
+            print(f"stopped {count} left over from a killed {service.name} ({service.pid})")
 
 
 def served_home() -> Path | None:

@@ -113,7 +113,7 @@ def close_dead_runs(home: Path) -> int:
             closed += end_open_runs(client, UUID(note.stem), Crashed(message=message))
         note.unlink()
     if closed:
-        log.info("%d flow runs of a night that died were marked as crashed", closed)
+        log.info("marked as crashed, as their night died: flow runs, %d in all", closed)
     return closed
 
 

@@ -19,6 +19,7 @@ from model.files import atomic_write
 from schemas.files.arrays import HELD_BYTES, RowBuilder
 from schemas.files.blocks import BLOCK_BYTES, COMPRESSED
 from schemas.files.kinds import BYTE_ORDER_MARK, Array, what_is
+from tasks.pages.text import plural
 
 TABLES = (".parquet", ".arrow", ".feather")
 LAST_LINE_BYTES = 4 << 20
@@ -143,7 +144,7 @@ class RangeReader:
         line = sum(piece.num_lines for piece in pieces) + 1
         end = self.end_of_lines(start)
         pieces += tuple(self.new_pieces(start, end, line)) if self.size else (self.measured(0, 0, 1),)
-        deferred = f"its last line ({self.size - end:,} bytes) is not finished; it is left for the next night"
+        deferred = f"its last line ({plural(self.size - end, 'byte')}) is not finished; it is left for the next night"
         return pieces, deferred if end < self.size else ""
 
     def array_pieces(self, array: Array, known: Sequence[Piece]) -> tuple[tuple[Piece, ...], str]:

@@ -24,6 +24,8 @@ from tasks.sources.tables import as_jsonl
 
 BUILTIN = "builtin:"
 PIECE_BYTES = 16 << 20
+PIECES = "sources.json"
+"""Of a home: the pieces of every file that it knows."""
 REASONS_SHOWN = 5
 DEEP = re.compile(r"(?:^|(?<=/))(?:\*\*(?:/|$))+")
 """Folders of any depth, in a glob."""
@@ -83,7 +85,7 @@ def resolve(
     files = [(source, file) for source in sources for file in files_of(source, home)]
     files, repeated = read_once(files)
     moving = moving_files([file for _, file in files if not file.is_ours], settle_seconds, clock, sleep)
-    cutter = FileCutter(home / "sources.json", PIECE_BYTES, clock)
+    cutter = FileCutter(home / PIECES, PIECE_BYTES, clock)
     known_of = defaultdict(list)
     for piece in known:
         known_of[piece.source, piece.label].append(piece)

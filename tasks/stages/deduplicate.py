@@ -15,7 +15,7 @@ from tasks.home.contents.deduplicated import open_ledger, part_rows
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
-from tasks.pages.text import artifact_key
+from tasks.pages.text import artifact_key, plural
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.stage import Outcome, StageRun, stage
 
@@ -69,15 +69,15 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
     total: Counter[str] = sum(by_file.values(), Counter())
     straddling = sum(int((ledger.fates_of(p) > EXACT + 1).sum()) for p in ledger.parts)
     if not total["kept"]:
-        raise NightStopped(f"none of {total['read']:,} lines was kept: {dict(total)}")
+        raise NightStopped(f"none of {plural(total['read'], 'line')} was kept: {dict(total)}")
     return Outcome(
         counts={
             **{fate: total[fate] for fate in LINE_FATES},
             "straddling": straddling,
             "generations": len(ledger.generations),
         },
-        headline=f"{total['read']:,} lines = {total['kept']:,} kept + {total['exact_duplicate']:,} exact + "
-        f"{total['near_duplicate']:,} near duplicates + {total['quarantined']:,} quarantined"
+        headline=f"{plural(total['read'], 'line')} = {total['kept']:,} kept + {total['exact_duplicate']:,} exact + "
+        f"{plural(total['near_duplicate'], 'near duplicate')} + {total['quarantined']:,} quarantined"
         + (f" + {total['blank']:,} blank" if total["blank"] else ""),
         figures={
             "data/duplicate_share": 1 - total["kept"] / max(1, total["read"] - total["quarantined"] - total["blank"])

@@ -14,7 +14,7 @@ from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.sides import SIDES
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
-from tasks.pages.text import counted
+from tasks.pages.text import plural
 from tasks.recipes.recipe import side_rules
 from tasks.stage import Outcome, StageRun, stage
 from tasks.tracking.tracker import VALIDATION
@@ -43,8 +43,8 @@ def split(run: StageRun, rows: StageRecord) -> Outcome:
     unused = f", {counts['held_out_unused']:,} held out unused" if counts["held_out_unused"] else ""
     return Outcome(
         counts=counts,
-        headline=f"{counts['pretrain_train'] + counts['chat_train']:,} rows train, {version.documents:,} validation in "
-        f"{counted(version.slices, 'slice')} {version}{unused}",
+        headline=f"{plural(counts['pretrain_train'] + counts['chat_train'], 'row')} train, {version.documents:,} validation "
+        f"in {plural(version.slices, 'slice')} {version}{unused}",
         linked=linked,
     )
 
@@ -54,8 +54,8 @@ def one_sided(ledger: Ledger, rules: SideRules, kind: str, side: str) -> str:
     parts = [ledger.clusters_of(p)[ledger.fates_of(p) == KEPT] for p in ledger.parts if p.kind == kind]
     clusters, sizes = np.unique(np.concatenate(parts), return_counts=True) if parts else (np.zeros(0), np.zeros(0))
     found = (
-        f"no {kind} row fell on the {side} side: {counted(sizes.sum(), 'row')} in {counted(len(sizes), 'cluster')} of "
-        f"near duplicates, the largest of {counted(max(sizes, default=0), 'row')}, at split.val_share {rules.val_share}"
+        f"no {kind} row fell on the {side} side: {plural(sizes.sum(), 'row')} in {plural(len(sizes), 'cluster')} of "
+        f"near duplicates, the largest of {plural(max(sizes, default=0), 'row')}, at split.val_share {rules.val_share}"
     )
     if len(sizes) < 2:
         return f"{found}. A cluster is never divided: give more rows, or set deduplicate.near_threshold nearer to 1"

@@ -27,6 +27,7 @@ from tasks.home.digests import digest_of
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
 from tasks.pages.figures import row_length_histogram
+from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import SourceConfig, ValidateConfig
 from tasks.sources.resolve import LocatedPiece
@@ -156,7 +157,7 @@ def stop_if_a_source_is_lost(pieces: Sequence[ScannedPiece], sources: Sequence[S
         if lines["valid"]:
             continue
         if not held(lines):
-            blank = f", {lines['blank']:,} blank lines alone" if lines["blank"] else ""
+            blank = f", {plural(lines['blank'], 'blank line')} alone" if lines["blank"] else ""
             raise NightStopped(
                 f"source {source.name}: there is no row in {source.location}{blank}; nothing was trained"
             )
@@ -167,10 +168,17 @@ def stop_if_a_source_is_lost(pieces: Sequence[ScannedPiece], sources: Sequence[S
         cure = likely_setting(raw, source.kind, source.format) or "Repair the data, or leave the source out."
         more = f", and {len(others)} other rule{'s' * (len(others) > 1)}" if others else ""
         raise NightStopped(
-            f"source {source.name}: none of its {held(lines):,} lines is a valid row. {found['count']:,} of them break "
-            f"the rule {rule}{more}, e.g. {found['examples'][0]}\n{cure}\n"
+            f"source {source.name}: none of its {plural(held(lines), 'line')} is a valid row. {found['count']:,} of "
+            f"them {'breaks' if found['count'] == 1 else 'break'} the rule {rule}{more}, "
+            f"e.g. {found['examples'][0]}\n{cure}\n"
             f"Nothing was trained, the champion is untouched. All lines, with file, line and reason: {folder}"
         )
+
+
+def bad_of(lines: Counter[str]) -> str:
+    """How many of the lines are bad, in words."""
+    bad = lines["quarantined"]
+    return f"{bad:,} of {plural(held(lines), 'line')} {'is' if bad == 1 else 'are'} bad"
 
 
 def stop_if_too_bad(
@@ -188,19 +196,19 @@ def stop_if_too_bad(
 
     if share(total) > config.max_bad_share:
         raise NightStopped(
-            f"{total['quarantined']:,} of {held(total):,} lines are bad: {share(total):.1%}, the limit is "
+            f"{bad_of(total)}: {share(total):.1%}, the limit is "
             f"{config.max_bad_share:.1%} (validate.max_bad_share). Nothing was trained, the champion is untouched.\n"
             f"{ending}"
         )
     for label, lines in by_file.items():
         if held(lines) >= config.min_lines_to_judge and share(lines) > config.max_bad_share_per_file:
             raise NightStopped(
-                f"{label}: {lines['quarantined']:,} of {held(lines):,} lines are bad: {share(lines):.1%}, the limit "
+                f"{label}: {bad_of(lines)}: {share(lines):.1%}, the limit "
                 f"for one file is {config.max_bad_share_per_file:.1%} (validate.max_bad_share_per_file). Repair it or "
                 f"leave it out; nothing was trained.\n{ending}"
             )
     if not total["valid"]:
-        raise NightStopped(f"none of {total['read']:,} lines is valid; see {where}\n{ending}")
+        raise NightStopped(f"none of {plural(total['read'], 'line')} is valid; see {where}\n{ending}")
 
 
 @dataclass(frozen=True)
@@ -271,7 +279,7 @@ def validate(run: StageRun) -> Outcome:
     names = ("read", "valid", "quarantined", "blank", "merged")
     return Outcome(
         counts={name: total[name] for name in names} | {"fresh_pieces": len(new)},
-        headline=f"{total['read']:,} lines = {total['valid']:,} valid + {total['quarantined']:,} quarantined"
+        headline=f"{plural(total['read'], 'line')} = {total['valid']:,} valid + {total['quarantined']:,} quarantined"
         f"{blank}{grown}{merged}{told}",
         figures={"data/bad_share": total["quarantined"] / max(1, held(total))},
         linked=linked,

@@ -17,8 +17,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from tasks.errors import NightStopped, StoreAway, without_password
+from tasks.services.addresses import EXPERIMENT
 
-EXPERIMENT = "nightschool"
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
 """Error codes of a store that understood and will never accept. A proxy before a store that is down sends others."""
 DENIALS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")

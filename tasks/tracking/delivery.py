@@ -7,7 +7,6 @@ answer was lost, is identified by a tag.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -18,14 +17,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 
 from tasks.errors import StoreAway
 from tasks.home.digests import digest_of
 from tasks.pages.text import plural
 from tasks.settings import Settings
 from tasks.tracking.client import Pause, Refused, connect, experiment_id, is_open, is_server, two_errors
+from tasks.tracking.nights_view import show_nights
 from tasks.tracking.points import LOAD_SAMPLED, batches, last_step, points_of
+from tasks.tracking.sending import send_dataset, send_model
 from tasks.tracking.spool import REFUSED, Call, Spool
 
 SPOOL_ID = "nightschool.spool_id"
@@ -128,8 +129,11 @@ class Outbox:
         return Settings.load().artifacts or beside
 
     def check(self, client: MlflowClient) -> None:
-        """Find or make the experiment, and say where its artifacts go if that is not where they would go now."""
-        there = client.get_experiment(self.experiment_id(client)).artifact_location
+        """Find or make the experiment, have its pages begin with the nights, and say where its artifacts go if that
+        is not where they would go now."""
+        experiment = self.experiment_id(client)
+        show_nights(client, experiment)
+        there = client.get_experiment(experiment).artifact_location
         if self.artifacts and there != self.artifacts:
             log.warning(
                 "the experiment was made with its artifacts in %s, and they go there, not to %s: MLflow keeps that "
@@ -163,7 +167,7 @@ class Outbox:
         self.deliver()
         if waiting := self.spool.waiting(run_id):
             raise StoreAway(
-                f"the tracking store did not answer: {waiting} calls of run {run_id} wait in {self.spool.folder}; "
+                f"the tracking store did not answer: {plural(waiting, 'call')} of run {run_id} in {self.spool.folder}; "
                 "when the store is back, run the same command again"
             )
         return self.spool.resolve(run_id)
@@ -252,10 +256,9 @@ class Outbox:
             case "artifact":
                 send_artifact(client, mlflow_id, self.spool.file_of(run_id, call), values["folder"])
             case "dataset":
-                uri = values["uri"] if "://" in values["uri"] else (self.home / values["uri"]).as_uri()
-                dataset = Dataset(values["name"], values["digest"], "local", json.dumps({"uri": uri}))
-                tags = [InputTag("mlflow.data.context", values["context"])]
-                client.log_inputs(mlflow_id, [DatasetInput(dataset, tags)])
+                send_dataset(client, mlflow_id, self.home, values)
+            case "model":
+                send_model(client, mlflow_id, values)
             case "reopen":
                 trained, sampled = (last_step(client, mlflow_id, key) for key in ("train/loss", LOAD_SAMPLED))
                 self.spool.note(run_id, logged_until=max(trained, 0), samples=sampled + 1)

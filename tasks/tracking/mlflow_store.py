@@ -14,12 +14,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+from mlflow.utils.git_utils import get_git_commit
+
 from model.files import write_text
 from tasks.errors import StoreAway
 from tasks.home.records import Content
 from tasks.relocation import places
 from tasks.services.databases import MLFLOW, make_whole
-from tasks.settings import sqlite_file
+from tasks.settings import PROJECT, sqlite_file
 from tasks.tracking.client import Denied, is_open
 from tasks.tracking.delivery import BATCH_POINTS, HOME, SPOOL_ID, Delivery, Outbox, spool_folder
 from tasks.tracking.registry import Registry
@@ -75,6 +77,10 @@ class MlflowTracker:
         uri = self._outbox.address_of(content.path)
         values = {"name": name, "digest": content.digest[:32], "uri": uri, "context": context}
         self._report("dataset", values)
+
+    def model(self, name: str, version: int, step: int) -> None:
+        """The registered version that the run made, at its last step."""
+        self._report("model", {"name": name, "version": version, "step": step})
 
     def close(self, status: str) -> None:
         """End the run, or with RUNNING only this report of it, and try to deliver all that waits."""
@@ -200,6 +206,19 @@ def bounded(value: str, max_characters: int) -> str:
     """A value of at most so many characters; one that is cut ends in a mark and its length."""
     mark = f"… ({len(value):,} characters in all)"
     return value if len(value) <= max_characters else value[: max_characters - len(mark)] + mark
+
+
+def source_tags(module: str) -> dict[str, str]:
+    """Which code a run is of: the file of a module, and the commit if the project is a clone."""
+    commit = commit_of_project()
+    named = {"mlflow.source.name": f"{module.replace('.', '/')}.py", "mlflow.source.type": "LOCAL"}
+    return named | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+@cache
+def commit_of_project() -> str | None:
+    """One a process: it does not change for code that is loaded."""
+    return get_git_commit(str(PROJECT / "flows"))
 
 
 def open_run(

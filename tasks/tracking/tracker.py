@@ -26,6 +26,7 @@ class Tracker(Protocol):
     def tags(self, values: Mapping[str, str]) -> None: ...
     def artifact(self, path: Path, folder: str = "") -> None: ...
     def dataset(self, content: Content, name: str, context: str) -> None: ...
+    def model(self, name: str, version: int, step: int) -> None: ...
     def close(self, status: str) -> None: ...
 
 
@@ -39,6 +40,7 @@ class DictTracker:
     logged_tags: dict[str, str] = field(default_factory=dict)
     logged_artifacts: list[str] = field(default_factory=list)
     logged_datasets: dict[str, str] = field(default_factory=dict)
+    logged_models: dict[str, int] = field(default_factory=dict)
     status: str = "RUNNING"
 
     def params(self, values: Mapping[str, str]) -> None:
@@ -59,6 +61,9 @@ class DictTracker:
 
     def dataset(self, content: Content, name: str, context: str) -> None:
         self.logged_datasets[f"{context}:{name}"] = content.digest
+
+    def model(self, name: str, version: int, step: int) -> None:
+        self.logged_models[name] = version
 
     def close(self, status: str) -> None:
         self.status = status

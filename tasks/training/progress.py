@@ -15,7 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
 from model.training.trainer import StepMetrics
-from tasks.pages.text import artifact_key
+from tasks.pages.text import SHOWN_BY_BAR, artifact_key
 
 log = logging.getLogger("nightschool")
 
@@ -43,7 +43,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 class Progress:
-    """A bar on a terminal, some twenty log lines elsewhere, and Prefect's progress artifact."""
+    """A bar on a terminal, some twenty log lines elsewhere and in Prefect, and Prefect's progress artifact."""
 
     def __init__(self, stage: str, num_steps: int, steps_done: int, recipe: str) -> None:
         self.stage, self.num_steps = stage, num_steps
@@ -66,13 +66,13 @@ class Progress:
         self.bar.update(step.number - self.bar.n)
         if step.number % self.steps_per_line == 0 or step.number == self.num_steps:
             update_progress_artifact(self.artifact, progress=100 * step.number / self.num_steps)
-            if self.bar.disable:
-                seconds_left = (self.num_steps - step.number) * step.seconds
-                rate = step.tokens / step.seconds
-                log.info(
-                    "%-11s step %d/%d  loss %.3f  %.0f tokens/s  %.0f s left",
-                    self.stage, step.number, self.num_steps, step.loss, rate, seconds_left,
-                )  # fmt: skip
+            seconds_left = (self.num_steps - step.number) * step.seconds
+            rate = step.tokens / step.seconds
+            log.info(
+                "%-11s step %d/%d  loss %.3f  %.0f tokens/s  %.0f s left",
+                self.stage, step.number, self.num_steps, step.loss, rate, seconds_left,
+                extra={SHOWN_BY_BAR: not self.bar.disable},
+            )  # fmt: skip
         if val_bpb is not None and not self.bar.disable:
             self.bar.write(
                 f"{self.stage:<11} step {step.number}: validation {val_bpb:.4f} bits per byte", file=sys.stderr

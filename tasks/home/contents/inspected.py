@@ -15,7 +15,7 @@ from data.sides.rules import SideRules
 from data.tokens.answers import ENOUGH, HeldAnswers
 from tasks.errors import NightStopped
 from tasks.pages.losses import Loss
-from tasks.pages.text import counted, plural
+from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.recipes.stage_configs import MAX_ROW_TOKENS, InspectConfig
 
@@ -80,7 +80,7 @@ def lost_sides(ledger: Ledger, rules: SideRules) -> Iterator[Loss]:
         if held_out not in (0, len(clusters)) or not len(clusters):
             continue
         if held_out or len(clusters) * rules.val_share >= EXPECTED_HELD_OUT:
-            crowd = f"{counted(len(sizes), 'cluster')}, the largest of {counted(sizes.max(), 'row')}"
+            crowd = f"{plural(len(sizes), 'cluster')}, the largest of {plural(sizes.max(), 'row')}"
             side = "validation side, none is trained on" if held_out else "train side, none is held out"
             yield Loss(
                 source=source, stage="split", lost=len(clusters), of=len(clusters), may_stop=bool(held_out),
