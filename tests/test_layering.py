@@ -33,7 +33,7 @@ FLOORS = {
         "settings",
         "relocation",
         "recipes",
-        "home pages services",
+        "home pages services tracking.models",
         "home.contents planning tracking",
         "sources",
         "stage",

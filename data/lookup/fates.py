@@ -14,6 +14,7 @@ import pyarrow as pa
 from data.duplicates.ledger import EXACT, FATES, NEAR, STRADDLING, Generation, Ledger
 from data.duplicates.names import NameIndex
 from data.lookup.neighbours import part_of, rows_near
+from data.lookup.places import LostAnswer, Place, Segment
 from data.rows.keys import name_of
 from data.rows.parts import KINDS, PartRows
 from data.sides.deal import MAX_BUCKETS
@@ -21,7 +22,6 @@ from data.sides.read import val_path
 from data.sides.rules import SideRules
 from data.sides.slices import read_slices
 from data.tokens.shards import lost_path, num_packed_rows, shard_paths
-from schemas.domain import DOMAINS
 
 TRAIN, UNPACKED, WEIGHED_OUT = "train", "train, in no packed row", "train, left out by the weight of its source"
 ROWS_ASKED = 16
@@ -29,68 +29,6 @@ ROWS_ASKED = 16
 VALIDATION, UNUSED, HELD_OUT = "validation", "held out, unused", "held out"
 WHATS = (TRAIN, UNPACKED, WEIGHED_OUT, VALIDATION, UNUSED, *FATES[EXACT:])
 """All that can become of a valid row."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A row: its number, and the part it stands in."""
-
-    row: int
-    part: PartRows
-
-    @property
-    def index(self) -> int:
-        return self.row - self.part.base
-
-    @property
-    def identity(self) -> np.ndarray:
-        """(1,) of ID_DTYPE."""
-        return self.part.part.ids[self.index : self.index + 1]
-
-    @property
-    def name(self) -> str:
-        return name_of(self.identity[0])
-
-    @property
-    def line(self) -> int:
-        return int(self.part.part.facts[self.index]["line"])
-
-    @property
-    def byte_offset(self) -> int:
-        return int(self.part.part.facts[self.index]["byte_offset"])
-
-    @property
-    def num_bytes(self) -> int:
-        return int(self.part.part.facts[self.index]["num_bytes"])
-
-    @property
-    def domain(self) -> str:
-        return DOMAINS[self.part.part.facts[self.index]["domain"]]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Where a piece of a row was packed."""
-
-    shard: str
-    row: int
-    """In the shard."""
-    packed_row: int
-    """Counted over all shards, as training counts."""
-    start: int
-    length: int
-
-
-@dataclass(frozen=True)
-class LostAnswer:
-    """An answer of a conversation that is in no packed row, as it needs a longer one."""
-
-    number: int
-    """From 1, in the conversation."""
-    tokens: int
-    """Its ids, that of its end included."""
-    needed: int
-    """Slots of the shortest row that holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)

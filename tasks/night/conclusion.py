@@ -69,26 +69,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         reports_waiting=night.store.waiting(),
         now=standing_of(night, registered),
     )
-    summary = note.with_suffix(".md")
-    concluded = summary.exists()  # what was reported then is not reported again
-    fresh = [record for record in everything if not (concluded and record.reused)]
-    version = str(validation_version(read_slices(candidate.scored.path)))
-    if fresh:
-        tracker = night.store.tracker(night.run_id)
-        room = METRIC_KEYS - len({key for record in everything for _, point in curve_of(record) for key in point})
-        twin_figures = report.twin if any(record.branch for record in fresh) else None
-        for step, point in (point for record in fresh for point in curve_of(record)):
-            tracker.metrics(point, step=step)
-        figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
-        tracker.final(figures, max(record.last_step for record in everything))
-        tracker.tags({VALIDATION: version} | {f"nightschool.stage.{r.name}": r.run_id for r in everything})
-        if report.twin:
-            tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
-        if isinstance(registered, StageRecord):
-            tracker.model(night.registry.model, int(registered.counts["version"]), max(r.last_step for r in everything))
-        write_text(summary, report.as_markdown())
-        tracker.artifact(summary)
-        tracker.close("RUNNING")
+    tell(candidate, report, everything, registered, note)
     # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
     night.store.tracker(night.run_id).tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
     later = None
@@ -100,6 +81,37 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         key = artifact_key(night.recipe.name, "night")
         create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
     return report
+
+
+def tell(
+    candidate: Candidate, report: NightReport, records: Sequence[StageRecord], registered: StageRecord | StoreAway,
+    note: Path,
+) -> None:  # fmt: skip
+    """Put headline numbers, curves and the summary on the parent run: of the stages that it does not have yet.
+
+    Stages that an earlier try of the night told are those of the note, which is written once all of them are told.
+    """
+    night, summary = candidate.night, note.with_suffix(".md")
+    told = json.loads(note.read_text(encoding="utf-8")).get("stages", {}) if summary.exists() else {}
+    fresh = [record for record in records if not (record.reused and record.name in told)]
+    if not fresh:
+        return
+    tracker = night.store.tracker(night.run_id)
+    room = METRIC_KEYS - len({key for record in records for _, point in curve_of(record) for key in point})
+    twin_figures = report.twin if any(record.branch for record in fresh) else None
+    for step, point in (point for record in fresh for point in curve_of(record)):
+        tracker.metrics(point, step=step)
+    figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
+    tracker.final(figures, max(record.last_step for record in records))
+    version = str(validation_version(read_slices(candidate.scored.path)))
+    tracker.tags({VALIDATION: version} | {f"nightschool.stage.{r.name}": r.run_id for r in records})
+    if report.twin:
+        tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
+    if isinstance(registered, StageRecord):
+        tracker.model(night.registry.model, int(registered.counts["version"]), max(r.last_step for r in records))
+    write_text(summary, report.as_markdown())
+    tracker.artifact(summary)
+    tracker.close("RUNNING")
 
 
 def as_final_state(report: NightReport) -> NightReport:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from itertools import islice
 
 from data.lookup.exposure import last_step
-from data.lookup.fates import Fate, Place, Segment
+from data.lookup.fates import Fate
+from data.lookup.places import Place, Segment
 from tasks.pages.text import plural
 from tasks.questions.history import FinishedTraining, History, PreparedData, listed
 

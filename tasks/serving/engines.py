@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.errors import NightStopped
 from tasks.serving.version import UsableModel
 from tasks.settings import child_environment
-from tasks.tracking.mlmodel import is_mlflow_model
+from tasks.tracking.models.mlmodel import is_mlflow_model
 
 LOOPBACK, PORT = "127.0.0.1", 8000
 OFFLINE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -19,7 +19,7 @@ from tasks.home.records import StageRecord
 from tasks.pages.model_card import model_card
 from tasks.recipes.recipe import Recipe, data_identity
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
-from tasks.tracking.mlmodel import make_mlflow_model
+from tasks.tracking.models.mlmodel import make_mlflow_model
 from tasks.tracking.registry import ModelVersion
 from tasks.tracking.tracker import VALIDATION
 from tasks.tracking.versions import ARCHITECTURE, BITS_PER_BYTE, CHALLENGER

@@ -43,8 +43,8 @@ def split(run: StageRun, rows: StageRecord) -> Outcome:
     unused = f", {counts['held_out_unused']:,} held out unused" if counts["held_out_unused"] else ""
     return Outcome(
         counts=counts,
-        headline=f"{plural(counts['pretrain_train'] + counts['chat_train'], 'row')} train, {version.documents:,} validation "
-        f"in {plural(version.slices, 'slice')} {version}{unused}",
+        headline=f"{plural(counts['pretrain_train'] + counts['chat_train'], 'row')} train, {version.documents:,} "
+        f"validation in {plural(version.slices, 'slice')} {version}{unused}",
         linked=linked,
     )
 

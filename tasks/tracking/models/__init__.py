@@ -1,0 +1,1 @@
+"""A registered version as MLflow and other engines load it."""
