@@ -44,8 +44,7 @@ def up() -> None:
     own = own_recipes(home)  # refused before anything is started
     stop_leftovers(home)
     running = {service.name: service for service in read_services(home)}
-    prefect_url = running["prefect"].url if "prefect" in running else f"http://127.0.0.1:{free_port(PREFECT_PORT)}"
-    mlflow_url = running["mlflow"].url if "mlflow" in running else f"http://127.0.0.1:{free_port(MLFLOW_PORT)}"
+    prefect_url, mlflow_url = address("prefect", PREFECT_PORT, home), address("mlflow", MLFLOW_PORT, home)
     environment = child_environment(
         NIGHTSCHOOL_HOME=str(home),
         NIGHTSCHOOL_ROOT=str(PROJECT),
@@ -90,6 +89,15 @@ def up() -> None:
         "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"
         "Stop     make down"
     )
+
+
+def address(name: str, port: int, home: Path) -> str:
+    """Where a service answers, or did before it was killed, or else is to: at its usual port, if that is free."""
+    recorded = next((service for service in recorded_services(home) if service.name == name), None)
+    if recorded and recorded.process():
+        return recorded.url
+    wanted = int(recorded.url.rpartition(":")[2]) if recorded else port
+    return f"http://127.0.0.1:{free_port(wanted)}"
 
 
 def mlflow_command(settings: Settings, url: str) -> list[str]:
