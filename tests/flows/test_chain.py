@@ -328,7 +328,7 @@ def test_two_models_that_are_scored_in_one_night_have_names_of_their_own(lived: 
     scored = f"tags.`mlflow.parentRunId` = '{lived.second.run_id}' and attributes.run_name LIKE '%evaluate%'"
     day = lived.second.day
     assert {run.info.run_name.replace(day, "DAY") for run in runs(lived, scored)} == {
-        "evaluate challenger tiny DAY", "twin-evaluate tiny DAY dense=true twin=false",
+        "evaluate challenger tiny DAY", "twin-evaluate tiny DAY dense=true",
     }  # fmt: skip
 
 

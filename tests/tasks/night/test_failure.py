@@ -10,9 +10,8 @@ from tasks.night.failure import explanation
 
 def test_the_page_keeps_the_lines_of_the_reason() -> None:
     page = explanation("Night demo 2026-11-28", NightStopped("40 of 40 lines are bad\nRepair the data.\n\nAll: /x"))
-    assert page.startswith(
-        "# Night demo 2026-11-28: stopped\n\n**40 of 40 lines are bad**\n\nRepair the data.\n\nAll: /x\n\nFinished stages"
-    )
+    blocks = ["# Night demo 2026-11-28: stopped", "**40 of 40 lines are bad**", "Repair the data.", "All: /x"]
+    assert page.split("\n\n")[:-1] == blocks
 
 
 @pytest.mark.parametrize(

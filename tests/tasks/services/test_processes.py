@@ -85,6 +85,7 @@ def test_a_run_on_the_worker_completes_and_is_tracked(copy: Copy, tmp_path: Path
     done = copy.prefect("deployment", "run", "retrain-nightly/demo", "--watch", "--params", recipe)
     assert done.returncode == 0, done.stdout + done.stderr + (copy.home / "services" / "worker.log").read_text()[-3000:]
     url = addresses(copy.said)["MLflow"]
+    assert "Completed('Promoted (version 1): " in " ".join(done.stdout.split()), "what is watched says how it ended"
     search = {"experiment_ids": ["1"], "filter": "tags.`nightschool.kind` = 'night'"}
     [night] = httpx.post(f"{url}/api/2.0/mlflow/runs/search", json=search).json()["runs"]
     assert night["info"]["status"] == "FINISHED"
@@ -96,8 +97,11 @@ def test_a_run_on_the_worker_completes_and_is_tracked(copy: Copy, tmp_path: Path
 
 def test_up_again_starts_nothing_twice(copy: Copy) -> None:
     before = services.services_file(copy.home).read_text()
-    assert copy.services("up").returncode == 0
+    again = copy.services("up")
+    assert again.returncode == 0
     assert services.services_file(copy.home).read_text() == before
+    link = "/#/experiments/1/runs?viewStateShareKey=nights&workflowType=machine_learning"
+    assert addresses(again.stdout)["MLflow"] == addresses(copy.said)["MLflow"] + link, "there is a night by now"
 
 
 def test_down_for_another_home_says_which_home_runs(copy: Copy, tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from tasks.training import progress
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_in_the_log_and_once_on_a_terminal(
-    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:  # fmt: skip
+    terminal: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.setattr(progress, "create_progress_artifact", lambda *_, **__: "id")
     monkeypatch.setattr(progress, "update_progress_artifact", lambda *_, **__: None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
