@@ -38,13 +38,11 @@ def how_it_ended(error: BaseException) -> str:
 
 def explanation(title: str, error: BaseException, facts: str = "") -> str:
     """The page of a night that ended early. `facts`: what else is known of it, as markdown."""
+    lines = str(error).splitlines() if isinstance(error, NightStopped) else [reason_of(error)]
+    first, *others = [markdown_line(line, MESSAGE_LIMIT) for line in lines if line.strip()] or [reason_of(error)]
     go_on = "Finished stages are kept: the same night goes on where it stopped once the cause is gone."
-    return "\n\n".join(
-        filter(None, [
-            f"# {markdown_line(title, MESSAGE_LIMIT)}: {how_it_ended(error)}",
-            f"**{markdown_line(reason_of(error), MESSAGE_LIMIT)}**", facts, go_on,
-        ])
-    ) + "\n"  # fmt: skip
+    heading = f"# {markdown_line(title, MESSAGE_LIMIT)}: {how_it_ended(error)}"
+    return "\n\n".join(filter(None, [heading, f"**{first}**", *others, facts, go_on])) + "\n"
 
 
 def explain_before_start(recipe: str, error: BaseException) -> None:

@@ -11,8 +11,9 @@ SHOWN_BY_BAR = "shown_by_bar"
 """Attribute of log records that a terminal does not show, as a bar there says the same."""
 RUN_NAME_CHARACTERS = 100
 """Most characters of what a run is called in MLflow and in Prefect."""
-MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
-"""Characters that mean something inside a line of markdown. An underscore between letters does not, see CommonMark."""
+MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])|(?<=\w)@(?=\w)")
+"""Characters that mean something inside a line of markdown. An underscore between letters does not, see CommonMark;
+what stands around an @ would be taken for an address of mail."""
 
 
 def one_line(text: object, max_characters: int = NAME_CHARACTERS) -> str:

@@ -167,8 +167,8 @@ class Outbox:
         self.deliver()
         if waiting := self.spool.waiting(run_id):
             raise StoreAway(
-                f"the tracking store did not answer: {plural(waiting, 'call')} of run {run_id} in {self.spool.folder}; "
-                "when the store is back, run the same command again"
+                f"the tracking store did not answer: of run {run_id} wait {plural(waiting, 'call')} in "
+                f"{self.spool.folder}; when the store is back, run the same command again"
             )
         return self.spool.resolve(run_id)
 

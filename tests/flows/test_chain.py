@@ -262,9 +262,7 @@ def test_a_night_that_stops_before_its_data_is_known_says_why_in_prefect(lived: 
 def test_the_verdict_is_the_message_of_the_last_state_and_heads_the_run(lived: Lived) -> None:
     for report in (lived.first, lived.second):
         [night] = runs(lived, f"attributes.run_id = '{report.run_id}'")
-        assert report.verdict.lower() in night.data.tags["mlflow.note.content"].lower(), (
-            "now, or as it was decided then"
-        )
+        assert report.verdict.lower() in night.data.tags["mlflow.note.content"].lower(), "it is told as of then later"
     flow_run, _ = in_prefect(night)
     assert flow_run.state.name == "Completed"
     assert flow_run.state.message == lived.second.sentence
@@ -291,12 +289,49 @@ def test_names_say_recipe_day_and_what_differs_from_the_night_before(lived: Live
 
 def test_replaced_settings_come_first_and_stand_in_the_summary(lived: Lived) -> None:
     params = lived.client.get_run(lived.second.run_id).data.params
-    assert params["changed.twin"] == "true (recipe: false)"
+    assert params["changed.twin"] == "true (recipe: false; night before: false)"
     replaced = ("pretrain.optim.peak_lr", "promote.mode", "sft.optim.peak_lr", "twin")
     assert sorted(params)[:4] == [f"changed.{setting}" for setting in replaced]
     for told in (lived.second.as_text(), lived.second.as_markdown()):
         assert told.index("changed for this night") < told.index("0.0001") < told.index("validate")
     assert "changed for this night" not in lived.first.as_text()
+
+
+def test_a_night_has_its_data_source_and_model_where_mlflow_lists_them(lived: Lived) -> None:
+    for version, report in enumerate((lived.first, lived.second), start=1):
+        night = lived.client.get_run(report.run_id)
+        [data] = night.inputs.dataset_inputs
+        assert data.dataset.name == "tiny"
+        assert night.data.tags["mlflow.source.name"] == "flows/retrain_nightly.py"
+        [output] = night.outputs.model_outputs
+        made = lived.client.get_logged_model(output.model_id)
+        assert json.loads(made.tags["mlflow.modelVersions"]) == [{"name": "nightschool-tiny", "version": str(version)}]
+    [stage] = runs(
+        lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}' and tags.`nightschool.stage` = 'pretrain'"
+    )
+    assert stage.data.tags["mlflow.source.name"] == "tasks/stages/pretrain.py"
+
+
+def test_the_printed_link_opens_the_nights(lived: Lived) -> None:
+    """MLflow reads the view from a tag of the experiment, of 5,000 characters at the most."""
+    experiment = lived.client.get_experiment_by_name("nightschool")
+    link = f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=nights&"
+    assert link in lived.first.as_text()
+    view = json.loads(experiment.tags["mlflow.sharedViewState.nights"])
+    assert runs(lived, view["searchFilter"]) == runs(lived, "tags.`nightschool.kind` = 'night'") != []
+    first = runs(lived, f"attributes.run_id = '{lived.first.run_id}'")[0].data
+    charted = {card["metricKey"] for card in view["compareRunCharts"]}
+    assert charted - {"promote/difference_bpb"} <= first.metrics.keys(), "the first night had nobody to compare with"
+    columns = [name.split("`")[1] for name in view["selectedColumns"] if not name.startswith("attributes")]
+    assert set(columns) - {"promote/difference_bpb"} <= first.metrics.keys() | first.tags.keys()
+
+
+def test_two_models_that_are_scored_in_one_night_have_names_of_their_own(lived: Lived) -> None:
+    scored = f"tags.`mlflow.parentRunId` = '{lived.second.run_id}' and attributes.run_name LIKE '%evaluate%'"
+    day = lived.second.day
+    assert {run.info.run_name.replace(day, "DAY") for run in runs(lived, scored)} == {
+        "evaluate challenger tiny DAY", "twin-evaluate tiny DAY dense=true",
+    }  # fmt: skip
 
 
 def test_a_twin_differs_by_its_experts_alone(lived: Lived) -> None:

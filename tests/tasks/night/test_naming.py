@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.night.naming import (
-    RUN_NAME_CHARACTERS,
     Identity,
     differences,
     night_before,
     run_name,
-    short_names,
-    told,
     told_beside,
 )
+from tasks.pages.text import RUN_NAME_CHARACTERS
+from tasks.recipes.overrides import short_names, told
 
 SETTINGS = st.dictionaries(st.from_regex(r"[a-z]{1,3}(\.[a-z]{1,3}){0,3}", fullmatch=True), st.text(), max_size=6)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tasks
-from tasks.pages.text import artifact_key, plural
+from tasks.pages.text import artifact_key, markdown_line, plural
 
 
 def test_one_is_singular() -> None:
@@ -21,6 +21,11 @@ def test_one_is_singular() -> None:
 @given(recipe=st.text())
 def test_artifact_keys_hold_what_prefect_takes(recipe: str) -> None:
     assert re.fullmatch("([a-z0-9]+-)*night", artifact_key(recipe, "night"))
+
+
+def test_a_folder_of_a_stage_is_no_address_of_mail() -> None:
+    assert markdown_line("data/validate@8179148ee44a.partial") == r"data/validate\@8179148ee44a.partial"
+    assert markdown_line("@you") == "@you"
 
 
 COUNT = r"\{[^{}]*(?:len\(|:,)[^{}]*\}(?: \w+)? "

@@ -124,6 +124,7 @@ def test_a_run_of_an_own_recipe_on_the_worker_completes_and_is_tracked(copy: Cop
     done = copy.prefect("deployment", "run", "retrain-nightly/mine", "--watch")
     assert done.returncode == 0, done.stdout + done.stderr + (copy.home / "services" / "worker.log").read_text()[-3000:]
     url = addresses(copy.said)["MLflow"]
+    assert "Completed('Promoted (version 1): " in " ".join(done.stdout.split()), "what is watched says how it ended"
     search = {"experiment_ids": ["1"], "filter": "tags.`nightschool.kind` = 'night'"}
     [night] = httpx.post(f"{url}/api/2.0/mlflow/runs/search", json=search).json()["runs"]
     assert night["info"]["status"] == "FINISHED"
@@ -139,6 +140,8 @@ def test_up_again_starts_nothing_twice(copy: Copy) -> None:
     assert again.returncode == 0, again.stderr
     assert services.services_file(copy.home).read_text() == before
     assert (copy.schedules("mine"), copy.schedules("nightly")) == ({"0 4 * * *": True}, {"30 1 * * *": False})
+    link = "/#/experiments/1/runs?viewStateShareKey=nights&workflowType=machine_learning"
+    assert addresses(again.stdout)["MLflow"] == addresses(copy.said)["MLflow"] + link, "there is a night by now"
     assert "Schedule mine (0 4 * * * Asia/Shanghai): armed, runs next" in again.stdout
 
 

@@ -191,7 +191,7 @@ def test_nothing_is_registered_before_all_of_its_run_is_there(
         outage.setattr(Outbox, "client", lambda _: MlflowClient("http://127.0.0.1:9"))
         outage.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         run_id = trained(store, tmp_path, "weights")
-        with pytest.raises(StoreAway, match=r"did not answer.* wait in .*spool.* run the same command again"):
+        with pytest.raises(StoreAway, match=r"did not answer.* wait 3 calls in .*spool.* run the same command again"):
             registry_of(store).register(run_id, "digest", "why", DATA_OF_TINY)
     assert registry_of(store).champion() is None
     version = registry_of(store).register(run_id, "digest", "why", DATA_OF_TINY)
