@@ -59,7 +59,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Liv
         lines = (json.dumps({"conversations": conversation(number)}) + "\n" for number in range(NUM_ROWS))
         path.write_text("".join(lines))
         content["sources"].append({"name": name, "kind": "chat", "location": str(path)})
-    recipe = recipe_from(content | {"inspect": {"max_lost_share_per_source": 1.0}})
+    recipe = recipe_from(content | {"inspect": {"max_lost_share_per_source": 1.0, "warn_lost_answers_share": 1.0}})
     log = folder / "log"
     handler = logging.FileHandler(log)
     with pytest.MonkeyPatch.context() as patch:
