@@ -2,7 +2,9 @@
 
 The import closure of a module is it and, over and over, every module of ours that it imports, anywhere in the file: an
 import inside a function counts, one under TYPE_CHECKING does not. Files count by their path, and by their syntax tree
-without docstrings: a comment, a docstring or the layout of the text changes no key.
+without docstrings and without the words of log lines: a comment, a docstring, the wording of a log line or the layout
+of the text changes no key. The values that a log line shows do count, and so do the words of an error: some are kept
+in what a stage makes.
 """
 
 from __future__ import annotations
@@ -16,16 +18,19 @@ from pathlib import Path
 
 from tasks.home.digests import digest_of
 
+LOG = "log"
+"""What a module calls its logger."""
+SPOKEN = {"debug", "info", "warning", "error", "exception", "critical"}
+"""Methods of a logger that say something."""
 PACKAGES = ("flows", "tasks", "data", "schemas", "model")
 WITHOUT_EFFECT = {
     "tasks.tracking": "tracks",
     "tasks.pages": "draws",
     "tasks.training.progress": "reports",
-    "tasks.training.meters": "reports",
+    "tasks.training.meters": "figures for the curve; watchers are not given them, so they decide nothing",
     "tasks.training.curve": "reports",
-    "tasks.planning.plan": "reports",
-    "tasks.planning.memory": "reports",
-    "tasks.planning.probe": "measures time",
+    "tasks.planning.plan": "tells before a night what it will cost; what a stage decides by is in tasks.planning.cost",
+    "tasks.planning.memory": "planned memory, which is reported; nothing is decided by it",
     "data.lookup": "notes what was read, for questions about it",
     "model.generation": "samples that are shown; nothing is decided by them",
     "tasks.stage": "the frame around every stage",
@@ -93,7 +98,7 @@ class Source:
     """What a file says."""
 
     digest: str
-    """Of its syntax tree without docstrings."""
+    """Of its syntax tree without docstrings and the words of log lines."""
     imports: frozenset[str]
     """Modules of ours that it imports, with the packages they lie in."""
 
@@ -103,6 +108,8 @@ def read_source(path: Path, module: str, modules: frozenset[str]) -> Source:
     """Read a file once in the life of the process: code that was imported does not change under it either."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = frozenset(name for node in running(tree) for name in imported_by(node, modules))
+    if has_logger(tree):
+        leave_out_log_words(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [statement for statement in node.body if not is_text(statement)] or [ast.Pass()]
@@ -112,6 +119,49 @@ def read_source(path: Path, module: str, modules: frozenset[str]) -> Source:
 def is_text(statement: ast.stmt) -> bool:
     """Whether a statement is a string by itself: a docstring, of an attribute too."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def has_logger(tree: ast.Module) -> bool:
+    """Whether `log` is `logging.getLogger(…)` wherever the file reads it: both names are bound once, at the top."""
+    top = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.Assign)]
+    made = any(statement.startswith(f"{LOG} = logging.getLogger(") for statement in top) and "import logging" in top
+    bound = [name for node in ast.walk(tree) for name in names_bound_by(node)]
+    return made and bound.count(LOG) == bound.count("logging") == 1
+
+
+def names_bound_by(node: ast.AST) -> Iterator[str]:
+    """Names that a node gives a value to, or takes it from; `*` for an import of whatever a module has."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            yield name
+        case ast.alias(name=name, asname=given):
+            yield from (LOG, "logging") if name == "*" else (given or name.partition(".")[0],)
+        case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name
+        case ast.MatchMapping(rest=str(name)):
+            yield name
+
+
+def leave_out_log_words(tree: ast.Module) -> None:
+    """Empty the strings that stand as arguments of `log.info(…)` and the like, and the words of f-strings there.
+
+    The values that are formatted stay, with how they are: an expression may do something, and a format may fail.
+    """
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=said)) if name == LOG and said in SPOKEN:
+                node.args = [without_words(argument) for argument in node.args]
+
+
+def without_words(argument: ast.expr) -> ast.expr:
+    match argument:
+        case ast.Constant(value=str()):
+            return ast.Constant("")
+        case ast.JoinedStr(values=values):
+            return ast.JoinedStr([value for value in values if not isinstance(value, ast.Constant)])
+    return argument
 
 
 def running(tree: ast.AST) -> Iterator[ast.AST]:

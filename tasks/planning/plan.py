@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+
+import numpy as np
 
 from model.config.network import ModelConfig
 from model.config.phases import Phase, phases
 from model.config.training import TrainConfig
+from model.training.trainer import train_step
 from tasks.home.records import stage_name
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.pages.text import plural
+from tasks.planning.cost import StagePlan, plan_stage
 from tasks.planning.machine import best_device
-from tasks.planning.memory import (
-    BYTES_PER_CHECKPOINTED_PARAMETER,
-    BYTES_PER_PARAMETER,
-    FIRST_STEP_BYTES,
-    HELD_BEFORE_BYTES,
-    activation_bytes,
-)
-from tasks.planning.probe import seconds_per_token, time_shares
+from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
+from tasks.planning.probe import PROBE_SECONDS, probe_state
 from tasks.recipes.recipe import Recipe
 
 log = logging.getLogger("nightschool")
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """Cost of one training stage: planned before it starts, or actual once it ended."""
-
-    steps: int
-    """Optimizer steps."""
-    seconds: float
-    peak_memory_bytes: int
-    """Of one rank: of its accelerator if there is one, else of main memory."""
-
-    def as_metrics(self, prefix: str) -> dict[str, float]:
-        """Under the names that go to the tracker; memory in MB."""
-        return {
-            f"{prefix}/steps": float(self.steps),
-            f"{prefix}/seconds": self.seconds,
-            f"{prefix}/peak_memory_mb": self.peak_memory_bytes / 1e6,
-        }
+LEAST_TURNS = 3
+"""In which two models are compared."""
 
 
 @dataclass(frozen=True)
@@ -70,36 +52,6 @@ def training_stages(recipe: Recipe) -> list[PlannedTraining]:
     ]
 
 
-def plan_stage(
-    model: ModelConfig, config: TrainConfig, row_length_tokens: int, held_before_bytes: int = HELD_BEFORE_BYTES
-) -> StagePlan:
-    """The cost of a training stage, from a probe of each of its phases.
-
-    Each phase takes its share of the steps; memory is that of the phase or change that needs most, for each rank. Ranks
-    with a GPU each divide the time, as if sums cost nothing; on a CPU they share its threads and save no time.
-
-    model: the one at the end of the stage.
-    held_before_bytes: memory that the process holds before the stage.
-    """
-    parallel_ranks = config.num_ranks if best_device().type == "cuda" else 1
-    steps = config.num_steps(row_length_tokens)
-    stage_phases = phases(model, config.expert_changes, steps)
-    seconds, needed_bytes = 0.0, []
-    for phase in stage_phases:
-        if phase.num_steps:
-            slots = phase.num_steps * config.batch_rows * row_length_tokens
-            phase_config = replace(config, num_tokens=slots)
-            seconds += seconds_per_token(phase.model, phase_config, row_length_tokens) * slots / parallel_ranks
-            activations = activation_bytes(phase.model, config, row_length_tokens)
-            needed_bytes.append(phase.model.total_parameters * BYTES_PER_PARAMETER + activations)
-    needed_bytes += [
-        (before.model.total_parameters + after.model.total_parameters) * BYTES_PER_CHECKPOINTED_PARAMETER
-        for before, after in pairwise(stage_phases)
-    ]
-    libraries = 0 if best_device().type == "cuda" else FIRST_STEP_BYTES
-    return StagePlan(steps, seconds, held_before_bytes + libraries + max(needed_bytes))
-
-
 def disk_bytes(recipe: Recipe) -> int:
     """Checkpoints of all training stages, each as large as the stage's largest phase needs, and two exports in fp32."""
     row_length_tokens, checkpointed = recipe.data.sequence_length_tokens, 0
@@ -107,6 +59,28 @@ def disk_bytes(recipe: Recipe) -> int:
         largest = max(phase.model.total_parameters for phase in stage.phases(row_length_tokens))
         checkpointed += stage.config.keep_checkpoints * largest
     return BYTES_PER_CHECKPOINTED_PARAMETER * checkpointed + 2 * 4 * recipe.model.total_parameters
+
+
+def time_shares(
+    model: ModelConfig, other: ModelConfig, config: TrainConfig, row_length_tokens: int
+) -> tuple[float, float]:
+    """Time of a training token of `other` as a share of `model`'s: the lower and the upper quartile of what was seen.
+
+    Both make their steps in turns, so that whatever else the machine does slows both. There are three turns at the
+    least, and as many as fit into a few seconds.
+    """
+    own, others = (probe_state(each, config, row_length_tokens) for each in (model, other))
+    shares, started = list[float](), 0.0
+    for turn in itertools.count():
+        seconds = [train_step(*probed, num_steps=1_000).seconds for probed in (own, others)]
+        if turn == 0:  # the first steps of both also make what later ones find made
+            started = time.perf_counter()
+            continue
+        shares.append(seconds[1] / seconds[0])
+        if len(shares) >= LEAST_TURNS and time.perf_counter() - started > PROBE_SECONDS:
+            break
+    low, high = np.quantile(shares, [0.25, 0.75])
+    return float(low), float(high)
 
 
 def alternatives(model: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:

@@ -1,12 +1,10 @@
-"""Seconds per token, measured by a few training steps before a stage starts."""
+"""Seconds per token, measured by a few training steps before a stage starts. Whether it compiles follows from them."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from model.config.network import ModelConfig
@@ -18,9 +16,6 @@ from tasks.planning.machine import best_device, keep_freed_memory
 
 PROBE_SECONDS, PROBE_SHARE = 4.0, 0.02
 """How long a probe lasts at most: in all, and as a share of the time it predicts."""
-
-LEAST_TURNS = 3
-"""In which two models are compared."""
 
 
 def seconds_per_token(model: ModelConfig, config: TrainConfig, row_length_tokens: int) -> float:
@@ -35,28 +30,6 @@ def seconds_per_token(model: ModelConfig, config: TrainConfig, row_length_tokens
     while time.perf_counter() - started < min(PROBE_SECONDS, PROBE_SHARE * micro_batches * fastest):
         fastest = min(fastest, train_step(state, batch, probe_config, num_steps=1_000).seconds)
     return fastest / batch.ids_BT.numel()
-
-
-def time_shares(
-    model: ModelConfig, other: ModelConfig, config: TrainConfig, row_length_tokens: int
-) -> tuple[float, float]:
-    """Time of a training token of `other` as a share of `model`'s: the lower and the upper quartile of what was seen.
-
-    Both make their steps in turns, so that whatever else the machine does slows both. There are three turns at the
-    least, and as many as fit into a few seconds.
-    """
-    own, others = (probe_state(each, config, row_length_tokens) for each in (model, other))
-    shares, started = list[float](), 0.0
-    for turn in itertools.count():
-        seconds = [train_step(*probed, num_steps=1_000).seconds for probed in (own, others)]
-        if turn == 0:  # the first steps of both also make what later ones find made
-            started = time.perf_counter()
-            continue
-        shares.append(seconds[1] / seconds[0])
-        if len(shares) >= LEAST_TURNS and time.perf_counter() - started > PROBE_SECONDS:
-            break
-    low, high = np.quantile(shares, [0.25, 0.75])
-    return float(low), float(high)
 
 
 def probe_state(

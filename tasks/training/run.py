@@ -31,9 +31,9 @@ from tasks.home.digests import digest_of
 from tasks.home.records import StageRecord
 from tasks.pages.figures import expert_load, training_curves
 from tasks.planning.compiling import should_compile
+from tasks.planning.cost import StagePlan, plan_stage
 from tasks.planning.expert_path import choose_expert_path
 from tasks.planning.machine import held_memory_bytes, keep_freed_memory, peak_memory_bytes
-from tasks.planning.plan import StagePlan, plan_stage
 from tasks.stage import Outcome, StageRun
 from tasks.training.curve import CURVE, Curve, training_seconds
 from tasks.training.meters import StageMeters
@@ -125,9 +125,9 @@ def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
             try:
                 for step in train(training.state, training.tokens, training.start.config, ranks):
                     number = step.number
-                    metrics, validation = training.record_step(step)
+                    measured, validation = training.record_step(step)
                     progress.update(step, validation.get("val/bpb"))
-                    verdict = after_step(watchers, step, metrics, validation)
+                    verdict = after_step(watchers, step, measured, validation)
                     if verdict.action in (Action.ROLL_BACK, Action.FAIL):
                         break
                     stopping = verdict.action is Action.STOP

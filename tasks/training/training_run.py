@@ -40,17 +40,19 @@ class TrainingRun:
     def record_step(self, step: StepMetrics) -> tuple[dict[str, float], dict[str, float]]:
         """Make what is due after a step, a change of experts or a validation, and log it.
 
-        Returns all metrics of the step, and those of the validation alone, empty if there was none.
+        Returns what the step and a validation after it measured, and those of the validation alone, empty if there was
+        none. Figures of the meters are for the curve: what watchers decide by is in a stage's key, and meters are not.
         """
         validation: dict[str, float] = {}
         if phase := phase_beginning_at(self.phases, step.number):
             validation = self._change_experts(phase)
         elif step.number % self.start.config.eval_every_steps == 0 or step.number == self.num_steps:
             validation = self.validator.metrics(self.state.model)
-        metrics = step.as_metrics() | self.meters.update(step) | validation
+        measured = step.as_metrics() | validation
+        metrics = measured | self.meters.update(step)
         self.curve.add(step.number, metrics)
         self.run.tracker.metrics(metrics, step=step.number)
-        return metrics, validation
+        return measured, validation
 
     def _change_experts(self, phase: Phase) -> dict[str, float]:
         """Begin a phase; returns the validation after it, with bits per byte before and after."""

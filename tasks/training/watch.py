@@ -52,7 +52,10 @@ class Watcher(Protocol):
     """
 
     def after_step(self, step: StepMetrics, metrics: Mapping[str, float]) -> Verdict:
-        """Called after each optimizer step with all its metrics, those of a validation after it included."""
+        """Called after each optimizer step with what it measured, and what a validation after it did.
+
+        Figures over several steps are the watcher's own work: the meters' are for people and in no stage's key.
+        """
         return GO_ON
 
     def after_validation(self, step_number: int, metrics: Mapping[str, float]) -> Verdict:
@@ -92,7 +95,8 @@ def after_step(
     """What happens after a step: the first watcher that does not go on decides. Every watcher sees every step.
 
     watchers: in order of precedence.
-    metrics: all of the step, by name; validation: those of a validation after it, empty if there was none.
+    metrics: what the step and a validation measured, by name.
+    validation: what a validation after it measured, empty if there was none.
     """
     verdicts = []
     for watcher in watchers:

@@ -83,6 +83,90 @@ def test_words_and_layout_change_no_version(ripe: Path, text: str) -> None:
     assert version_after(ripe, "ripe/late.py", text.replace("1", "2")) != before
 
 
+LOGGER = 'import logging\n\nlog = logging.getLogger("ripe")\n\n\ndef f(x, y=None):\n    '
+SAID = 'log.info("%s of %d rows", x, 2)'
+
+
+@pytest.mark.parametrize(
+    ("call", "other"),
+    [
+        (SAID, 'log.info("%s rows, %d in all", x, 2)'),
+        (SAID, 'log.info("%s of %d "\n        "rows", x, 2)'),
+        ('log.warning(f"{x} rows")', 'log.warning(f"of rows there are {x}, which are many")'),
+        ('log.error("%s: %s", "rows", x)', 'log.error("%s - %s", "lines", x)'),
+    ],
+)
+def test_the_wording_of_a_log_line_changes_no_version(ripe: Path, call: str, other: str) -> None:
+    write_files(ripe, {"ripe/late.py": LOGGER + call + "\n"})
+    before = tree(ripe).code_version("ripe.one")
+    assert version_after(ripe, "ripe/late.py", LOGGER + other + "\n") == before
+
+
+@pytest.mark.parametrize(
+    ("call", "other"),
+    [
+        (SAID, 'log.info("%s of %d rows", y, 2)'),
+        (SAID, 'log.info("%s of %d rows", x, 3)'),
+        (SAID, 'log.info("%s of %d rows", x.pop(), 2)'),
+        (SAID, 'log.info("%s of %d rows", x, 2, exc_info="no")'),
+        (SAID, SAID + "; x.clear()"),
+        (SAID, 'log.warning("%s of %d rows", x, 2)'),
+        ('log.info(f"{x:.2f} rows")', 'log.info(f"{x:.3d} rows")'),
+        ('log.info(f"{x} rows")', 'log.info(f"{x!r} rows")'),
+        ('log.info("%s", x["a"])', 'log.info("%s", x["b"])'),
+        ('log.info("%s", "a" if x else y)', 'log.info("%s", "b" if x else y)'),
+        ('log.info("%s", x.pop("a"))', 'log.info("%s", x.pop("b"))'),
+        ('log.setLevel("INFO")', 'log.setLevel("DEBUG")'),
+        ('log.addHandler("a")', 'log.addHandler("b")'),
+        ('logging.info("a")', 'logging.info("b")'),
+        ('x.info("a")', 'x.info("b")'),
+        ('x.log.info("a")', 'x.log.info("b")'),
+        ('return "a"', 'return "b"'),
+        ('raise ValueError("a")', 'raise ValueError("b")'),
+    ],
+)
+def test_whatever_else_a_log_line_does_changes_the_version(ripe: Path, call: str, other: str) -> None:
+    write_files(ripe, {"ripe/late.py": LOGGER + call + "\n"})
+    before = tree(ripe).code_version("ripe.one")
+    assert version_after(ripe, "ripe/late.py", LOGGER + other + "\n") != before
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        'def f(x, log):\n    log.info("{}")\n',
+        'from ripe.two import log\nlog.info("{}")\n',
+        'import logging\nfrom ripe.two import *\nlog = logging.getLogger("a")\nlog.info("{}")\n',
+        'import logging\nlog = logging.getLogger("a")\n\n\ndef f(x):\n    for log in x:\n        log.info("{}")\n',
+        'import logging\nlog = logging.getLogger("a")\n\n\ndef f(log):\n    log.info("{}")\n',
+        'import logging\nlog = logging.getLogger("a")\n\n\nclass log:\n    pass\n\n\nlog.info("{}")\n',
+        'import logging\nlog = logging.getLogger("a")\ntry:\n    pass\nexcept E as log:\n    log.info("{}")\n',
+        'import logging\nlog = logging.getLogger("a")\nmatch log:\n    case [*log]:\n        log.info("{}")\n',
+        'import logging\nlog = logging.getLogger("a")\ndel log\nlog.info("{}")\n',
+        'import ripe.two as logging\nlog = logging.getLogger("a")\nlog.info("{}")\n',
+        'import logging\nlog = logging.getLogger("a")\nlogging = 3\nlog.info("{}")\n',
+        'import logging\n\n\ndef f():\n    log = logging.getLogger("a")\n    log.info("{}")\n',
+    ],
+)
+def test_words_that_may_go_elsewhere_than_to_a_logger_count(ripe: Path, head: str) -> None:
+    write_files(ripe, {"ripe/late.py": head.format("a")})
+    before = tree(ripe).code_version("ripe.one")
+    assert version_after(ripe, "ripe/late.py", head.format("b")) != before
+
+
+def test_the_words_of_the_training_loop_can_be_reworded(copy: Path) -> None:
+    """The same of a file of ours."""
+    before, path = versions(copy), copy / "tasks/training/run.py"
+    text = path.read_text(encoding="utf-8")
+    reworded = text.replace("goes on at step %d", "continues after step %d")
+    assert reworded != text
+    path.write_text(reworded, encoding="utf-8")
+    try:
+        assert versions(copy) == before
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
 def test_a_module_that_is_none_of_ours_has_no_version() -> None:
     with pytest.raises(TypeError, match="no source for module nowhere"):
         code_version("nowhere")
@@ -132,12 +216,17 @@ MUST_CHANGE = {
     "model.tokens.packing": TRAINING | {"tokens"},
     "tasks.evaluation.gate": {"register"},
     "data.rows.drift": {"inspect"},
+    "tasks.planning.cost": TRAINING,
+    "tasks.planning.probe": TRAINING,
+    "tasks.training.watch": TRAINING,
     "tasks.home.links": {"validate", "deduplicate", "split", "tokens"},
 }
 MUST_NOT_CHANGE = {
     "model.generation.generate": ALL,
     "model.generation.sampling": ALL,
     "model.tokens.chat": {"pretrain", "sft", "split", "find-lr"},
+    "tasks.planning.plan": ALL,
+    "tasks.training.meters": ALL,
     "tasks.pages.figures": ALL,
     "tasks.tracking.mlflow_store": ALL,
     "tasks.recipes.stage_configs": ALL,

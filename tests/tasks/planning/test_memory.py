@@ -15,7 +15,7 @@ from model.precision import autocast
 from model.training.batches import Batch
 from model.training.state import TrainState
 from model.training.trainer import train_step
-from tasks.planning import plan
+from tasks.planning import cost
 from tasks.planning.machine import held_memory_bytes, keep_freed_memory, peak_memory_bytes
 from tasks.planning.memory import kept_bytes_per_token
 
@@ -58,8 +58,8 @@ def planned_and_actual(model: ModelConfig, config: TrainConfig) -> tuple[int, in
     """Bytes at the peak, of two steps on random ids."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    plan.seconds_per_token = lambda *_: 0.0  # the probe is training too, and would be measured with it
-    planned = plan.plan_stage(model, config, TOKENS, held_memory_bytes()).peak_memory_bytes
+    cost.seconds_per_token = lambda *_: 0.0  # the probe is training too, and would be measured with it
+    planned = cost.plan_stage(model, config, TOKENS, held_memory_bytes()).peak_memory_bytes
     state = TrainState.create(model, config, torch.device("cpu"), config.batch_rows * TOKENS)
     ids = torch.randint(0, model.vocab_size, (config.batch_rows, TOKENS), generator=torch.Generator().manual_seed(0))
     for _ in range(2):

@@ -13,8 +13,9 @@ from model.config.network import ModelConfig
 from model.config.training import ExpertChange, TrainConfig
 from model.training.state import TrainState
 from model.training.trainer import train
-from tasks.planning import plan
-from tasks.planning.plan import alternatives, disk_bytes, duration, plan_stage, plan_text
+from tasks.planning import cost
+from tasks.planning.cost import plan_stage
+from tasks.planning.plan import alternatives, disk_bytes, duration, plan_text
 from tasks.planning.probe import seconds_per_token
 from tasks.recipes.recipe import recipe_from
 from tests.model.tiny import SLOTS, packed_rows, tiny_config, tiny_training
@@ -33,16 +34,16 @@ def test_ranks_change_no_step_and_share_the_time_of_gpus(monkeypatch: pytest.Mon
     one = tiny_training(batch_rows=8, micro_batch_rows=2)
     two = replace(one, num_ranks=2)
     assert seconds_per_token(tiny_config(), two, SLOTS) > 0
-    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.25)
+    monkeypatch.setattr(cost, "seconds_per_token", lambda *_: 0.25)
     assert plan_stage(tiny_config(), two, SLOTS) == plan_stage(tiny_config(), one, SLOTS)
-    monkeypatch.setattr(plan, "best_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(cost, "best_device", lambda: torch.device("cuda"))
     on_gpus = plan_stage(tiny_config(), two, SLOTS)
     assert on_gpus.steps == plan_stage(tiny_config(), one, SLOTS).steps
     assert on_gpus.seconds == plan_stage(tiny_config(), one, SLOTS).seconds / 2
 
 
 def test_time_is_that_of_all_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.25)
+    monkeypatch.setattr(cost, "seconds_per_token", lambda *_: 0.25)
     config = tiny_training(num_tokens=10 * 4 * SLOTS)
     assert plan_stage(tiny_config(), config, SLOTS).seconds == 10 * 4 * SLOTS * 0.25
 
@@ -61,7 +62,7 @@ def test_each_phase_is_probed_for_its_share_of_the_steps(monkeypatch: pytest.Mon
         probed.append((model.num_experts, config.num_steps(tokens)))
         return seconds[model.num_experts]
 
-    monkeypatch.setattr(plan, "seconds_per_token", probe)
+    monkeypatch.setattr(cost, "seconds_per_token", probe)
     config = tiny_training(num_tokens=10 * 4 * SLOTS, expert_changes=CHANGES)
     planned = plan_stage(tiny_config(), config, SLOTS)
     assert planned.steps == 10
@@ -70,7 +71,7 @@ def test_each_phase_is_probed_for_its_share_of_the_steps(monkeypatch: pytest.Mon
 
 
 def test_memory_is_that_of_the_largest_phase_or_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.0)
+    monkeypatch.setattr(cost, "seconds_per_token", lambda *_: 0.0)
     model, config = ModelConfig(), tiny_training()
     large = replace(model, num_experts=16)
     pruned = tiny_training(expert_changes=(ExpertChange(kind="prune", at_share=0.5, num_experts_before=16),))
@@ -84,7 +85,7 @@ def test_a_probe_measures_and_leaves_time_for_the_rest() -> None:
 
 
 def test_more_parameters_rows_or_slots_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 0.0)
+    monkeypatch.setattr(cost, "seconds_per_token", lambda *_: 0.0)
     model, config = ModelConfig(), TrainConfig()
     base = plan_stage(model, config, 512).peak_memory_bytes
     assert base > 16 * model.total_parameters
@@ -112,7 +113,7 @@ def test_alternatives_cost_a_token_the_same_parameters(experts: int, top_k: int,
 
 @pytest.mark.parametrize("twin", [False, True])
 def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "seconds_per_token", lambda model, *_: 0.5 if model.dense else 1.0)
+    monkeypatch.setattr(cost, "seconds_per_token", lambda model, *_: 0.5 if model.dense else 1.0)
     recipe = recipe_from(
         CONTENT | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3}, "sft": {"num_tokens": 16 * 512}}
     )

@@ -18,7 +18,7 @@ from model.config.phases import phases
 from model.config.training import ExpertChange
 from model.training import checkpoint
 from tasks.errors import Interrupted, NightStopped
-from tasks.planning import plan
+from tasks.planning import cost, plan
 from tasks.recipes.recipe import recipe_from
 from tasks.training import run as training
 from tasks.training.trained import CHECKPOINTS, MODEL_CONFIG, final_weights, load_trained
@@ -192,7 +192,7 @@ def test_a_malformed_change_is_told_its_field(tmp_path: Path, change: dict[str, 
 def test_the_plan_names_the_changes_and_keeps_room_for_the_largest(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "seconds_per_token", lambda *_: 1e-3)
+    monkeypatch.setattr(cost, "seconds_per_token", lambda *_: 1e-3)
     recipe, _ = with_changes(prepared, *CHAIN)
     lines = plan.plan_text(recipe).splitlines()
     changes = [line.split("  ")[-1].strip() for line in lines if line.startswith("change ")]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from model.config.training import ExpertChange, TrainConfig
 from tasks.errors import Diverged, Interrupted, NightStopped
-from tasks.planning import plan
+from tasks.planning.cost import StagePlan
 from tasks.training import processes as ranks
 from tasks.training import run as training
 from tasks.training.start import TrainingStart
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("without_prefect", "without_plan")
 @pytest.fixture
 def without_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan measures how fast this machine is, in seconds that these tests do not need."""
-    monkeypatch.setattr(training, "plan_stage", lambda *_: plan.StagePlan(0, 0.0, 0))
+    monkeypatch.setattr(training, "plan_stage", lambda *_: StagePlan(0, 0.0, 0))
 
 
 def two_ranks(prepared: Prepared) -> TrainConfig:

@@ -18,7 +18,7 @@ from model.training import checkpoint
 from model.training.state import NonFiniteLoss
 from model.training.trainer import StepMetrics
 from tasks.errors import Diverged, Interrupted
-from tasks.planning.plan import StagePlan
+from tasks.planning.cost import StagePlan
 from tasks.stage import StageRun
 from tasks.training import run as training
 from tasks.training.training_run import TrainingRun
@@ -40,6 +40,8 @@ pytestmark = pytest.mark.usefixtures("without_prefect", "without_plan")
 TIMES = ("train/tokens_per_s", "train/data_wait_share")
 """What two runs of the same steps do not have in common."""
 
+VALIDATED = {"val/loss", "val/bpb", "val/bpb.text", "change/bpb_before", "change/bpb_after"}
+
 
 @pytest.fixture
 def without_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +59,8 @@ class Judge(Watcher):
 
     def after_step(self, step: StepMetrics, metrics: Mapping[str, float]) -> Verdict:
         assert metrics["train/loss"] == step.loss
+        measured = set(step.as_metrics())
+        assert set(metrics) <= measured | VALIDATED, "nothing may be decided by what is in no stage's key"
         self.steps.append(step.number)
         if step.number == self.step and self.left:
             self.left -= 1

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from model.config.network import ModelConfig
-from tasks.planning import probe
+from tasks.planning import plan
 from tests.model.tiny import SLOTS, tiny_config, tiny_training
 
 
@@ -24,8 +24,8 @@ def test_a_share_of_time_does_not_follow_the_load_of_the_machine(monkeypatch: py
             turns.append(next(load))
         return SimpleNamespace(seconds=turns[-1] * (0.5 if state == other else 1.0))
 
-    monkeypatch.setattr(probe, "probe_state", lambda model, config, _: (model, None, config))
-    monkeypatch.setattr(probe, "train_step", step)
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: float(next(clock)))
-    assert probe.time_shares(tiny_config(), other, tiny_training(), SLOTS) == (0.5, 0.5)
-    assert len(turns) > probe.LEAST_TURNS
+    monkeypatch.setattr(plan, "probe_state", lambda model, config, _: (model, None, config))
+    monkeypatch.setattr(plan, "train_step", step)
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: float(next(clock)))
+    assert plan.time_shares(tiny_config(), other, tiny_training(), SLOTS) == (0.5, 0.5)
+    assert len(turns) > plan.LEAST_TURNS
