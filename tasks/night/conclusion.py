@@ -30,7 +30,7 @@ from tasks.pages.text import artifact_key, plural
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe
 from tasks.services.mlflow_pages import tracking_ui
 from tasks.stage import Night
-from tasks.tracking.tracker import DESCRIPTION, REASON, VALIDATION
+from tasks.tracking.tracker import DESCRIPTION, REASON, VALIDATION, Tracker
 from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
@@ -39,10 +39,11 @@ EVALUATED = (*(entry.name for entry in TRAINING_STAGES), "evaluate")
 """Stages that the dense twin has, too."""
 
 
-def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> NightReport:
+def conclude(candidate: Candidate, registered: StageRecord | StoreAway, status: str = "RUNNING") -> NightReport:
     """Put the headline numbers on the parent run, the summary into Prefect and MLflow, and return it.
 
     registered: the record of the register stage, or why it has to wait.
+    status: of the parent run from now on; of tonight's, `open_night` says the last word.
     """
     night, twin = candidate.night, candidate.twin
     waiting = str(registered) if isinstance(registered, StoreAway) else ""
@@ -69,49 +70,48 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         reports_waiting=night.store.waiting(),
         now=standing_of(night, registered),
     )
-    tell(candidate, report, everything, registered, note)
+    tracker = night.store.tracker(night.run_id)
+    if report_stages(tracker, report, note, noted.get("stages", {})):
+        tracker.tags({VALIDATION: str(validation_version(read_slices(candidate.scored.path)))})
+        if isinstance(registered, StageRecord):
+            step = max(record.last_step for record in everything)
+            tracker.model(night.registry.model, int(registered.counts["version"]), step)
     # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
-    night.store.tracker(night.run_id).tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
+    tracker.tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
+    tracker.close(status)
     later = None
     if waiting:
         diverged = twin.diverged if twin else ""
         later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
-    note_outcome(note, everything, report.decision, later)
+    note_outcome(note, everything, report.decision, later)  # last: after a kill before it, all is told again
     if FlowRunContext.get() is not None:
         key = artifact_key(night.recipe.name, "night")
         create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
     return report
 
 
-def tell(
-    candidate: Candidate, report: NightReport, records: Sequence[StageRecord], registered: StageRecord | StoreAway,
-    note: Path,
-) -> None:  # fmt: skip
-    """Put headline numbers, curves and the summary on the parent run: of the stages that it does not have yet.
+def report_stages(tracker: Tracker, report: NightReport, note: Path, told: Mapping[str, str]) -> bool:
+    """Put the stages' curves and figures on the parent run, and the summary, unless all of it is there. Returns whether it did.
 
-    Stages that an earlier try of the night told are those of the note, which is written once all of them are told.
+    told: the folders of the stages that were reported before, by name, as the night's note has them. What was reported
+    and could not be noted, as the night was killed, is reported again: the run has it once all the same.
     """
-    night, summary = candidate.night, note.with_suffix(".md")
-    told = json.loads(note.read_text(encoding="utf-8")).get("stages", {}) if summary.exists() else {}
-    fresh = [record for record in records if not (record.reused and record.name in told)]
-    if not fresh:
-        return
-    tracker = night.store.tracker(night.run_id)
-    room = METRIC_KEYS - len({key for record in records for _, point in curve_of(record) for key in point})
+    everything = report.records
+    fresh = [record for record in everything if told.get(record.name) != record.path.name]
+    if not fresh and all(record.reused for record in everything):
+        return False
+    room = METRIC_KEYS - len({key for record in everything for _, point in curve_of(record) for key in point})
     twin_figures = report.twin if any(record.branch for record in fresh) else None
-    for step, point in (point for record in fresh for point in curve_of(record)):
-        tracker.metrics(point, step=step)
+    tracker.curve(point for record in fresh for point in curve_of(record))
     figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
-    tracker.final(figures, max(record.last_step for record in records))
-    version = str(validation_version(read_slices(candidate.scored.path)))
-    tracker.tags({VALIDATION: version} | {f"nightschool.stage.{r.name}": r.run_id for r in records})
+    tracker.final(figures, max(record.last_step for record in everything))
+    tracker.tags({f"nightschool.stage.{record.name}": record.run_id for record in everything})
     if report.twin:
         tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
-    if isinstance(registered, StageRecord):
-        tracker.model(night.registry.model, int(registered.counts["version"]), max(r.last_step for r in records))
+    summary = note.with_suffix(".md")
     write_text(summary, report.as_markdown())
     tracker.artifact(summary)
-    tracker.close("RUNNING")
+    return True
 
 
 def as_final_state(report: NightReport) -> NightReport:
@@ -127,8 +127,7 @@ def replaced_settings(recipe: Recipe, noted: Mapping[str, Any]) -> list[tuple[st
 
 def conclude_waiting(candidate: Candidate, registered: StageRecord) -> None:
     """Conclude an earlier night once its model is registered, and end its parent run, which nothing else does."""
-    conclude(candidate, registered)
-    candidate.night.store.tracker(candidate.night.run_id).close("FINISHED")
+    conclude(candidate, registered, "FINISHED")
 
 
 def validation_told(candidate: Candidate) -> list[str]:

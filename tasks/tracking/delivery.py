@@ -25,7 +25,7 @@ from tasks.pages.text import plural
 from tasks.settings import Settings
 from tasks.tracking.client import Pause, Refused, connect, experiment_id, is_open, is_server, two_errors
 from tasks.tracking.nights_view import show_nights
-from tasks.tracking.points import LOAD_SAMPLED, batches, last_step, points_of
+from tasks.tracking.points import LOAD_SAMPLED, batches, curve_points, log_points, newest_step, points_of
 from tasks.tracking.sending import send_dataset, send_model
 from tasks.tracking.spool import REFUSED, Call, Spool
 
@@ -246,9 +246,12 @@ class Outbox:
             case "tags":
                 client.log_batch(mlflow_id, tags=[RunTag(key, value) for key, value in values.items()])
             case "metrics":
-                points = list(points_of(batch, self.spool.progress(run_id)))
-                for start in range(0, len(points), BATCH_POINTS):
-                    client.log_batch(mlflow_id, metrics=points[start : start + BATCH_POINTS])
+                log_points(client, mlflow_id, points_of(batch, self.spool.progress(run_id)), BATCH_POINTS)
+            case "curve":
+                log_points(client, mlflow_id, curve_points(client, mlflow_id, call), BATCH_POINTS)
+            case "back":
+                logged_until = min(self.spool.progress(run_id).logged_until, values["step"])
+                self.spool.note(run_id, logged_until=logged_until)
             case "final":
                 there = client.get_run(mlflow_id).data.metrics
                 new = {key: value for key, value in values["values"].items() if key not in there}
@@ -260,8 +263,9 @@ class Outbox:
             case "model":
                 send_model(client, mlflow_id, values)
             case "reopen":
-                trained, sampled = (last_step(client, mlflow_id, key) for key in ("train/loss", LOAD_SAMPLED))
-                self.spool.note(run_id, logged_until=max(trained, 0), samples=sampled + 1)
+                trained, sampled = (newest_step(client, mlflow_id, key) for key in ("train/loss", LOAD_SAMPLED))
+                begun = tuple(client.get_run(mlflow_id).data.metrics)
+                self.spool.note(run_id, logged_until=max(trained, 0), begun=begun, samples=sampled + 1)
                 client.update_run(mlflow_id, status="RUNNING")
             case "close":
                 client.set_terminated(mlflow_id, values["status"], end_time=call.at)

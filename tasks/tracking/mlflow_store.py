@@ -7,7 +7,7 @@ away ends no night, and nothing that the night reported is lost (`tasks.tracking
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +33,7 @@ PARAM_CHARACTERS, TAG_CHARACTERS = 6_000, 5_000
 
 
 class MlflowTracker:
-    """One run. A step that it reported before it was reopened is not reported again."""
+    """One run. A step that it reported before it was reopened is not reported again, unless it went back before it."""
 
     def __init__(self, outbox: Outbox, run_id: str, system_metrics: bool = False) -> None:
         self.run_id = run_id
@@ -58,6 +58,15 @@ class MlflowTracker:
         if self._points >= BATCH_POINTS:
             self._points = 0
             self._outbox.deliver_run(self.run_id)
+
+    def back(self, step: int) -> None:
+        """The steps after this one do not stand: they are made again, and what they report counts."""
+        self._report("back", {"step": step})
+
+    def curve(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Metrics of many steps at once, made elsewhere. However often they are reported, the run has each once."""
+        numbers = [[step, {key: float(value) for key, value in values.items()}] for step, values in points]
+        self._report("curve", {"points": numbers})
 
     def final(self, values: Mapping[str, float], step: int) -> None:
         """Figures of the end, at the last step of the run's curves; one that has a curve is its last point already."""

@@ -30,16 +30,38 @@ def batches(calls: Iterable[Call], size: int) -> Iterator[list[Call]]:
 
 
 def points_of(calls: Iterable[Call], progress: Progress) -> Iterator[Metric]:
-    """The points of calls, but those of steps that the run logged before it was reopened; samples are counted on."""
+    """The points of calls, but those that the run logged before it was reopened; samples are counted on.
+
+    At step 0, where figures without a step are too, it is the name that tells.
+    """
     for call in calls:
         step = int(call.values["step"])
         for key, value in call.values["values"].items():
             if key.startswith(LOAD):
                 yield Metric(key, value, call.at, step + progress.samples)
-            elif step <= 0 or step > progress.logged_until:
+            elif step > progress.logged_until if step > 0 else key not in progress.begun:
                 yield Metric(key, value, call.at, step)
 
 
-def last_step(client: MlflowClient, mlflow_id: str, key: str) -> int:
-    """The last step at which a run has a metric, -1 if it has none."""
-    return max((metric.step for metric in client.get_metric_history(mlflow_id, key)), default=-1)
+def curve_points(client: MlflowClient, mlflow_id: str, call: Call) -> Iterator[Metric]:
+    """The points of a whole curve that the run does not have, whoever logged them and when."""
+    had: dict[str, set[int]] = {}
+    for step, values in call.values["points"]:
+        for key, value in values.items():
+            if key not in had:
+                had[key] = {metric.step for metric in client.get_metric_history(mlflow_id, key)}
+            if step not in had[key]:
+                yield Metric(key, value, call.at, step)
+
+
+def log_points(client: MlflowClient, mlflow_id: str, points: Iterable[Metric], size: int) -> None:
+    """Send points, at most `size` at a time."""
+    metrics = list(points)
+    for start in range(0, len(metrics), size):
+        client.log_batch(mlflow_id, metrics=metrics[start : start + size])
+
+
+def newest_step(client: MlflowClient, mlflow_id: str, key: str) -> int:
+    """The step at which a run logged a metric last, -1 if it never did: after a roll back not the greatest one."""
+    newest = max(client.get_metric_history(mlflow_id, key), key=lambda m: (m.timestamp, m.step), default=None)
+    return newest.step if newest else -1

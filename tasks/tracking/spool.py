@@ -44,7 +44,10 @@ class Progress:
     offset: int = 0
     """Calls before this byte are delivered."""
     logged_until: int = 0
-    """The last step that was delivered before the run was reopened: a resumed stage computes some steps again."""
+    """The last step that was delivered before the run was reopened: a resumed stage computes some steps again. After a
+    roll back at most the step that it went back to: those after it are made again, and count."""
+    begun: tuple[str, ...] = ()
+    """Names of the metrics that the run had when it was reopened."""
     samples: int = 0
     """Of the machine's load that were delivered before the run was reopened."""
     closed: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,8 @@ class Tracker(Protocol):
 
     def params(self, values: Mapping[str, str]) -> None: ...
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def back(self, step: int) -> None: ...
+    def curve(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None: ...
     def final(self, values: Mapping[str, float], step: int) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
     def artifact(self, path: Path, folder: str = "") -> None: ...
@@ -41,6 +43,7 @@ class DictTracker:
     logged_artifacts: list[str] = field(default_factory=list)
     logged_datasets: dict[str, str] = field(default_factory=dict)
     logged_models: dict[str, int] = field(default_factory=dict)
+    went_back: list[int] = field(default_factory=list)
     status: str = "RUNNING"
 
     def params(self, values: Mapping[str, str]) -> None:
@@ -49,6 +52,14 @@ class DictTracker:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         for key, value in values.items():
             self.logged_metrics.setdefault(key, []).append((step, value))
+
+    def back(self, step: int) -> None:
+        self.went_back.append(step)
+
+    def curve(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        for step, values in points:
+            logged = self.logged_metrics
+            self.metrics({k: v for k, v in values.items() if step not in dict(logged.get(k, ()))}, step)
 
     def final(self, values: Mapping[str, float], step: int) -> None:
         self.metrics({key: value for key, value in values.items() if key not in self.logged_metrics}, step)

@@ -78,6 +78,7 @@ class TrainingRun:
         self.state = replace(self.start, resume_from=saved).create_state(self.tokens)
         self.curve.truncate(self.state.step)
         self.meters = StageMeters(self.curve.points)
+        self.run.tracker.back(self.state.step)
 
 
 def checkpoints_of(folder: Path, identity: str) -> list[Checkpoint]:

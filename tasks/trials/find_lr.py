@@ -139,8 +139,8 @@ def conclude_search(night: Night, record: StageRecord) -> LrReport:
 
     def log_result(tracker: Tracker) -> None:
         tracker.params({"suggestion.peak_lr": report.suggestion})
-        for step, point in enumerate(read_curve(record), start=1):
-            tracker.metrics({f"lr/{name}": value for name, value in point.items()}, step=step)
+        points = ({f"lr/{name}": value for name, value in point.items()} for point in read_curve(record))
+        tracker.curve(enumerate(points, start=1))
         tracker.final(record.figures, record.last_step)
         tracker.artifact(record.path / LOGS / PICTURE, "figures")
 

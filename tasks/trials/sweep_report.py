@@ -180,10 +180,12 @@ def conclude_sweep(night: Night, sweep: Sweep, tried: Sequence[Tried]) -> SweepR
 
     def log_result(tracker: Tracker) -> None:
         tracker.params(plain_sweep(sweep))
-        for number, result in enumerate(report.results, start=1):
-            if result.bpb:
-                scores = {"sweep/bpb": fmean(result.bpb), "sweep/spread_bpb": result.spread_bpb}
-                tracker.metrics(scores | {"sweep/seconds": result.seconds}, step=number)
+        tracker.curve(
+            (number, {"sweep/bpb": fmean(result.bpb), "sweep/spread_bpb": result.spread_bpb,
+                      "sweep/seconds": result.seconds})
+            for number, result in enumerate(report.results, start=1)
+            if result.bpb
+        )  # fmt: skip
         num_diverged = sum(result.num_diverged for result in report.results)
         totals = {"sweep/trainings": float(len(tried)), "sweep/diverged": float(num_diverged)}
         best = {"sweep/best_bpb": report.best.mean_bpb} if report.best else {}

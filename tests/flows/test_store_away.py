@@ -16,6 +16,8 @@ from flows.retrain_nightly import retrain_nightly
 from tasks.errors import NightStopped
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe
+from tasks.tracking.mlflow_store import Store
+from tests.tasks.training_runs import Killed
 from tests.tiny_recipe import tiny_recipe
 
 STAGES = ["validate", "deduplicate", "split", "tokens", "inspect", "pretrain", "sft", "evaluate"]
@@ -174,6 +176,40 @@ def test_a_model_that_waits_is_judged_by_the_next_night_of_another_recipe(home: 
         assert sorted(curve) == list(range(1, 13)), "each step once, though the night was concluded twice"
         assert night.data.metrics["promote/promoted"] in (0, 1)
     assert retrain_nightly(recipe=home.recipe).decision["version"] == 1
+
+
+@pytest.mark.parametrize("place", ["flows.judge_model.conclude_waiting", "tasks.night.conclusion.note_outcome"])
+def test_a_kill_before_or_after_a_waiting_model_is_told_of_loses_nothing_of_its_night(
+    home: Home, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    OUTAGE.is_away = lambda call: True
+    waiting = retrain_nightly(recipe=home.recipe)
+    OUTAGE.is_away = lambda call: False
+    other = {"sft.optim.peak_lr": 0.001}
+
+    def killed(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, killed)
+        with pytest.raises(Killed):
+            retrain_nightly(recipe=home.recipe, overrides=other)
+    retrain_nightly(recipe=home.recipe, overrides=other)
+    [version] = [v for v in home.client.search_model_versions("name='nightschool-tiny'") if int(v.version) == 1]
+    night = home.client.get_run(Store(f"sqlite:///{home.path}/mlflow/mlflow.db", home.path).resolve(waiting.run_id))
+    assert night.info.status == "FINISHED"
+    assert night.data.metrics["promote/promoted"] in (0, 1)
+    assert night.data.tags["nightschool.stage.register"] == version.run_id
+    assert set(night.data.tags) >= {f"nightschool.stage.{name}" for name in STAGES}
+    assert "Not registered yet" not in night.data.tags["mlflow.note.content"]
+    text = Path(home.client.download_artifacts(night.info.run_id, f"tiny@{waiting.key}.md")).read_text()
+    assert "| register |" in text
+    assert "version 1" in text
+    for key in ("pretrain/loss_ema", "sft/loss_ema"):
+        steps = [m.step for m in home.client.get_metric_history(night.info.run_id, key)]
+        assert sorted(steps) == sorted(set(steps)), "each step once"
+    assert len(home.client.get_metric_history(night.info.run_id, "promote/promoted")) == 1
+    assert not [path for path in (home.path / "nights").glob("*.json") if "waiting" in path.read_text()]
 
 
 def test_a_model_that_is_refused_ends_no_later_night(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,8 @@ class FakeClient:
 
     def get_metric_history(self, run_id: str, key: str) -> list[Any]:
         def effect(_: bool) -> list[Any]:
-            return [SimpleNamespace(step=step) for name, step, *_ in self.server.run(run_id).points if name == key]
+            points = self.server.run(run_id).points
+            return [SimpleNamespace(step=step, timestamp=at) for name, step, _, at in points if name == key]
 
         return self.server.call("get_metric_history", effect)
 

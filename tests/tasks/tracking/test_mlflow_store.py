@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -128,6 +131,74 @@ def test_a_run_that_goes_on_does_not_log_a_step_twice(store: Store) -> None:
     assert history(store, run_id) == [(step, float(step)) for step in range(1, 8)]
     assert [step for step, _ in history(store, run_id, "val/bpb")] == [6, 7]
     assert history(store, run_id, "val/perplexity") == [(0, 9.0)], "what has no step is reported again"
+
+
+def test_step_0_is_not_logged_twice_either(store: Store) -> None:
+    """A stage that was killed before its first checkpoint validates once more before it trains."""
+    run_id = store.start_run("stage", {})
+    for _ in range(2):
+        store.tracker(run_id).metrics({"val/bpb": 3.0}, step=0)
+        store.tracker(run_id).close("KILLED")
+        assert store.reopen(run_id)
+    store.tracker(run_id).metrics({"plan/steps": 9.0})
+    store.tracker(run_id).close("FINISHED")
+    assert history(store, run_id, "val/bpb") == [(0, 3.0)]
+    assert history(store, run_id, "plan/steps") == [(0, 9.0)]
+
+
+def test_steps_that_are_made_again_after_a_roll_back_are_logged_in_a_run_that_was_reopened(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the roll back came before or after the interruption; the steps logged before that stay single."""
+    clock = count(1)
+    monkeypatch.setattr("tasks.tracking.spool.time", SimpleNamespace(time=lambda: float(next(clock))))
+    run_id = store.start_run("stage", {})
+
+    def make(first: int, last: int, kept: float) -> None:
+        for step in range(first, last + 1):
+            store.tracker(run_id).metrics({"train/loss": step + kept}, step)
+
+    make(1, 10, 0.0)
+    store.tracker(run_id).back(5)
+    make(6, 7, 0.5)  # the run is killed here: steps 8 to 10 stand in MLflow, as they were before the roll back
+    store.tracker(run_id).close("KILLED")
+    assert store.reopen(run_id)
+    make(6, 9, 0.5)
+    assert newest(store, run_id) == {step: step + (0.5 if step > 5 else 0.0) for step in range(1, 10)} | {10: 10.0}
+    make(10, 10, 0.5)
+    store.tracker(run_id).close("KILLED")
+    assert store.reopen(run_id)
+    make(9, 10, 0.5)
+    store.tracker(run_id).back(8)
+    make(9, 12, 0.75)
+    store.tracker(run_id).close("FINISHED")
+    shown = {step: step + (0.75 if step > 8 else 0.5 if step > 5 else 0.0) for step in range(1, 13)}
+    assert newest(store, run_id) == shown
+    steps = Counter(step for step, _ in history(store, run_id))
+    assert steps == {**dict.fromkeys(range(1, 6), 1), 6: 2, 7: 2, 8: 2, 9: 3, 10: 3, 11: 1, 12: 1}, "one for each time"
+
+
+def newest(store: Store, run_id: str) -> dict[int, float]:
+    """What a chart ends each step with."""
+    store.deliver()
+    points = MlflowClient(store.tracking_uri).get_metric_history(run_id, "train/loss")
+    return {m.step: m.value for m in sorted(points, key=lambda m: m.timestamp)}
+
+
+def test_a_curve_that_is_reported_again_is_there_once(store: Store) -> None:
+    """By a process that was killed before it noted that it had."""
+    run_id = store.start_run("night", {})
+    whole = [(step, {"pretrain/bpb": 3.0 / step, "pretrain/loss_ema": 1.0}) for step in range(1, 8)]
+    store.tracker(run_id).curve(whole[:4])
+    store.tracker(run_id).close("KILLED")
+    assert store.reopen(run_id)
+    for points in (whole, whole):
+        store.tracker(run_id).curve(points)
+    assert history(store, run_id, "pretrain/bpb") == [(step, 3.0 / step) for step in range(1, 8)]
+    double = DictTracker()
+    for points in (whole[:4], whole, whole):
+        double.curve(points)
+    assert double.logged_metrics["pretrain/bpb"] == [(step, 3.0 / step) for step in range(1, 8)]
 
 
 def test_final_figures_end_a_curve_and_do_not_repeat_it(store: Store) -> None:

@@ -20,6 +20,7 @@ from model.training.trainer import StepMetrics
 from tasks.errors import Diverged, Interrupted
 from tasks.planning.cost import StagePlan
 from tasks.stage import StageRun
+from tasks.tracking.tracker import DictTracker
 from tasks.training import run as training
 from tasks.training.training_run import TrainingRun
 from tasks.training.watch import (
@@ -129,6 +130,8 @@ def test_a_roll_back_ends_with_the_bits_and_the_curve_of_an_uninterrupted_stage(
     drained(back, prepared, judge)
     require_same(whole, back)
     assert judge.steps == [*range(1, step + 1), *range(restored + 1, 13)]
+    assert isinstance(back.tracker, DictTracker)
+    assert back.tracker.went_back == [restored]
 
 
 def test_a_roll_back_over_a_change_of_experts_makes_the_change_again(prepared: Prepared, tmp_path: Path) -> None:
