@@ -91,7 +91,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway, status: 
 
 
 def report_stages(tracker: Tracker, report: NightReport, note: Path, told: Mapping[str, str]) -> bool:
-    """Put the stages' curves and figures on the parent run, and the summary, unless all of it is there. Returns whether it did.
+    """Put the stages' curves and figures on the parent run, and the summary, or return False if all of it is there.
 
     told: the folders of the stages that were reported before, by name, as the night's note has them. What was reported
     and could not be noted, as the night was killed, is reported again: the run has it once all the same.

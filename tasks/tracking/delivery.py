@@ -26,7 +26,7 @@ from tasks.settings import Settings
 from tasks.tracking.client import Pause, Refused, connect, experiment_id, is_open, is_server, two_errors
 from tasks.tracking.nights_view import show_nights
 from tasks.tracking.points import LOAD_SAMPLED, batches, curve_points, log_points, newest_step, points_of
-from tasks.tracking.sending import send_dataset, send_model
+from tasks.tracking.sending import send_artifact, send_dataset, send_model
 from tasks.tracking.spool import REFUSED, Call, Spool
 
 SPOOL_ID = "nightschool.spool_id"
@@ -290,13 +290,3 @@ class Outbox:
 def spool_folder(tracking_uri: str, home: Path, place: Path) -> Path:
     """Where the spool of a store is; that of a database below `place` is named by the database's path from there."""
     return home / "spool" / digest_of(tracking_uri.removeprefix(f"sqlite:///{place}/"))[:12]
-
-
-def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str) -> None:
-    """Send a file, or a folder with all in it; `folder` is where in the run's artifacts."""
-    if path.is_dir():
-        client.log_artifacts(mlflow_id, str(path), folder or path.name)
-    elif path.exists():
-        client.log_artifact(mlflow_id, str(path), folder or None)
-    else:
-        raise Refused(f"{path} is gone")

@@ -1,4 +1,4 @@
-"""Datasets and models of a run, as MLflow takes them. Each can be sent twice."""
+"""Files, datasets and models of a run, as MLflow takes them. Each can be sent twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput
+
+from tasks.tracking.client import Refused
+
+
+def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str) -> None:
+    """Send a file, or a folder with all in it; `folder` is where in the run's artifacts."""
+    if path.is_dir():
+        client.log_artifacts(mlflow_id, str(path), folder or path.name)
+    elif path.exists():
+        client.log_artifact(mlflow_id, str(path), folder or None)
+    else:
+        raise Refused(f"{path} is gone")
 
 
 def send_dataset(client: MlflowClient, mlflow_id: str, home: Path, values: Mapping[str, Any]) -> None:
