@@ -41,6 +41,14 @@ class StoreAway(NightStopped):
     """The tracking store did not answer. A night goes on without it; what needs the model registry waits."""
 
 
+class Refused(NightStopped):
+    """The tracking store answered, and does not accept this."""
+
+
+class Denied(StoreAway):
+    """The tracking store answered, and wants other credentials. Later on in a night this is as if it were away."""
+
+
 class Interrupted(NightStopped):
     """Ctrl-C or a request to terminate; everything finished is kept."""
 

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from tasks.errors import NightStopped, StoreAway, without_password
+from tasks.errors import Denied, NightStopped, Refused, StoreAway, without_password
 from tasks.services.addresses import EXPERIMENT
 
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
@@ -30,14 +30,6 @@ PROBE_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
 log = logging.getLogger("nightschool")
 T = TypeVar("T")
-
-
-class Refused(NightStopped):
-    """The tracking store answered, and does not accept this."""
-
-
-class Denied(StoreAway):
-    """The tracking store answered, and wants other credentials. Later on in a night this is as if it were away."""
 
 
 class Pause:

@@ -19,11 +19,11 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from tasks.errors import StoreAway
+from tasks.errors import Refused, StoreAway
 from tasks.home.digests import digest_of
 from tasks.pages.text import plural
 from tasks.settings import Settings
-from tasks.tracking.client import Pause, Refused, connect, experiment_id, is_open, is_server, two_errors
+from tasks.tracking.client import Pause, connect, experiment_id, is_open, is_server, two_errors
 from tasks.tracking.nights_view import show_nights
 from tasks.tracking.points import LOAD_SAMPLED, batches, curve_points, log_points, newest_step, points_of
 from tasks.tracking.sending import send_artifact, send_dataset, send_model

@@ -17,12 +17,12 @@ from uuid import uuid4
 from mlflow.utils.git_utils import get_git_commit
 
 from model.files import write_text
-from tasks.errors import StoreAway
+from tasks.errors import Denied, StoreAway
 from tasks.home.records import Content
 from tasks.relocation import places
 from tasks.services.databases import MLFLOW, make_whole
 from tasks.settings import PROJECT, sqlite_file
-from tasks.tracking.client import Denied, is_open
+from tasks.tracking.client import is_open
 from tasks.tracking.delivery import BATCH_POINTS, HOME, SPOOL_ID, Delivery, Outbox, spool_folder
 from tasks.tracking.registry import Registry
 from tasks.tracking.spool import Call

@@ -18,10 +18,10 @@ from urllib.request import url2pathname
 import mlflow
 from mlflow import MlflowClient
 
-from tasks.errors import NightStopped, StoreAway
+from tasks.errors import Denied, NightStopped, Refused, StoreAway
 from tasks.recipes.data_identity import DataIdentity
 from tasks.tracking.adoption import Adopted, adopt_old_versions
-from tasks.tracking.client import Denied, Refused, known, two_errors
+from tasks.tracking.client import known, two_errors
 from tasks.tracking.delivery import Outbox
 from tasks.tracking.versions import (
     CHAMPION,

@@ -10,7 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput
 
-from tasks.tracking.client import Refused
+from tasks.errors import Refused
 
 
 def send_artifact(client: MlflowClient, mlflow_id: str, path: Path, folder: str) -> None:

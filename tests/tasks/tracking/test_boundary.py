@@ -15,10 +15,10 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.retrain_nightly import retrain_nightly
-from tasks.errors import MESSAGE_LIMIT, NightStopped, StoreAway
+from tasks.errors import MESSAGE_LIMIT, Denied, NightStopped, Refused, StoreAway
 from tasks.night.by_hand import promote_version
 from tasks.tracking import client as boundary
-from tasks.tracking.client import EXPERIMENT, Denied, Refused, connect, within
+from tasks.tracking.client import EXPERIMENT, connect, within
 from tasks.tracking.mlflow_store import Store
 from tests.tiny_recipe import tiny_recipe
 

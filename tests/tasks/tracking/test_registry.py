@@ -12,10 +12,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
-from tasks.errors import MESSAGE_LIMIT, StoreAway
+from tasks.errors import MESSAGE_LIMIT, Refused, StoreAway
 from tasks.recipes.data_identity import DataIdentity
 from tasks.tracking import registry
-from tasks.tracking.client import Refused
 from tasks.tracking.delivery import Outbox
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.registry import Registry
