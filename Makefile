@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= demo
 
-.PHONY: run test test-all up down bench-train bench-learn bench-generate bench-data lint
+.PHONY: run test test-all up down arm disarm bench-train bench-learn bench-generate bench-data lint
 
 run: $(READY)  ## the whole chain on the built-in corpus
 	@$(BIN)/python -m flows $(RECIPE)
@@ -21,6 +21,9 @@ up: $(READY)  ## Prefect server, worker and MLflow on loopback, deployments regi
 
 down: $(READY)  ## stop what `up` started
 	@$(BIN)/python -m tasks.services down
+
+arm disarm: $(READY)  ## turn the schedule of RECIPE on, or off; `up` leaves it as it is
+	@$(BIN)/python -m tasks.services $@ $(RECIPE)
 
 MINIMIND ?=
 bench-train: $(READY)  ## the training step beside others; MINIMIND=PATH of a checkout measures that, too

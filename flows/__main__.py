@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     can_go_on = False
     try:
         command, arguments = parse(words)
-        if not command.from_files_alone:
+        if not command.only_reads:
             can_go_on = True
             show_log_lines()
             if not getattr(arguments, "dry_run", False):  # which writes nothing

@@ -79,6 +79,7 @@ def test_nights_exclude_each_other_and_the_nightly_one_has_a_schedule_in_utc() -
     scheduled = {d["name"]: d["schedules"] for d in nights if d["schedules"]}
     assert list(scheduled) == ["nightly"]
     assert scheduled["nightly"][0]["timezone"] == "UTC"
+    assert scheduled["nightly"][0]["active"] is False, "a person arms it"
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,9 @@ def wait_for(condition: Any, seconds: float = 90) -> None:
 def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
     """With some versions of its database library, Prefect's scheduler fails silently and no run is ever created."""
     deployment = httpx.get(f"{server}/deployments/name/retrain-nightly/nightly").json()
+    [schedule] = deployment["schedules"]
+    armed = httpx.patch(f"{server}/deployments/{deployment['id']}/schedules/{schedule['id']}", json={"active": True})
+    assert armed.status_code == 204
     wanted = {
         "deployments": {"id": {"any_": [deployment["id"]]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},

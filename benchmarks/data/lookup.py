@@ -34,9 +34,10 @@ from data.lookup.fates import TRAIN, WHATS, fate_of
 from data.rows.keys import ID_DTYPE, names_of
 from data.rows.parts import FACTS_DTYPE, Part, PartRows
 from data.rows.sketch import SKETCH_BYTES
-from data.sides.deal import choose_slices, describe_slices, num_buckets
-from data.sides.read import SLICES, val_path
+from data.sides.deal import num_buckets
+from data.sides.read import val_path
 from data.sides.rules import SideRules
+from data.sides.slices import added_by, chosen_rows, grown, read_slices, write_slices
 from data.tokens.shards import segments_frame, write_shard
 from model.tokens.order import Reading, permutation
 from model.tokens.packing import PackedTokens
@@ -53,9 +54,7 @@ RECIPE, SOURCE, BYTES_PER_ROW, SLOTS = "big", "web", 1_000, 16
 EXACT_SHARE, NEAR_SHARE, BAD_PER_PART = 0.04, 0.03, 10_000
 DOCUMENTS_PER_PACKED_ROW = 4
 QUERIES = 20
-RULES = SideRules(
-    val_share=0.02, salt="nightschool", shuffle_seed=1, val_bytes_per_slice=1_000_000, weights={SOURCE: 1.0}
-)
+RULES = SideRules(val_share=0.02, salt="night", shuffle_seed=1, val_bytes_per_slice=1_000_000, weights={SOURCE: 1.0})
 
 
 def write_part(part: Part, count: int, seed: int) -> None:
@@ -112,21 +111,22 @@ def write_pieces(folder: Path, parts: list[PartRows]) -> None:
 
 def write_sides(ledger: Ledger, generation: int, parts: list[PartRows], sides: Path, shards: Path) -> int:
     """The validation rows and the packed train rows of a generation; returns how many of the latter there are."""
-    chosen, _ = choose_slices(ledger, parts, RULES, {})
+    slices = read_slices(sides)
+    added, _ = added_by(ledger, parts, RULES, slices)
+    chosen, names = chosen_rows(added)
     rows, orders, held = [], [], []
     for p in parts:
         ids, train = p.part.ids, (ledger.fates_of(p) == 0) & ~RULES.is_val(ledger.clusters_of(p))
         rows.append(np.flatnonzero(train) + p.base)
         orders.append(RULES.order(ids[train]))
-        mine = chosen[(chosen >= p.base) & (chosen < p.base + p.count)]
-        domains = [DOMAINS[code] for code in p.part.facts["domain"][mine - p.base]]
-        held.append(
-            pl.DataFrame({"row_id": names_of(ids[mine - p.base]), "row": mine.astype(np.uint32), "domain": domains})
-        )
+        here = (chosen >= p.base) & (chosen < p.base + p.count)
+        columns = names_of(ids[chosen[here] - p.base]), chosen[here].astype(np.uint32), names[here].tolist()
+        held.append(pl.DataFrame(columns, schema={"row_id": pl.String, "row": pl.UInt32, "slice": pl.String}))
     table = pl.concat(held).sort("row_id")
     with arrow_writer(val_path(sides, "pretrain", generation), to_arrow(table).schema) as writer:
         writer.write_table(to_arrow(table))
-    (sides / SLICES).write_text(json.dumps(describe_slices("pretrain", table, generation)))
+    members = {str(name): part["row_id"].to_list() for (name,), part in table.group_by("slice")}
+    write_slices(sides, grown(slices, added, members, generation))
     row, order = np.concatenate(rows), np.concatenate(orders)
     buckets = num_buckets(sum(p.count for p in parts) * BYTES_PER_ROW)
     bucket = (order >> np.uint64(64 - (buckets - 1).bit_length())).astype(np.int64)

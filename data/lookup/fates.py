@@ -17,9 +17,10 @@ from data.lookup.neighbours import part_of, rows_near
 from data.rows.keys import name_of
 from data.rows.parts import KINDS, PartRows
 from data.sides.deal import MAX_BUCKETS
-from data.sides.read import read_slices, val_path
+from data.sides.read import val_path
 from data.sides.rules import SideRules
-from data.tokens.shards import num_packed_rows, shard_paths
+from data.sides.slices import read_slices
+from data.tokens.shards import lost_path, num_packed_rows, shard_paths
 from schemas.domain import DOMAINS
 
 TRAIN, UNPACKED, WEIGHED_OUT = "train", "train, in no packed row", "train, left out by the weight of its source"
@@ -80,6 +81,18 @@ class Segment:
     length: int
 
 
+@dataclass(frozen=True)
+class LostAnswer:
+    """An answer of a conversation that is in no packed row, as it needs a longer one."""
+
+    number: int
+    """From 1, in the conversation."""
+    tokens: int
+    """Its ids, that of its end included."""
+    needed: int
+    """Slots of the shortest row that holds it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fate:
     """What became of a row; fields that do not apply to it are empty."""
@@ -96,8 +109,10 @@ class Fate:
     both_sides: tuple[tuple[str, int], ...] = ()
     """(side, row): the row it repeats, and an earlier one of the other side that its cluster joins it to, if found."""
     slice: str = ""
-    """`kind/domain`, version and first generation of the validation slice."""
+    """Name of the validation slice, the version since when the row is in it, and that version's generation."""
     segments: tuple[Segment, ...] = ()
+    lost: tuple[LostAnswer, ...] = ()
+    """Of a conversation on the train side or in a slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +183,22 @@ def fate_of(corpus: Corpus, row: int) -> Fate:
         return Fate(place=place, what=FATES[STRADDLING], cluster=cluster, both_sides=both)
     if corpus.is_val(row):
         name = slice_of(corpus, place)
-        return Fate(place=place, what=VALIDATION if name else UNUSED, cluster=cluster, slice=name)
+        lost = lost_answers(corpus.shards / f"{place.part.kind}.val.all", row) if name else ()
+        return Fate(place=place, what=VALIDATION if name else UNUSED, cluster=cluster, slice=name, lost=lost)
     if not (orders := orders_of(corpus.rules, place)):
         return Fate(place=place, what=WEIGHED_OUT, cluster=cluster)
     segments = tuple(segments_of(corpus, place, orders))
-    return Fate(place=place, what=TRAIN if segments else UNPACKED, cluster=cluster, segments=segments)
+    copies = [lost_answers(shard, row) for shard in shards_of(corpus, place, orders)]
+    what, lost = TRAIN if segments else UNPACKED, max(copies, key=len, default=())  # each copy loses the same
+    return Fate(place=place, what=what, cluster=cluster, segments=segments, lost=lost)
+
+
+def lost_answers(shard: Path, row: int) -> tuple[LostAnswer, ...]:
+    """Of a conversation; none of a text."""
+    if not (path := lost_path(shard)).exists():
+        return ()
+    found = pl.read_parquet(path).filter(pl.col("document") == row).unique(maintain_order=True)
+    return tuple(LostAnswer(*answer) for answer in found.select("answer", "tokens", "needed").iter_rows())
 
 
 def original_of(corpus: Corpus, place: Place) -> int | None:
@@ -205,20 +231,28 @@ def rows_on_both_sides(corpus: Corpus, row: int) -> tuple[tuple[str, int], ...]:
 
 
 def slice_of(corpus: Corpus, place: Place) -> str:
-    """The validation slice that a held-out row is in, or nothing."""
-    generation, name = corpus.generation(place.row), f"{place.part.kind}/{place.domain}"
-    path = val_path(corpus.sides, place.part.kind, generation.number)
-    if not path.exists():
+    """The validation slice that a held-out row is in and the version since when it is, or nothing."""
+    generation = corpus.generation(place.row).number
+    path = val_path(corpus.sides, place.part.kind, generation)
+    if not path.exists() or not (found := column_where(path, "slice", place.row)):
         return ""
-    with pa.memory_map(str(path)) as source:
-        column = pa.ipc.open_file(source).schema.get_field_index("row")
-        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=[column]))
-        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-        if not any((batch.column(0).to_numpy() == place.row).any() for batch in batches):
-            return ""
+    name = found[0] or f"{place.part.kind}/{place.domain}"  # slices once had no names in the file
     known = read_slices(corpus.sides).get(name)
-    version = known.get("version", "") if isinstance(known, dict) else ""
-    return f"{name}, version {version}, of generation {generation.number}"
+    since = next((version for version in known.versions if version.generation == generation), None) if known else None
+    return f"{name}, since version {since or ''}, of generation {generation}"
+
+
+def column_where(path: Path, wanted: str, row: int) -> list[str]:
+    """The value of a column, empty if there is none, of the validation row of a number; no other column is read."""
+    with pa.memory_map(str(path)) as source:
+        schema = pa.ipc.open_file(source).schema
+        fields = sorted(i for name in ("row", wanted) if (i := schema.get_field_index(name)) >= 0)
+        reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            for at in np.flatnonzero(batch.column("row").to_numpy() == row):
+                return [batch.column(wanted)[int(at)].as_py() if wanted in batch.schema.names else ""]
+    return []
 
 
 def orders_of(rules: SideRules, place: Place) -> list[int]:
@@ -228,17 +262,23 @@ def orders_of(rules: SideRules, place: Place) -> list[int]:
 
 
 def segments_of(corpus: Corpus, place: Place, orders: Sequence[int]) -> Iterator[Segment]:
-    """Where the copies of a train row were packed: the place of each in the order names the one shard to look into."""
+    """Where the copies of a train row were packed."""
+    paths = shard_paths(corpus.shards, place.part.kind, "train")
+    for shard in shards_of(corpus, place, orders):
+        segments = segments_in(shard, place.row)
+        base = rows_before(paths, paths.index(shard), corpus.packed_rows) if len(segments) else 0
+        for row, start, length in segments.iter_rows():
+            yield Segment(shard.name, row, base + row, start, length)
+
+
+def shards_of(corpus: Corpus, place: Place, orders: Sequence[int]) -> list[Path]:
+    """The shards to look for the copies of a train row in: the place of each in the order names one."""
     paths = shard_paths(corpus.shards, place.part.kind, "train")
     of_generation = f"{place.part.kind}.train.g{corpus.generation(place.row).number:04d}."
     buckets = {int(path.name[-4:]): path for path in paths if path.name.startswith(of_generation)}
     bits = bits_of_bucket(corpus, buckets)
     wanted = set(buckets) if bits is None else {order >> (64 - bits) for order in orders} & set(buckets)
-    for number in sorted(wanted):
-        segments = segments_in(buckets[number], place.row)
-        base = rows_before(paths, paths.index(buckets[number]), corpus.packed_rows) if len(segments) else 0
-        for row, start, length in segments.iter_rows():
-            yield Segment(buckets[number].name, row, base + row, start, length)
+    return [buckets[number] for number in sorted(wanted)]
 
 
 def bits_of_bucket(corpus: Corpus, buckets: Mapping[int, Path]) -> int | None:

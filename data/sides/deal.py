@@ -7,8 +7,6 @@ sorting each gives an exact shuffle of all.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +20,9 @@ from data.duplicates.ledger import KEPT, Ledger
 from data.files import arrow_writer, to_arrow
 from data.rows.keys import names_of
 from data.rows.parts import KINDS, PartRows
-from data.sides.read import ORDER, SLICES, VAL, read_slices, train_path, val_path
+from data.sides.read import ORDER, VAL, read_val, train_path, val_path
 from data.sides.rules import SideRules
+from data.sides.slices import added_by, chosen_rows, grown, read_slices, write_slices
 from data.workers import run_jobs
 from schemas.domain import DOMAINS
 
@@ -46,6 +45,8 @@ class DealJob:
     buckets: dict[str, int]
     chosen: np.ndarray
     """Numbers of the validation rows, ascending."""
+    slices: np.ndarray
+    """Name of the slice of each of them."""
 
 
 def allow_open_files(wanted: int) -> None:
@@ -74,7 +75,8 @@ def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pa.Table]]:
             rows = np.arange(here.start, here.stop) + p.base
             wanted = np.isin(rows, job.chosen, assume_unique=True)
             if wanted.any():
-                held[p.kind].append(val_rows(content, rows, wanted, ids[here], domains[here], p))
+                names = job.slices[np.searchsorted(job.chosen, rows[wanted])]
+                held[p.kind].append(val_rows(content, rows, wanted, ids[here], domains[here], p, names))
             for copy, chosen in job.rules.copies(p.source, ids[here]):
                 mask = train[here] & chosen
                 order = job.rules.order(ids[here], copy)[mask]
@@ -104,8 +106,9 @@ def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pa.Table]]:
 
 
 def val_rows(
-    content: pl.DataFrame, rows: np.ndarray, wanted: np.ndarray, ids: np.ndarray, domains: np.ndarray, part: PartRows
-) -> pa.Table:
+    content: pl.DataFrame, rows: np.ndarray, wanted: np.ndarray, ids: np.ndarray, domains: np.ndarray, part: PartRows,
+    slices: np.ndarray,
+) -> pa.Table:  # fmt: skip
     """The chosen rows of a chunk as the evaluation reads them; a copy, as polars' rows keep the whole chunk alive."""
     frame = pl.DataFrame(
         {
@@ -113,43 +116,11 @@ def val_rows(
             "row": rows[wanted].astype(np.uint32),
             "source": [part.source] * int(wanted.sum()),
             "domain": [DOMAINS[code] for code in domains[wanted]],
+            "slice": slices.tolist(),
         },
         schema=VAL,
     )
     return to_arrow(frame.with_columns(content.filter(pl.Series(wanted))))
-
-
-def choose_slices(
-    ledger: Ledger, parts: Sequence[PartRows], rules: SideRules, frozen: dict[str, object]
-) -> tuple[np.ndarray, int]:
-    """Rows of the validation slices that this generation begins, and how many more rows are held out unused.
-
-    A slice is a kind and a domain. It takes held-out rows in their shuffled order up to a budget of bytes; once it
-    exists it never changes. Bytes, not tokens: the same text must be asked of models with any vocabulary.
-    """
-    chosen: list[np.ndarray] = []
-    unused = 0
-    for kind in KINDS:
-        rows, orders, sizes, domains = [], [], [], []
-        for p in (p for p in parts if p.kind == kind):
-            held = np.flatnonzero((ledger.fates_of(p) == KEPT) & rules.is_val(ledger.clusters_of(p)))
-            facts = p.part.facts[held]
-            rows.append(held + p.base)
-            orders.append(rules.order(p.part.ids[held]))
-            sizes.append(facts["num_bytes"])
-            domains.append(facts["domain"])
-        if not rows:
-            continue
-        row, order, size, domain = (np.concatenate(c) for c in (rows, orders, sizes, domains))
-        for code, name in enumerate(DOMAINS):
-            mine = np.flatnonzero(domain == code)
-            mine = mine[np.argsort(order[mine], kind="stable")]
-            fits = np.cumsum(size[mine], dtype=np.int64) <= rules.val_bytes_per_slice
-            fits[:1] = True
-            selected = mine[fits] if f"{kind}/{name}" not in frozen else mine[:0]
-            chosen.append(row[selected])
-            unused += len(mine) - len(selected)
-    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64), unused
 
 
 def add_sides(
@@ -160,17 +131,18 @@ def add_sides(
     folder: Path,
     workers: int | None = None,
 ) -> dict[str, int]:
-    """Write the sides of one generation into `folder`; returns counts of rows. Earlier slices stay.
+    """Write the sides of one generation into `folder`; returns counts of rows. What is in a slice stays in it.
 
     `ledger` has the fates of all rows, `parts` are the generation's; `rules` decide side and order.
     `workers` processes share the parts, by default one a core.
     """
     slices = read_slices(folder)
-    chosen, unused = choose_slices(ledger, parts, rules, slices)
+    added, unused = added_by(ledger, parts, rules, slices)
+    chosen, names = chosen_rows(added)
     sizes = {kind: sum(int(p.part.facts["num_bytes"].sum()) for p in parts if p.kind == kind) for kind in KINDS}
     buckets = {kind: num_buckets(size) for kind, size in sizes.items()}
     jobs = [
-        DealJob(ledger, generation, tuple(parts[dealer::DEALERS]), rules, folder, dealer, buckets, chosen)
+        DealJob(ledger, generation, tuple(parts[dealer::DEALERS]), rules, folder, dealer, buckets, chosen, names)
         for dealer in range(min(DEALERS, len(parts)))
     ]
     counts = {f"{kind}_{side}": 0 for kind in KINDS for side in ("train", "val")} | {"held_out_unused": unused}
@@ -180,27 +152,17 @@ def add_sides(
             counts[name] += count
         for kind, rows in val.items():
             held[kind].append(rows)
+    members: dict[str, list[str]] = {}
     for kind, tables in held.items():
         if tables:
             table = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).sort("row_id", "row")
             counts[f"{kind}_val"] += len(table)
             with arrow_writer(val_path(folder, kind, generation), to_arrow(table).schema) as writer:
                 writer.write_table(to_arrow(table))
-            slices |= describe_slices(kind, table, generation)
-    (folder / SLICES).write_text(json.dumps(slices, indent=1), encoding="utf-8")
+            for name, row_id in read_val(folder, kind).select("slice", "row_id").iter_rows():
+                members.setdefault(name, []).append(row_id)
+    write_slices(folder, grown(slices, added, members, generation))
     return counts
-
-
-def describe_slices(kind: str, table: pl.DataFrame, generation: int) -> dict[str, object]:
-    """What is frozen: the documents of each slice, by a digest of their names, and since when."""
-    return {
-        f"{kind}/{domain}": {
-            "documents": len(part),
-            "version": hashlib.sha256("".join(sorted(part["row_id"])).encode()).hexdigest()[:12],
-            "since_generation": generation,
-        }
-        for (domain,), part in sorted(table.group_by("domain"))
-    }
 
 
 def num_buckets(num_bytes: int) -> int:

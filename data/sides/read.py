@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -14,9 +12,8 @@ from data.rows.parts import CONTENT
 
 ORDER = pl.Schema({"order": pl.UInt64, "row": pl.UInt32, "source": pl.String, "domain": pl.UInt8})
 """Columns beside the content of a train row."""
-VAL = pl.Schema({"row_id": pl.String, "row": pl.UInt32, "source": pl.String, "domain": pl.String})
+VAL = pl.Schema({"row_id": pl.String, "row": pl.UInt32, "source": pl.String, "domain": pl.String, "slice": pl.String})
 """Columns beside the content of a validation row."""
-SLICES = "slices.json"
 
 
 def train_path(folder: Path, kind: str, generation: int, bucket: int, dealer: int) -> Path:
@@ -25,11 +22,6 @@ def train_path(folder: Path, kind: str, generation: int, bucket: int, dealer: in
 
 def val_path(folder: Path, kind: str, generation: int) -> Path:
     return folder / f"{kind}.val.g{generation:04d}.arrow"
-
-
-def read_slices(folder: Path) -> dict[str, Any]:
-    path = folder / SLICES
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ def with_content(schema: pl.Schema, kind: str) -> pl.Schema:
 
 
 def read_val(folder: Path, kind: str) -> pl.DataFrame:
-    """All validation rows of a kind: row_id, row, source, domain and the content."""
+    """All validation rows of a kind, generation by generation: VAL's columns and the content."""
     frames = [frame for path in sorted(folder.glob(f"{kind}.val.g*.arrow")) for frame in read_batches(path)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=with_content(VAL, kind))
 

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
-from data.tokens.windows import Rendered, cut_windows
+from data.tokens.windows import Answers, Rendered, cut_windows
 from model.tokens.chat import BETWEEN_TURNS, render_turn, turn_header
 from model.tokens.packing import Segments, document_segments, spans
 from model.tokens.tokenizer import END_OF_TEXT, TURN_END, TURN_START, load_tokenizer, special_id
@@ -115,8 +115,8 @@ class Encoder:
         ids, offsets = self.encode(texts)
         return document_segments(ids, offsets, self.end_of_text)
 
-    def conversations(self, conversations: pl.Series, row_length_tokens: int) -> tuple[Segments, np.ndarray]:
-        """Segments of at most `row_length_tokens` slots, and how many windows of each conversation were given up."""
+    def conversations(self, conversations: pl.Series, row_length_tokens: int) -> tuple[Segments, Answers]:
+        """Segments of at most `row_length_tokens` slots, and all answers; those that need more slots are in none."""
         turns = conversations.to_frame("c").with_row_index("owner").explode("c").unnest("c").drop_nulls("role")
         turns = turns.with_columns(pl.col("learned").fill_null(True))
         return cut_windows(self.render(turns), len(conversations), row_length_tokens)

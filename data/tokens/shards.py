@@ -23,6 +23,22 @@ SEGMENTS = {"row": pl.UInt32, "start": pl.UInt16, "length": pl.UInt16, "document
 """Where a segment lies and whose it is; `document` is the number of a row of the corpus."""
 
 
+LOST = {"document": pl.UInt32, "answer": pl.UInt32, "tokens": pl.UInt32, "needed": pl.UInt32}
+"""An answer that is in no packed row: whose it is, its number in the conversation, its ids, and the slots it needs."""
+
+
+def lost_path(path: Path) -> Path:
+    """Beside a shard, given without suffix. Its name is none of a kind's, whose files decide what is trained anew."""
+    return path.with_name(f"lost.{path.name}.parquet")
+
+
+def write_lost(path: Path, documents: np.ndarray, number: np.ndarray, tokens: np.ndarray, needed: np.ndarray) -> None:
+    """Answers of a shard, given without suffix, that are in none of its rows."""
+    columns = {"document": documents, "answer": number, "tokens": tokens, "needed": needed}
+    frame = pl.DataFrame(columns, schema_overrides=LOST).sort("document", "answer")
+    frame.write_parquet(lost_path(path), compression="lz4")
+
+
 def write_shard(path: Path, tokens: PackedTokens, segments: pl.DataFrame) -> None:
     """`<path>.arrow`, a stream of one record batch of fixed-size lists, and `<path>.segments.parquet`."""
     columns = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +12,11 @@ import polars as pl
 
 from data.rows.parts import content_column, texts_of
 from data.sides.read import Bucket
+from data.tokens.answers import HeldAnswers
 from data.tokens.contamination import Fingerprints
 from data.tokens.encode import Encoder
-from data.tokens.shards import segments_frame, write_shard
+from data.tokens.shards import LOST, segments_frame, write_lost, write_shard
+from data.tokens.windows import Answers
 from model.tokens.packing import IGNORED, PackedTokens, Packing, pack, pack_documents
 from schemas.domain import DOMAINS
 
@@ -53,8 +56,8 @@ class Tokenised:
     tokens: int
     targets: int
     rows: int
-    given_up: tuple[int, ...]
-    """Numbers of rows of which some answer is longer than a packed row, or nothing is a target."""
+    answers: dict[str, HeldAnswers]
+    """By source; none of text."""
     sizes: tuple[tuple[str, str, int, int], ...]
     """(source, domain, tokens, UTF-8 bytes)"""
     used_ids: dict[str, bytes]
@@ -77,13 +80,35 @@ def fingerprints_of(folder: Path) -> tuple[Fingerprints, np.ndarray]:
     return found, found.sieve()
 
 
-def pack_rows(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> tuple[Packing, np.ndarray]:
-    """Pack a table with a column `text` or `conversations`; also how many windows of each row were given up."""
+def pack_rows(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> tuple[Packing, Answers | None]:
+    """Pack a table with a column `text` or `conversations`; also all answers of the latter."""
     if "text" in rows.columns:
         segments = encoder.documents(rows["text"].to_list())
-        return pack_documents(segments, row_length_tokens, encoder.end_ranks), np.zeros(len(rows), dtype=np.int64)
-    segments, given_up = encoder.conversations(rows["conversations"], row_length_tokens)
-    return pack(segments, row_length_tokens), given_up
+        return pack_documents(segments, row_length_tokens, encoder.end_ranks), None
+    segments, answers = encoder.conversations(rows["conversations"], row_length_tokens)
+    return pack(segments, row_length_tokens), answers
+
+
+def held_by_source(
+    rows: pl.DataFrame, packing: Packing, answers: Answers | None, row_length_tokens: int
+) -> dict[str, HeldAnswers]:
+    """What of each source's answers the packed rows hold."""
+    if answers is None:
+        return {}
+    sources = rows["source"].cast(pl.String).to_numpy()
+    conversations = Counter(sources.tolist())
+    packed = Counter(sources[np.unique(packing.segments.owners)].tolist())
+    of_answers, lost = Counter(sources[answers.owner].tolist()), answers.longer_than(row_length_tokens)
+    needed: dict[str, Counter[int]] = {}
+    for source, length in zip(sources[lost.owner].tolist(), lost.needed.tolist(), strict=True):
+        needed.setdefault(source, Counter())[length] += 1
+    return {
+        source: HeldAnswers(
+            conversations=count, unpacked=count - packed[source], answers=of_answers[source],
+            needed=needed.get(source, {}),
+        )
+        for source, count in sorted(conversations.items())
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,14 +118,28 @@ class PackedRows:
     tokens: PackedTokens
     segments: pl.DataFrame
     """row, start, length and the columns `row_id` and `source` of the document; in order of row and start."""
-    given_up: int
-    """Windows of conversations whose answer alone is longer than a row, or that have none."""
     packing: Packing
+    held: dict[str, HeldAnswers]
+    """By source; none of text."""
+    lost: tuple[np.ndarray, ...]
+    """Columns of LOST: the answers that are in no row."""
+
+    def sums(self, array: np.ndarray) -> np.ndarray:
+        """Of an array over all slots, (rows, slots), the sum over each segment, float64."""
+        running = np.concatenate([[0], array.ravel().cumsum(dtype=np.float64)])
+        starts = self.segments["row"].to_numpy() * array.shape[1] + self.segments["start"].to_numpy()
+        summed: np.ndarray = running[starts + self.segments["length"].to_numpy()] - running[starts]
+        return summed
+
+    def target_bytes(self, byte_lengths: np.ndarray) -> np.ndarray:
+        """UTF-8 bytes of the text to predict in each slot, (rows, slots); `byte_lengths` are those of the ids."""
+        labels = self.tokens.labels
+        return np.where(labels != IGNORED, byte_lengths[np.maximum(labels, 0)], 0)
 
 
 def pack_table(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> PackedRows:
     """Encode and pack a small table of rows; a function of the rows, their order and the tokenizer."""
-    packing, given_up = pack_rows(rows, encoder, row_length_tokens)
+    packing, answers = pack_rows(rows, encoder, row_length_tokens)
     owners = packing.segments.owners
     numbers = rows["row"] if "row" in rows.columns else pl.Series(np.arange(len(rows), dtype=np.uint32))
     documents, sources = numbers.to_numpy()[owners], rows["source"].gather(owners)
@@ -109,24 +148,35 @@ def pack_table(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> 
     order = np.lexsort((packing.starts, packing.rows))
     where = where.with_columns(rows["row_id"].gather(owners[order]))
     packed = packing.fill_rows(row_length_tokens, encoder.end_of_text, encoder.id_dtype)
-    return PackedRows(packed, where, int(given_up.sum()), packing)
+    held = held_by_source(rows, packing, answers, row_length_tokens)
+    return PackedRows(packed, where, packing, held, lost_columns(numbers.to_numpy(), answers, row_length_tokens))
+
+
+def lost_columns(numbers: np.ndarray, answers: Answers | None, row_length_tokens: int) -> tuple[np.ndarray, ...]:
+    """Columns of LOST, of rows with these numbers in the corpus."""
+    if answers is None:
+        return tuple(np.zeros(0, dtype=np.uint32) for _ in LOST)
+    lost = answers.longer_than(row_length_tokens)
+    return numbers[lost.owner], lost.number, lost.tokens, lost.needed
 
 
 def tokenise(job: TokenJob) -> Tokenised:
     """Encode, pack and write one bucket."""
     rows = job.bucket.read()
     encoder = encoder_of(job.tokenizer, job.bucket.number // RENEW_EVERY_BUCKETS)
-    packing, given_up = pack_rows(rows, encoder, job.row_length_tokens)
+    packing, answers = pack_rows(rows, encoder, job.row_length_tokens)
     packed = packing.fill_rows(job.row_length_tokens, encoder.end_of_text, encoder.id_dtype)
     owners = packing.segments.owners
     documents, sources = rows["row"].to_numpy()[owners], rows["source"].gather(owners)
     where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)
     write_shard(job.out, packed, where)
+    if answers is not None:
+        write_lost(job.out, *lost_columns(rows["row"].to_numpy(), answers, job.row_length_tokens))
     tokens_of = np.bincount(owners, packing.segments.lengths, len(rows)).astype(np.int64)
     return Tokenised(
         documents=len(rows), tokens=int(packing.segments.lengths.sum()),
         targets=int((packing.segments.labels != IGNORED).sum()), rows=packing.num_rows,
-        given_up=tuple(rows["row"].to_numpy()[given_up > 0].tolist()),
+        answers=held_by_source(rows, packing, answers, job.row_length_tokens),
         sizes=sizes_of(rows, tokens_of), used_ids=used_ids(rows, packing, encoder.tokenizer.get_vocab_size()),
         dispersion=dispersion_of(rows["domain"].to_numpy()),
         contaminated=contamination_of(job, rows, packing, encoder),

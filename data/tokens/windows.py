@@ -2,8 +2,8 @@
 
 A conversation is cut between exchanges (a question and what follows it), from the end: each window takes as many whole
 exchanges as fit. Each repeats the system turn, and what room it has left holds the end of what was said before, as
-context that is no target; so all windows but the first are full. An exchange that alone is too long loses its start;
-one whose last answer alone is too long is given up.
+context that is no target; so all windows but the first are full, and begin wherever that room begins. An exchange that
+alone is too long loses its start, and with it the answers that begin there: an answer is learned whole or not at all.
 """
 
 from __future__ import annotations
@@ -48,6 +48,25 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What conversations have to learn, in order. A = answers."""
+
+    owner: np.ndarray
+    """(A,) number of the conversation."""
+    number: np.ndarray
+    """(A,) from 1 in each conversation; answers that are context alone do not count."""
+    tokens: np.ndarray
+    """(A,) ids that are targets."""
+    needed: np.ndarray
+    """(A,) slots of the shortest row that holds it: an id before the answer, and all to the end of its exchange."""
+
+    def longer_than(self, row_length_tokens: int) -> Answers:
+        """Those that are learned in no row of this length."""
+        lost = self.needed > row_length_tokens
+        return Answers(self.owner[lost], self.number[lost], self.tokens[lost], self.needed[lost])
+
+
+@dataclass(frozen=True)
 class Exchanges:
     """From a question up to the next, the system turn apart. X = exchanges, C = conversations."""
 
@@ -78,6 +97,14 @@ class Exchanges:
         system_length[rendered.owner[system]] = rendered.lengths[system]
         return cls(starts, ends, owner, system_start, system_length)
 
+    def answers(self, rendered: Rendered) -> Answers:
+        """An answer is held by every row that holds it up to the end of its exchange: windows end with whole ones."""
+        owner = rendered.owner[rendered.spoken]
+        ends = self.ends[np.searchsorted(self.starts, rendered.answers, side="right") - 1]
+        tokens = np.add.reduceat(rendered.targets, rendered.starts[:-1], dtype=np.int64)[rendered.spoken]
+        number = np.arange(len(owner)) - np.searchsorted(owner, owner) + 1
+        return Answers(owner, number, tokens, ends - rendered.answers)
+
     def windows(self, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last exchange of each window, in order, where a conversation has `room` (C,) slots for them."""
         first_of = np.searchsorted(self.owner, self.owner)
@@ -94,11 +121,11 @@ class Exchanges:
         return firsts[order], lasts[order]
 
 
-def cut_windows(rendered: Rendered, count: int, row_length_tokens: int) -> tuple[Segments, np.ndarray]:
-    """Segments of at most `row_length_tokens` slots, and how many windows of each of `count` conversations were lost.
+def cut_windows(rendered: Rendered, count: int, row_length_tokens: int) -> tuple[Segments, Answers]:
+    """Segments of at most `row_length_tokens` slots of `count` conversations, and all answers with what each needs.
 
-    A segment is shifted by one: each slot predicts the next id if that is a target. An answer is learned whole or not
-    at all. A conversation without anything to learn has no segment and counts as one window given up.
+    A segment is shifted by one: each slot predicts the next id if that is a target. Answers that need more are in none;
+    a conversation without an answer that fits has no segment.
     """
     exchanges = Exchanges.of(rendered, count)
     firsts, lasts = exchanges.windows(row_length_tokens + 1 - exchanges.system_length)
@@ -112,11 +139,9 @@ def cut_windows(rendered: Rendered, count: int, row_length_tokens: int) -> tuple
     later = np.searchsorted(rendered.answers, np.maximum(starts, starts - system_length + overflow + 1))
     learned_from = np.append(rendered.answers, len(rendered.ids))[later]
     kept = learned_from < ends
-    given_up = np.bincount(owner[~kept], minlength=count)
-    given_up[np.bincount(owner, minlength=count) == 0] = 1
     of_system = np.maximum(0, system_length - overflow)
     chosen = (owner[kept], ends[kept], of_system[kept], learned_from[kept])
-    return filled(rendered, exchanges, row_length_tokens, *chosen), given_up
+    return filled(rendered, exchanges, row_length_tokens, *chosen), exchanges.answers(rendered)
 
 
 def filled(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import NightStopped
@@ -11,6 +13,25 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tasks.recipes.recipe import Recipe
+
+
+def add_recipe_file(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """A recipe that is in a file."""
+    parser.add_argument(
+        "--recipe", required=required, metavar="FILE", dest="file", type=recipe_file,
+        help="a YAML file with one recipe; its relative locations start at the file's folder",
+    )  # fmt: skip
+
+
+def recipe_file(text: str) -> str:
+    """A file as `load_recipe` knows one, whatever its name ends with."""
+    return str(Path(os.path.expanduser(text)).absolute())  # noqa: PTH111 - Path's raises where there is no such user
+
+
+def add_recipe_in_a_file(parser: argparse.ArgumentParser) -> None:
+    """What the command without a name takes."""
+    add_recipe_file(parser, required=True)
+    add_recipe_options(parser)
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +43,14 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what it will cost, and stop")
 
 
-def resolved_recipe(name: str, pairs: list[str]) -> Recipe:
-    """The recipe of this name with the values of `--set` (`key.path=value`) in place."""
+def resolved_recipe(name: str | None, file: str | None, pairs: list[str]) -> Recipe:
+    """The recipe of this name or in this file with the values of `--set` (`key.path=value`) in place."""
+    if not (given := name or file) or (name and file):
+        raise NightStopped("give a recipe: its name, or a file with --recipe FILE; not both")
     from tasks.recipes.deployments import load_recipe
     from tasks.recipes.overrides import parse_settings
 
-    return load_recipe(name).with_overrides(parse_settings(pairs))
+    return load_recipe(given).with_overrides(parse_settings(pairs))
 
 
 def run_recipe(arguments: argparse.Namespace) -> int:
@@ -35,7 +58,10 @@ def run_recipe(arguments: argparse.Namespace) -> int:
     from tasks.recipes.deployments import load_recipe
     from tasks.recipes.overrides import parse_settings
 
-    original, overrides = load_recipe(arguments.command), parse_settings(arguments.set)
+    original, overrides = (
+        load_recipe(getattr(arguments, "file", None) or arguments.command),
+        parse_settings(arguments.set),
+    )
     recipe = original.with_overrides(overrides)  # refused before a server starts
     if arguments.dry_run:
         print("Loading; then a few steps of each training stage are measured.", file=sys.stderr, flush=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from tasks.errors import NightStopped
+from tasks.recipes.recipe_files import recipe_name
 from tasks.settings import Settings
 
-LAST_RECIPE = "name of the recipe that it is about; the one that ran last if left out"
+LAST_RECIPE = "name, or file, of the recipe that it is about; the one that ran last if left out"
 
 
 def add_why_row_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,8 @@ def why_row(arguments: argparse.Namespace) -> int:
     from tasks.questions import answers
 
     home = Settings.load().home
-    answers.print_lines(answers.why_row(home, arguments.row, arguments.recipe, arguments.all))
+    recipe = recipe_name(arguments.recipe)
+    answers.print_lines(answers.why_row(home, arguments.row, recipe, arguments.all))
     return 0
 
 
@@ -42,7 +44,7 @@ def who_ate(arguments: argparse.Namespace) -> int:
     from tasks.questions import answers
 
     answer = answers.who_ate_rows if arguments.all else answers.who_ate
-    answers.print_lines(answer(Settings.load().home, arguments.run, arguments.recipe))
+    answers.print_lines(answer(Settings.load().home, arguments.run, recipe_name(arguments.recipe)))
     return 0
 
 
@@ -77,5 +79,5 @@ def quarantine(arguments: argparse.Namespace) -> int:
 
         answers.print_lines(recheck_quarantine(home, recipe, rule, file, arguments.set))
     else:
-        answers.print_lines(answers.quarantine(home, recipe, rule, file, arguments.show))
+        answers.print_lines(answers.quarantine(home, recipe_name(recipe), rule, file, arguments.show))
     return 0

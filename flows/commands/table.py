@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from flows.commands import nights, questions, trials
+from flows.commands import nights, questions, trials, use
 from tasks.errors import NightStopped, did_you_mean
+from tasks.recipes.recipe_files import FOLDER, is_file
+from tasks.settings import Settings
 
 PROGRAM = "python -m flows"
 DESCRIPTION = """\
-Run a recipe of prefect.yaml in this process, or one of the commands below.
+Run a recipe in this process, or one of the commands below. Recipes are those of prefect.yaml and of the home's folder
+recipes/, by name; one in any other file is run by: python -m flows --recipe FILE [--set key.path=value] [--dry-run]
 Each has a help page of its own: python -m flows RECIPE --help, python -m flows COMMAND --help."""
 EXIT_CODES = """\
 exit codes: 0 done; 2 stopped for a reason in data, recipe or arguments; 3 training diverged;
@@ -32,8 +35,8 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     """Does the work and returns the exit code; imports what is large itself, or --help would wait for it."""
     add_arguments: Callable[[argparse.ArgumentParser], None] = no_arguments
-    from_files_alone: bool = False
-    """Answered from the home's files: no home is made, no log lines, nothing to go on with after an interruption."""
+    only_reads: bool = False
+    """No home is made, there are no log lines, and after an interruption nothing to go on with."""
 
 
 COMMANDS = (
@@ -46,16 +49,24 @@ COMMANDS = (
         help="make the previous champion the champion again",
     ),
     Command(
-        name="why-row", run=questions.why_row, add_arguments=questions.add_why_row_arguments, from_files_alone=True,
+        name="chat", run=use.chat, add_arguments=use.add_chat_arguments, only_reads=True,
+        help="talk with the champion of a recipe, or another version, in the terminal",
+    ),
+    Command(
+        name="serve", run=use.serve, add_arguments=use.add_serve_arguments, only_reads=True,
+        help="start a server on the champion of a recipe, or another version",
+    ),
+    Command(
+        name="why-row", run=questions.why_row, add_arguments=questions.add_why_row_arguments, only_reads=True,
         help="what became of a row of raw data, and which training stages read it",
     ),
     Command(
-        name="who-ate", run=questions.who_ate, add_arguments=questions.add_who_ate_arguments, from_files_alone=True,
+        name="who-ate", run=questions.who_ate, add_arguments=questions.add_who_ate_arguments, only_reads=True,
         help="which rows a model was trained on",
     ),
     Command(
         name="quarantine", run=questions.quarantine, add_arguments=questions.add_quarantine_arguments,
-        from_files_alone=True, help="which lines of raw data were not kept, and why",
+        only_reads=True, help="which lines of raw data were not kept, and why",
     ),
     Command(
         name="find-lr", run=trials.find_lr, add_arguments=trials.add_find_lr_arguments,
@@ -66,15 +77,23 @@ COMMANDS = (
         help="train combinations of a few settings on the same tokens and compare them; nothing is registered",
     ),
 )  # fmt: skip
+IN_A_FILE = Command(
+    name="--recipe", help="run the recipe in this file", run=nights.run_recipe,
+    add_arguments=nights.add_recipe_in_a_file,
+)  # fmt: skip
 BY_NAME = {command.name: command for command in COMMANDS}
 
 
 def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     """The command that the words of a command line name, and its arguments.
 
-    A word that is no command is a recipe's name. prefect.yaml is read only then, so that no question waits for it.
+    A word that is no command is a recipe's name. Recipes are read only then, so that no question waits for them.
     Raises NightStopped if there is neither; argparse exits with 2, and a usage line, for any other mistake.
     """
+    if any(word.partition("=")[0] == IN_A_FILE.name for word in words) and words[0].startswith("-"):
+        alone = argparse.ArgumentParser(prog=PROGRAM, description=sentence(IN_A_FILE.help))
+        IN_A_FILE.add_arguments(alone)
+        return IN_A_FILE, alone.parse_args(words)
     if words and words[0] in BY_NAME:
         known = {words[0]: BY_NAME[words[0]]}
     else:
@@ -96,22 +115,26 @@ def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
 
 def recipe_commands() -> dict[str, Command]:
     """For each recipe, by name, the command that runs it. Raises NightStopped if one has a command's name."""
-    from tasks.recipes.deployments import DEPLOYMENTS, recipe_descriptions
+    from tasks.recipes.deployments import DEPLOYMENTS, home_descriptions, recipe_descriptions
 
-    descriptions = recipe_descriptions()
-    if shared := sorted(set(BY_NAME) & set(descriptions)):
-        raise NightStopped(
-            f"{DEPLOYMENTS.name} has a recipe {shared[0]!r}, which is the name of a command; give it another name"
-        )
+    home = Settings.load().home
+    known, own = recipe_descriptions(), home_descriptions(home)
+    for place, names in ((DEPLOYMENTS.name, known), (home / FOLDER, own)):
+        if shared := sorted(set(BY_NAME) & set(names)):
+            raise NightStopped(
+                f"{place} has a recipe {shared[0]!r}, which is the name of a command; give it another name"
+            )
+    descriptions = own | known
     run = Command(name="", help="", run=nights.run_recipe, add_arguments=nights.add_recipe_options)
     return {name: replace(run, name=name, help=f"run this recipe: {text}") for name, text in descriptions.items()}
 
 
 def unknown_word(word: str, names: Sequence[str]) -> str:
     recipes = ", ".join(name for name in names if name not in BY_NAME)
+    file = "; one in a file is run by --recipe FILE" if is_file(word) else ""
     return (
-        f"no recipe or command {word!r:.80}{did_you_mean(word, names)}\n"
-        f"  recipes of prefect.yaml: {recipes}\n  commands: {', '.join(BY_NAME)}"
+        f"no recipe or command {word!r:.80}{did_you_mean(word, names)}{file}\n"
+        f"  recipes: {recipes}\n  commands: {', '.join(BY_NAME)}"
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from flows.commands.nights import add_recipe_options, resolved_recipe
+from flows.commands.nights import add_recipe_file, add_recipe_options, resolved_recipe
 from tasks.errors import NightStopped
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe of prefect.yaml")
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="name of a recipe; or --recipe FILE")
+    add_recipe_file(parser)
     add_recipe_options(parser)
 
 
@@ -25,7 +26,7 @@ def find_lr(arguments: argparse.Namespace) -> int:
     from tasks.services.embedded import reaching_prefect
     from tasks.trials.plan import RangeTest, range_test_cost
 
-    recipe = resolved_recipe(arguments.recipe, arguments.set)
+    recipe = resolved_recipe(arguments.recipe, arguments.file, arguments.set)
     try:
         test = RangeTest(lr_min=arguments.lr_min, lr_max=arguments.lr_max, num_steps=arguments.steps)
     except ValueError as error:
@@ -58,7 +59,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     from tasks.services.embedded import reaching_prefect
     from tasks.trials.plan import Sweep, sweep_cost
 
-    recipe = resolved_recipe(arguments.recipe, arguments.set)
+    recipe = resolved_recipe(arguments.recipe, arguments.file, arguments.set)
     try:
         plan = Sweep(over=parse_over(arguments.over), share=arguments.share, seeds=arguments.seeds)
     except ValueError as error:

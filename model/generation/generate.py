@@ -19,6 +19,9 @@ from model.tokens.chat import Turn, render_prompt
 from model.tokens.tokenizer import END_OF_TEXT, TURN_END, special_id
 from model.training.scoring import evaluating
 
+UNFINISHED = "\ufffd"
+"""What decoding makes of bytes that are no whole character, or not yet."""
+
 
 def reply(model: Transformer, tokenizer: Tokenizer, turns: list[Turn], sampling: Sampling) -> str:
     """The assistant's next turn after `turns`, (role, content) each, without special tokens and outer white space.
@@ -29,6 +32,29 @@ def reply(model: Transformer, tokenizer: Tokenizer, turns: list[Turn], sampling:
     stops = (special_id(tokenizer, TURN_END), special_id(tokenizer, END_OF_TEXT))
     (ids,) = generate(model, [render_prompt(tokenizer, turns)], replace(sampling, stop_ids=stops))
     return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def reply_pieces(model: Transformer, tokenizer: Tokenizer, turns: list[Turn], sampling: Sampling) -> Iterator[str]:
+    """What `reply` returns as it comes: pieces that make the same text together. Raises ValueError as `generate` does.
+
+    White space, and the beginning of a character of several bytes, wait for what follows them.
+    """
+    stops = (special_id(tokenizer, TURN_END), special_id(tokenizer, END_OF_TEXT))
+    ids: list[int] = []
+    told = 0
+
+    def text() -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    with evaluating(model):
+        for step in stream(model, [render_prompt(tokenizer, turns)], replace(sampling, stop_ids=stops)):
+            ids += step.values()
+            whole = text().rstrip(UNFINISHED).rstrip()
+            if len(whole) > told:
+                yield whole[told:]
+                told = len(whole)
+    if rest := text()[told:]:
+        yield rest
 
 
 def generate(

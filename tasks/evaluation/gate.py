@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from tasks.evaluation.enough import why_too_few
 from tasks.pages.text import plural
 from tasks.recipes.stage_configs import PromoteConfig
 
@@ -73,7 +74,8 @@ def decide(challenger: pl.DataFrame, champion: pl.DataFrame | None, config: Prom
     """
     if champion is None:
         sizes = challenger["num_bytes"].to_numpy()
-        too_few = why_too_few(sizes[sizes > 0], "there was no champion to compare with, and", config)
+        counted = int((sizes > 0).sum()), int(sizes.sum())
+        too_few = why_too_few(*counted, "there was no champion to compare with, and", config)
         first = Decision(True, "first model: there was no champion to compare with")
         return Decision(False, too_few, waits=True) if too_few else as_asked(first, config)
     bits, num_bytes = paired_differences(challenger, champion)
@@ -82,35 +84,21 @@ def decide(challenger: pl.DataFrame, champion: pl.DataFrame | None, config: Prom
         return Decision(False, reason, waits=True)
     difference = float(bits.sum() / num_bytes.sum())
     upper = bootstrap_upper(bits, num_bytes, config)
-    if too_few := why_too_few(num_bytes, f"{difference:+.4f} bits per byte against the champion, but", config):
+    counted, found = (len(bits), int(num_bytes.sum())), f"{difference:+.4f} bits per byte against the champion, but"
+    if too_few := why_too_few(*counted, found, config):
         return Decision(False, too_few, difference, upper, waits=True)
     promoted = upper < -config.min_gain_bpb
     verdict = "better" if promoted else "not shown to be better"
-    found = Decision(
+    alone = sum(int((scored["num_bytes"] > 0).sum()) for scored in (challenger, champion)) - 2 * len(bits)
+    left_out = f"; {plural(alone, 'score')} of documents that only one of them has count for nothing" if alone else ""
+    compared = Decision(
         promoted,
         f"{verdict}: {difference:+.4f} bits per byte against the champion on {plural(len(bits), 'document')}, upper "
-        f"{config.confidence:.0%} bound {upper:+.4f}, needed below {0.0 - config.min_gain_bpb:+.4f}",
+        f"{config.confidence:.0%} bound {upper:+.4f}, needed below {0.0 - config.min_gain_bpb:+.4f}{left_out}",
         difference,
         upper,
     )
-    return as_asked(found, config)
-
-
-def why_too_few(num_bytes: np.ndarray, found: str, config: PromoteConfig) -> str:
-    """Why these validation documents decide nothing; empty if they are enough.
-
-    num_bytes: bytes of each document, shape (documents,).
-    found: how the sentence begins.
-    """
-    total = int(num_bytes.sum())
-    if len(num_bytes) >= config.min_documents and total >= config.min_bytes:
-        return ""
-    return (
-        f"too little validation text to promote by: {found} {plural(len(num_bytes), 'validation document')} with "
-        f"{plural(total, 'byte')}, needed {config.min_documents:,} (promote.min_documents) and "
-        f"{config.min_bytes:,} (promote.min_bytes); add data, raise split.val_share, or lower these numbers in the "
-        "recipe"
-    )
+    return as_asked(compared, config)
 
 
 def as_asked(found: Decision, config: PromoteConfig) -> Decision:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
@@ -31,19 +30,11 @@ def score_documents(
 
     packed = pack_table(rows, Encoder.of(tokenizer), max_tokens)
     nats = score(model, packed.tokens, precision=precision)
-    labels = packed.tokens.labels
-    wanted = labels != IGNORED
-    num_bytes = np.where(wanted, token_byte_lengths(tokenizer)[np.maximum(labels, 0)], 0)
-
-    def sums(array: np.ndarray) -> list[float]:
-        running = np.concatenate([[0], array.ravel().cumsum(dtype=np.float64)])
-        starts = packed.segments["row"].to_numpy() * labels.shape[1] + packed.segments["start"].to_numpy()
-        return list(running[starts + packed.segments["length"].to_numpy()] - running[starts])
-
+    num_bytes = packed.target_bytes(token_byte_lengths(tokenizer))
     by_segment = packed.segments.select("row_id", "source").with_columns(
-        nats=pl.Series(sums(nats)),
-        tokens=pl.Series(sums(wanted)).cast(pl.Int64),
-        num_bytes=pl.Series(sums(num_bytes)).cast(pl.Int64),
+        nats=pl.Series(packed.sums(nats)),
+        tokens=pl.Series(packed.sums(packed.tokens.labels != IGNORED)).cast(pl.Int64),
+        num_bytes=pl.Series(packed.sums(num_bytes)).cast(pl.Int64),
     )
     return by_segment.group_by("row_id", "source", maintain_order=True).sum()
 

@@ -11,12 +11,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
+from data.sides.slices import read_slices, validation_version
 from model.files import write_json, write_text
 from tasks.errors import StoreAway, without_password
+from tasks.evaluation.enough import why_too_few
 from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.registered import EXPORT, read_decision
-from tasks.home.contents.scores import read_samples
+from tasks.home.contents.scores import read_documents, read_samples
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
@@ -24,11 +26,11 @@ from tasks.night.candidate import WAITING, Candidate, store_label
 from tasks.night.incumbent import standing_now
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
-from tasks.pages.text import artifact_key
+from tasks.pages.text import artifact_key, plural
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe
 from tasks.services.mlflow_pages import tracking_ui
 from tasks.stage import Night
-from tasks.tracking.tracker import DESCRIPTION, REASON
+from tasks.tracking.tracker import DESCRIPTION, REASON, VALIDATION
 from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
@@ -56,6 +58,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
         records=tuple(everything),
         twin=beside_twin(candidate, twin) if twin else None,
         losses=tuple(loss.sentence for loss in read_losses(candidate.data.path)),
+        validation=validation_told(candidate),
         decision=decision_of(registered),
         chats=tuple(read_samples(candidate.scored.path)),
         export=candidate.model.path if isinstance(registered, StoreAway) else registered.path / EXPORT,
@@ -69,6 +72,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
     summary = note.with_suffix(".md")
     concluded = summary.exists()  # what was reported then is not reported again
     fresh = [record for record in everything if not (concluded and record.reused)]
+    version = str(validation_version(read_slices(candidate.scored.path)))
     if fresh:
         tracker = night.store.tracker(night.run_id)
         room = METRIC_KEYS - len({key for record in everything for _, point in curve_of(record) for key in point})
@@ -77,7 +81,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway) -> Night
             tracker.metrics(point, step=step)
         figures = headline_figures([record for record in fresh if not record.branch], twin_figures, room)
         tracker.final(figures, max(record.last_step for record in everything))
-        tracker.tags({f"nightschool.stage.{r.name}": r.run_id for r in everything})
+        tracker.tags({VALIDATION: version} | {f"nightschool.stage.{r.name}": r.run_id for r in everything})
         if report.twin:
             tracker.tags({"nightschool.twin": "; ".join(report.twin_sentences)})
         if isinstance(registered, StageRecord):
@@ -113,6 +117,30 @@ def conclude_waiting(candidate: Candidate, registered: StageRecord) -> None:
     """Conclude an earlier night once its model is registered, and end its parent run, which nothing else does."""
     conclude(candidate, registered)
     candidate.night.store.tracker(candidate.night.run_id).close("FINISHED")
+
+
+def validation_told(candidate: Candidate) -> list[str]:
+    """On which documents the night's figures are, what was added to them since, and whether they are enough."""
+    slices, scored = read_slices(candidate.scored.path), read_documents(candidate.scored.path)
+    if not slices:
+        return []
+    version, sizes = validation_version(slices), scored["num_bytes"]
+    grows = sum(not its.full for its in slices.values())
+    told = [
+        f"version {version}: {plural(version.documents, 'document')}, {version.num_bytes:,} bytes in "
+        f"{plural(version.slices, 'slice')}, {f'{grows:,} of which still grow' if grows else 'all full'}"
+    ]
+    if version.number > 1:
+        last = max(its.newest.generation for its in slices.values())
+        grew = [(name, its.versions[-2:]) for name, its in slices.items() if its.newest.generation == last]
+        added = ", ".join(
+            f"{name} {versions[-1].documents - (versions[0].documents if len(versions) > 1 else 0):+,}"
+            for name, versions in grew
+        )
+        told.append(f"documents added since the version before: {added}; figures on other versions do not compare")
+    counted = int((sizes > 0).sum()), int(sizes.sum())
+    too_few = why_too_few(*counted, "there are", candidate.night.recipe.promote)
+    return [*told, *([too_few] if too_few else [])]
 
 
 def decision_of(registered: StageRecord | StoreAway) -> dict[str, object]:

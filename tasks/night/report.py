@@ -39,7 +39,9 @@ class NightReport:
     now: str = ""
     """What the registry says now, if the night was found done: the decision is one of then."""
     losses: Sequence[str] = ()
-    """A sentence for each source that lost most of its rows in a stage."""
+    """A sentence for each source of which a stage lost more than the recipe's share."""
+    validation: Sequence[str] = ()
+    """Sentences on the validation side: which version the figures are on, what it gained, whether it is enough."""
     twin: TwinComparison | str | None = None
     """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
@@ -131,7 +133,10 @@ class NightReport:
         ]
         if self.losses:
             sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.losses)
-            blocks.insert(2, "\n".join(["MOST ROWS LOST", *(f"  {sentence}" for sentence in sentences)]))
+            blocks.insert(2, "\n".join(["LOST ON THE WAY", *(f"  {sentence}" for sentence in sentences)]))
+        if self.validation:
+            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.validation)
+            blocks.append("\n".join(["VALIDATION", *(f"  {sentence}" for sentence in sentences)]))
         if self.twin:
             sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks.append("\n".join(["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in sentences)]))
@@ -160,7 +165,10 @@ class NightReport:
         ]
         if self.losses:
             sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.losses)
-            blocks += ["**Most rows lost**", "\n".join(f"- {sentence}" for sentence in sentences)]
+            blocks += ["**Lost on the way**", "\n".join(f"- {sentence}" for sentence in sentences)]
+        if self.validation:
+            sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.validation)
+            blocks += ["**Validation**", "\n".join(f"- {sentence}" for sentence in sentences)]
         if self.twin:
             sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks += ["**Beside the dense twin**", "\n".join(f"- {sentence}" for sentence in sentences)]

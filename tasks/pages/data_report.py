@@ -9,8 +9,11 @@ from typing import Any
 
 from data.rows.drift import DIFFERENT, SHIFTED, Drift
 from data.rows.statistics import FORMAT, Fates, NightStatistics, bin_label
+from data.sides.slices import Slice, validation_version
+from data.tokens.answers import HeldAnswers
 from tasks.pages.data_tables import (
     EXAMPLE_CHARACTERS,
+    answers_table,
     contamination_table,
     domain_category,
     domain_table,
@@ -19,6 +22,7 @@ from tasks.pages.data_tables import (
     files_table,
     in_order,
     packing_table,
+    slices_table,
     source_table,
     token_table,
 )
@@ -101,7 +105,13 @@ class DataReport:
     rules: RuleReports = field(default_factory=dict)
     """With the examples of quarantined rows."""
     losses: Sequence[Loss] = ()
-    """Where a source lost most of its rows."""
+    """Where a source lost more than the recipe's share."""
+    too_little: str = ""
+    """Why the validation text is not enough to promote by; empty if it is."""
+    slices: Mapping[str, Slice] = field(default_factory=dict)
+    """The validation side by slice."""
+    answers: Mapping[str, HeldAnswers] = field(default_factory=dict)
+    """What packed rows hold of each source's answers."""
 
     @property
     def broken_rules(self) -> list[BrokenRule]:
@@ -144,6 +154,7 @@ class DataReport:
             tiles=self.tiles,
             balance=RowBalance.of(night.fate),
             losses=[loss.sentence for loss in self.losses],
+            too_little=self.too_little,
             drift=self.drift,
             drift_table=drift_table(self.drift) if self.drift else None,
             drift_limits=(SHIFTED, DIFFERENT),
@@ -157,6 +168,9 @@ class DataReport:
             tokens=token_table(night),
             has_dispersion=bool(night.dispersion),
             packing=packing_table(night),
+            validation=validation_version(self.slices) if self.slices else None,
+            slices=slices_table(self.slices),
+            answers=answers_table(self.answers),
             contamination=contamination_table(night),
             files_left_out=files_table(self.deferred),
             statistics_format=FORMAT,
@@ -173,6 +187,7 @@ class DataReport:
             f"{balance.read:,} read = {fates}, {format_bytes(night.by_domain.total.bytes)} of text.",
             f"**{plural(balance.unaccounted, 'row')} unaccounted for.**" if balance.unaccounted else "",
             "\n".join(f"- **{markdown_line(loss.sentence)}**" for loss in self.losses),
+            f"**{markdown_line(self.too_little)}**" if self.too_little else "",
             source_table(night)
             .only("source", "read", "kept", "exact dup.", "near dup.", "quarantined", "blank")
             .as_markdown(),
@@ -181,10 +196,18 @@ class DataReport:
                 [Column("rule"), Column("rows", "number")],
                 [[rule.name, rule.count] for rule in self.broken_rules[:MAX_RULES]],
             ).as_markdown(),
+            *(["Answers in packed rows:", answers_table(self.answers).as_markdown()] if self.answers else ()),
             *(drift_as_markdown(self.drift) if self.drift else ()),
+            *(slices_as_markdown(self.slices) if self.slices else ()),
             *(["Files left out:", files_table(self.deferred).as_markdown()] if self.deferred else ()),
         ]
         return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def slices_as_markdown(slices: Mapping[str, Slice]) -> Iterator[str]:
+    """The version of the validation side, and its slices."""
+    yield f"Validation {validation_version(slices)}:"
+    yield slices_table(slices).as_markdown()
 
 
 def drift_as_markdown(drift: Drift) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from data.rows.drift import Drift
 from data.rows.statistics import Fates, NightStatistics, Profile, TokenCount
+from data.sides.slices import Slice
+from data.tokens.answers import ENOUGH, HeldAnswers
 from schemas.domain import DOMAINS
 from tasks.pages.drawings import Bar, Part
 from tasks.pages.tables import Category, Cell, Column, Table
@@ -198,6 +200,42 @@ def packing_table(night: NightStatistics) -> Table:
         for name, share in (night.slots_filled or {}).items()
     ]
     return Table([Column("table"), Column("filled", "number"), Column("", "bar")], rows)
+
+
+def slices_table(slices: Mapping[str, Slice]) -> Table:
+    """A validation slice a row: its newest version, and whether it still grows."""
+    columns = [
+        Column("slice"),
+        Column("version"),
+        Column("documents", "number"),
+        Column("text", "number"),
+        Column("frozen"),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            name,
+            str(its.newest),
+            its.newest.documents,
+            format_bytes(its.newest.num_bytes) if its.newest.num_bytes else "",
+            "yes" if its.full else "grows",
+        ]
+        for name, its in slices.items()
+    ]
+    return Table(columns, rows)
+
+
+def answers_table(by_source: Mapping[str, HeldAnswers]) -> Table:
+    """What packed rows do not hold of each source's conversations, and the row length that would hold almost all."""
+    columns = [
+        Column("source"), Column("answers", "number"), Column("too long", "number"), Column("share", "number"),
+        Column("conversations", "number"), Column("in no row", "number"), Column(f"row for {ENOUGH:.0%}", "number"),
+    ]  # fmt: skip
+    rows: list[list[Cell]] = [
+        [source, held.answers, held.lost, format_share(held.lost, held.answers), held.conversations, held.unpacked,
+         f"{wanted:,}" if (wanted := held.row_length_for(ENOUGH)) else ""]
+        for source, held in by_source.items()
+    ]  # fmt: skip
+    return Table(columns, rows)
 
 
 def contamination_table(night: NightStatistics) -> Table:

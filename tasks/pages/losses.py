@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.pages.text import plural
-
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
@@ -15,10 +13,12 @@ class Loss:
     stage: str
     lost: int
     of: int
-    """Rows of the source that the stage was given."""
+    """Rows of the source that the stage was given, or other units."""
     what: str
     """What became of the lost ones, after their number: `are near duplicates`."""
     cure: str
+    unit: str = "rows"
+    """What is counted."""
     may_stop: bool = True
     """Whether so many of them can stop a night; copies that are delivered again are no reason to."""
 
@@ -28,6 +28,4 @@ class Loss:
 
     @property
     def sentence(self) -> str:
-        return (
-            f"source {self.source}: {self.lost:,} of {plural(self.of, 'row')} {self.what} ({self.stage}); {self.cure}"
-        )
+        return f"source {self.source}: {self.lost:,} of {self.of:,} {self.unit} {self.what} ({self.stage}); {self.cure}"

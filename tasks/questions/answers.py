@@ -1,4 +1,4 @@
-"""Answers as lines of text: what became of a row, and what a model was trained on. Quick to import."""
+"""Answers as lines of text: which rows are meant, and what a model was trained on. Quick to import."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from data.lookup.exposure import ROWS_NOTED, ReadRows, exposure_of, last_step, rows_read, table_of_rows
-from data.lookup.fates import Fate, Place, Segment, fate_of, row_at_line, rows_named
+from data.lookup.exposure import ROWS_NOTED, ReadRows, exposure_of, rows_read, table_of_rows
+from data.lookup.fates import fate_of, row_at_line, rows_named
 from data.rows.keys import parse_name, row_ids
 from data.rows.parts import PartRows
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import ScannedPiece
 from tasks.pages.text import plural
-from tasks.questions.history import FinishedTraining, History, PreparedData, listed
+from tasks.questions.fate_lines import fate_lines
+from tasks.questions.history import History, PreparedData, listed
 from tasks.questions.lineage import ModelLineage, find_model
 from tasks.questions.quarantine import (
     BadLine,
@@ -35,7 +35,7 @@ from tasks.questions.quarantine import (
     text_of,
 )
 
-ROWS_SHOWN, SEGMENTS_SHOWN, TRAININGS_SHOWN = 5, 5, 5
+ROWS_SHOWN = 5
 LINES_SHOWN = 10
 ASKED_CHARACTERS = 80
 
@@ -125,7 +125,7 @@ def why_row(home: Path, question: str, recipe: str | None = None, every_training
     """What became of the rows that `question` names, as lines of text.
 
     `home`: folder of the home; `question`: a text, a name of 32 hexadecimal digits, or FILE:LINE; `recipe`: whose data,
-    None for the recipe that ran last; `every_training`: list all training stages that read a row, not TRAININGS_SHOWN.
+    None for the recipe that ran last; `every_training`: list all training stages that read a row, not the newest.
     Raises NightStopped if the question names no row and no quarantined line.
     """
     history = History(home)
@@ -147,72 +147,6 @@ def as_of(history: History, recipe: str, data: PreparedData) -> str:
     behind = newest is not None and newest.path != data.validated.path
     newer = f"; {newest.path.name} is newer and has not become tokens so far" if newest and behind else ""
     return f"as of {data.packed.path.name}, recipe {recipe}{newer}"
-
-
-def where(data: PreparedData, place: Place) -> str:
-    return f"{data.labels[place.part.part.number]}:{place.line}"
-
-
-def fate_lines(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
-    """The fate of one row, with its place and related rows; the parameters are those of `training_lines`."""
-    place = fate.place
-
-    def named(row: int) -> str:
-        other = data.corpus.place(row)
-        return f"{where(data, other)}, name {other.name}"
-
-    lines = [
-        f"{where(data, place)}  byte {place.byte_offset:,}  name {place.name}",
-        f"  {place.part.kind}/{place.domain}, {plural(place.num_bytes, 'byte')} of text, source {place.part.source}",
-        f"  {fate.what}" + (f" {fate.slice}" if fate.slice else ""),
-    ]
-    if fate.original is not None:
-        lines.append(f"    of {named(fate.original)}")
-    if fate.what.startswith("near"):
-        lines.append(f"    cluster {fate.cluster}")
-    if fate.kept is not None:
-        lines.append(f"    kept is {named(fate.kept)}")
-    lines += [f"    {side} is {named(row)}" for side, row in fate.both_sides]
-    if fate.segments:
-        lines += training_lines(history, data, fate, every_training)
-    return lines
-
-
-def training_lines(history: History, data: PreparedData, fate: Fate, every_training: bool) -> list[str]:
-    """Where a train row was packed, and which training stages read it how often.
-
-    `history`: of the home; `data`: which the row is part of; `fate`: of the row; `every_training`: list all stages, not
-    TRAININGS_SHOWN.
-    """
-    segments = fate.segments
-    lines = [
-        f"    {s.shard} row {s.row:,}, slots {s.start} to {s.start + s.length - 1} (packed row {s.packed_row:,})"
-        for s in segments[:SEGMENTS_SHOWN]
-    ]
-    if len(segments) > SEGMENTS_SHOWN:
-        lines.append(f"    and {len(segments) - SEGMENTS_SHOWN:,} more segments")
-    stages = history.trainings_on(data.packed, fate.place.part.kind)
-    stage_lines = [
-        line
-        for stage in islice(stages, None if every_training else TRAININGS_SHOWN)
-        for line in reading_lines(stage, segments)
-    ]
-    if next(stages, None):
-        stage_lines.append("    more training stages: --all")
-    return lines + (stage_lines or ["    no training stage of this home has read it"])
-
-
-def reading_lines(training: FinishedTraining, segments: Iterable[Segment]) -> list[str]:
-    """How often a training stage read the packed rows of a row."""
-    reading = training.input.reading
-    rows = {s.packed_row for s in segments if s.packed_row < reading.num_rows}
-    if not rows:
-        return []
-    steps = sorted({step for row in rows if (step := last_step(training.record.path, reading, row))})
-    whole = f"{reading.whole_epochs:,} whole epoch{'s' * (reading.whole_epochs > 1)}" if reading.whole_epochs else ""
-    partial = f"step{'s' * (len(steps) > 1)} {listed([f'{step:,}' for step in steps])}" if steps else ""
-    often = " and ".join(filter(None, (whole, partial))) or "not read"
-    return [f"    {training.name} (run {training.record.run_id}): {often}"]
 
 
 def who_ate(home: Path, run: str, recipe: str | None = None) -> list[str]:

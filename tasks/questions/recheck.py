@@ -21,6 +21,7 @@ from tasks.questions.quarantine import BadLine, Validation, chosen_lines, chosen
 from tasks.recipes.deployments import load_recipe
 from tasks.recipes.overrides import parse_settings
 from tasks.recipes.recipe import Recipe
+from tasks.recipes.recipe_files import recipe_name
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.resolve import files_of
 from tasks.sources.tables import as_jsonl
@@ -173,12 +174,12 @@ def count_outcomes(
 def recheck_quarantine(
     home: Path, recipe: str | None, rule: str | None, file: str | None, settings: Sequence[str] = ()
 ) -> list[str]:
-    """The last validation's quarantined lines under a recipe of prefect.yaml, as lines of text.
+    """The last validation's quarantined lines under a recipe, as lines of text.
 
-    `home`: folder of the home; `recipe`: its name, None for the one that ran last; `rule`, `file`: as in `recheck`;
-    `settings`: values of the recipe to replace, `key.path=value`. Raises NightStopped if one of them does not exist.
+    `home`: folder of the home; `recipe`: its name or file, None for the one that ran last; `rule`, `file`: as in
+    `recheck`; `settings`: values of the recipe to replace, `key.path=value`. Raises NightStopped if one does not exist.
     """
-    validation = newest_validation(History(home), recipe)
+    validation = newest_validation(History(home), recipe_name(recipe))
     name = recipe or validation.recipe
     if name is None:
         raise NightStopped(f"{validation.folder.name} does not record its recipe; name one with --recipe")

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides what a night does. Recipes live in prefect.yaml and nowhere else."""
+"""A recipe: everything that decides what a night does. Named ones are in prefect.yaml; a user's own, in files."""
 
 from __future__ import annotations
 

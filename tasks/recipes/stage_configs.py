@@ -12,6 +12,8 @@ from schemas.filters import FilterConfig
 
 HUB = "hub:"
 """What is on the Hugging Face hub: `hub:OWNER/NAME`."""
+MAX_ROW_TOKENS = 32_768
+"""Slots of the longest packed row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,8 @@ class SplitConfig:
     val_share: Annotated[float, Range(0, 1, above=True, below=True)] = 0.02
     """Share of clusters of near-duplicate rows that is held out."""
     val_bytes_per_slice: Annotated[int, Range(1, 10**15)] = 1_000_000
-    """UTF-8 bytes of text in each frozen validation slice, a kind and domain; rows held out beyond it are not used."""
+    """UTF-8 bytes of text to which each validation slice, a kind and domain, grows night by night; then it is frozen,
+    and rows held out beyond it are not used."""
     salt: str = "nightschool"
     """Another salt gives another validation side, after which nights cannot be compared with earlier ones."""
     shuffle_seed: Seed = 1
@@ -110,10 +113,12 @@ class InspectConfig:
     """Population stability index of any feature above which the night stops; null reports and goes on."""
     warn_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.5
     """Share of a source's rows that one stage may leave out before log, summary and report name the source."""
+    warn_lost_answers_share: Annotated[float, Range(0, 1)] = 0.01
+    """The same for a source's answers that no packed row holds; the row length that would is named, too."""
     max_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.95
-    """The same share above which the night stops; exact copies do not count. 1 never stops it."""
+    """The share, of rows or answers, above which the night stops; exact copies do not count. 1 never stops it."""
     min_rows_to_judge: Annotated[int, Range(1, 10**9)] = 100
-    """Rows of a source from which it can stop the night."""
+    """Rows, or answers, of a source from which it can stop the night."""
 
     def __post_init__(self) -> None:
         require(field_problems(self), "InspectConfig")
@@ -146,7 +151,8 @@ class PromoteConfig:
     """`auto` moves the champion on evidence; `ask` registers a challenger and says the command that promotes it;
     `never` registers alone. A night with overrides asks, unless they name the mode."""
     min_documents: Annotated[int, Range(1, 10**9)] = 50
-    """Validation documents below which no model is promoted, the first one included: chance decides among fewer."""
+    """Validation documents below which no model is promoted, the first one included: chance decides among fewer.
+    The night warns of them before it trains."""
     min_bytes: Annotated[int, Range(1, 10**15)] = 10_000
     """The same for the UTF-8 bytes of text in them."""
     confidence: Annotated[float, Range(0.5, 1, below=True)] = 0.95
@@ -170,7 +176,7 @@ class DataConfig:
 
     tokenizer: str = ""
     """A folder with tokenizer.json, or `hub:OWNER/NAME`; empty trains a byte-level BPE of `vocab_size` entries."""
-    sequence_length_tokens: Annotated[int, Range(16, 32_768)] = 512
+    sequence_length_tokens: Annotated[int, Range(16, MAX_ROW_TOKENS)] = 512
     """Slots of one packed row."""
 
     def __post_init__(self) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from model.files import write_json, write_text
 from tasks.errors import NightStopped
+from tasks.recipes.recipe_files import FOLDER
 from tasks.relocation import relocate
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
 from tasks.services.databases import MLFLOW, PREFECT, make_whole
+from tasks.services.deployments import POOL, own_recipes, register, schedule_lines, set_armed
 from tasks.services.mlflow_pages import nights_of
 from tasks.services.processes import (
     Service,
@@ -28,7 +31,6 @@ from tasks.services.processes import (
 )
 from tasks.settings import PROJECT, Settings, child_environment, make_home, prefect_database, sqlite_file
 
-POOL = "nightschool"
 CLIENT_SETTINGS = PROJECT / "prefect.toml"
 """Prefect reads it in the project folder, so that `prefect deployment run …` finds the server without variables."""
 
@@ -39,6 +41,7 @@ def up() -> None:
     settings = Settings.load()
     relocate(settings)
     home = settings.home
+    own = own_recipes(home)  # refused before anything is started
     stop_leftovers(home)
     running = {service.name: service for service in read_services(home)}
     prefect_url = running["prefect"].url if "prefect" in running else f"http://127.0.0.1:{free_port(PREFECT_PORT)}"
@@ -72,14 +75,16 @@ def up() -> None:
     server = started("prefect", [prefect, "server", "start", "--host", "127.0.0.1", "--port", port], prefect_url)
     mlflow = started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url)
     wait_until_healthy(answers_at(f"{prefect_url}/api/health"), server, home)
-    print("registering the recipes of prefect.yaml as deployments", flush=True)
-    register_deployments(prefect, environment)
+    whose = "prefect.yaml" + (f" and {home / FOLDER}" if own else "")
+    print(f"registering the recipes of {whose} as deployments", flush=True)
+    register(prefect, environment, home, own, prefect_url)
     started("worker", [prefect, "worker", "start", "--pool", POOL, "--type", "process"])
     print("waiting for MLflow to answer", flush=True)
     wait_until_healthy(answers_at(f"{mlflow_url}/health"), mlflow, home)
     if (other := served_home()) and other != home and read_services(other):
         print(f"The services of {other} run, too; the prefect command reaches those of {home} from now on.")
     write_text(CLIENT_SETTINGS, f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
+    print("\n".join(schedule_lines(prefect_url)))
     print(
         f"Prefect  {prefect_url}\nMLflow   {nights_of(mlflow_url)}\n"
         "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"
@@ -95,19 +100,6 @@ def mlflow_command(settings: Settings, url: str) -> list[str]:
         "--workers", "1", "--backend-store-uri", settings.tracking_uri,
         "--artifacts-destination", settings.artifacts or str(settings.home / "mlflow" / "artifacts"),
     ]  # fmt: skip
-
-
-def register_deployments(prefect: str, environment: dict[str, str]) -> None:
-    """Create or update the work pool and every deployment of prefect.yaml. Raises NightStopped if Prefect refuses."""
-    for command in (
-        [prefect, "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite"],
-        [prefect, "--no-prompt", "deploy", "--all"],
-    ):
-        done = subprocess.run(
-            command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise NightStopped(f"{' '.join(command[1:])} failed:\n{(done.stdout + done.stderr)[-1_000:]}")
 
 
 def stop_leftovers(home: Path) -> None:
@@ -149,14 +141,25 @@ def down() -> None:
         print("nothing was running")
 
 
+def arm(recipe: str, active: bool) -> None:
+    """Arm or pause the schedule of a recipe; nothing else does, `make up` included."""
+    print("\n".join(set_armed(recipe, active)))
+
+
 def main() -> int:
-    """`python -m tasks.services up|down`."""
-    actions = {"up": up, "down": down}
-    if len(sys.argv) != 2 or sys.argv[1] not in actions:
-        print("usage: python -m tasks.services up|down", file=sys.stderr)
+    """`python -m tasks.services up|down`, `python -m tasks.services arm|disarm RECIPE`."""
+    actions: dict[tuple[str, int], Callable[..., None]] = {
+        ("up", 0): up,
+        ("down", 0): down,
+        ("arm", 1): partial(arm, active=True),
+        ("disarm", 1): partial(arm, active=False),
+    }
+    action, *words = sys.argv[1:] or [""]
+    if (action, len(words)) not in actions:
+        print("usage: python -m tasks.services up|down|arm RECIPE|disarm RECIPE", file=sys.stderr)
         return 2
     try:
-        actions[sys.argv[1]]()
+        actions[action, len(words)](*words)
     except NightStopped as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code

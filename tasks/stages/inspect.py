@@ -14,20 +14,24 @@ from prefect.artifacts import create_markdown_artifact
 
 from data.duplicates.ledger import EXACT, FATES, KEPT
 from data.rows.drift import drift
+from data.rows.parts import KINDS
 from data.rows.statistics import STATISTICS, Fates, NightStatistics, Overlap, Statistics, TokenCount
+from data.sides.slices import read_slices
 from data.tokens.contamination import CONTAMINATED_FROM
 from data.tokens.overlap import contamination
 from tasks.errors import NightStopped
+from tasks.evaluation.enough import why_too_few
 from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.inspected import losses_of, stop_if_too_much, write_losses
-from tasks.home.contents.packed import FIGURES
+from tasks.home.contents.packed import FIGURES, read_answers
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
 from tasks.pages.data_report import DataReport
 from tasks.pages.losses import Loss
 from tasks.pages.text import artifact_key
-from tasks.recipes.recipe import side_rules
+from tasks.recipes.recipe import Recipe
+from tasks.recipes.stage_configs import PromoteConfig
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.registry import ModelVersion
 
@@ -97,7 +101,21 @@ def data_alone(night: Night, champion: ModelVersion | None, unknown: str, **reco
     return {**by_content(night, **records), **({"champion": "unknown"} if unknown else {})}
 
 
-@stage(config=lambda recipe: recipe.inspect, inputs=data_alone)
+def looking(recipe: Recipe) -> dict[str, object]:
+    """The settings that decide what is told, and what stops the night."""
+    enough = {name: getattr(recipe.promote, name) for name in ("min_documents", "min_bytes")}
+    return {"inspect": recipe.inspect, "promote": enough}
+
+
+def why_too_little(tokens: StageRecord, config: PromoteConfig) -> str:
+    """Why tonight's validation text will decide nothing, before anything is trained; empty if it is enough."""
+    documents, num_bytes = (
+        sum(tokens.counts[f"{kind}_val_{what}"] for kind in KINDS) for what in ("documents", "bytes")
+    )  # fmt: skip
+    return why_too_few(documents, num_bytes, "tonight there are", config)
+
+
+@stage(config=looking, inputs=data_alone)
 def inspect(
     run: StageRun,
     validated: StageRecord,
@@ -118,14 +136,16 @@ def inspect(
     apart = drift(statistics, reference) if reference else None
     report = json.loads((validated.path / REPORT).read_text(encoding="utf-8"))
     title = f"Data of {run.recipe.name}"
-    losses = losses_of(
-        dict(statistics.fates), open_ledger(distinct.path), side_rules(run.recipe), tokens, run.recipe.inspect
-    )
+    answers = read_answers(tokens)
+    losses = losses_of(dict(statistics.fates), open_ledger(distinct.path), answers, run.recipe)
     write_losses(run.folder, losses)
-    for loss in losses:
-        log.warning("%s", loss.sentence)
+    too_little, slices = why_too_little(tokens, run.recipe.promote), read_slices(rows.path)
+    for warning in filter(None, [too_little, *(loss.sentence for loss in losses)]):
+        log.warning("%s", warning)
     (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")
-    page = DataReport(statistics, apart, report["set_aside"], title, report["rules"], losses)
+    page = DataReport(
+        statistics, apart, report["set_aside"], title, report["rules"], losses, too_little, slices, answers
+    )
     (run.folder / PAGE).write_text(page.as_html(), encoding="utf-8")
     for name in (STATISTICS, PAGE):
         run.tracker.artifact(run.folder / name, "data")
@@ -137,10 +157,12 @@ def inspect(
             "tonight's data is too far from the champion's (inspect.max_drift_psi):\n  " + "\n  ".join(messages[:6])
             + f"\nNothing was trained; look at {run.folder / PAGE}"
         )  # fmt: skip
-    return outcome(statistics, apart.worst.psi if apart else None, unknown, losses)
+    return outcome(statistics, apart.worst.psi if apart else None, unknown, losses, too_little)
 
 
-def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str, losses: Sequence[Loss]) -> Outcome:
+def outcome(
+    statistics: NightStatistics, worst_psi: float | None, unknown: str, losses: Sequence[Loss], too_little: str
+) -> Outcome:
     """The stage's headline numbers."""
     domains: Counter[str] = Counter()
     for name, profile in statistics.by_domain.domains.items():
@@ -156,8 +178,9 @@ def outcome(statistics: NightStatistics, worst_psi: float | None, unknown: str, 
         figures["data/drift_psi_max"] = worst_psi
     compared = f", drift {worst_psi:.2f}" if worst_psi is not None else ""
     compared += ", drift unknown: the champion's data could not be read" if unknown else ""
+    compared += ", too little validation text to promote by" if too_little else ""
     if losses:
-        compared += f", {', '.join(sorted({loss.source for loss in losses}))} lost most rows"
+        compared += f", {', '.join(sorted({loss.source for loss in losses}))} lost more than the recipe's share"
     return Outcome(
         counts={"sources": len(statistics.names), "domains": len(domains), "losses": len(losses)},
         headline=f"{shares}; {contaminated:.1%} of validation documents share a passage with train{compared}",

@@ -1,4 +1,4 @@
-"""An evaluated model → an export that other engines load, a registered version, and a decision."""
+"""An evaluated model → an export that other engines load and MLflow serves, a registered version, and a decision."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data.rows.statistics import STATISTICS
+from data.sides.slices import read_slices, validation_version
 from tasks.evaluation.gate import Decision, decide
 from tasks.evaluation.parity import Parity, compare, validation_ids
 from tasks.evaluation.scores import load_model
@@ -15,10 +16,13 @@ from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DA
 from tasks.home.contents.scores import read_documents
 from tasks.home.journal import now
 from tasks.home.records import StageRecord
+from tasks.pages.model_card import model_card
 from tasks.recipes.recipe import Recipe, data_identity
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
+from tasks.tracking.mlmodel import make_mlflow_model
 from tasks.tracking.registry import ModelVersion
-from tasks.tracking.versions import CHALLENGER
+from tasks.tracking.tracker import VALIDATION
+from tasks.tracking.versions import ARCHITECTURE, BITS_PER_BYTE, CHALLENGER
 
 
 def without_champion(
@@ -62,11 +66,12 @@ def register(
     parity = export(trained, tokens, run.folder / EXPORT)
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
     decision = decision_on(run, trained, scored, champion, champion_scored, obstacle)
+    make_mlflow_model(run.folder / EXPORT, card_of(run, scored, parity, decision))
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
-    version = publish(run, trained, decision)
+    version = publish(run, trained, scored, decision)
     content = {
         "promoted": decision.promoted, "reason": decision.reason, "version": version, "waits": decision.waits,
-        "at": now(),
+        "at": now(), "validation": version_scored(scored),
     }  # fmt: skip
     for name, written in ((DECISION, content), (PARITY, asdict(parity))):
         (run.folder / name).write_text(json.dumps(written, indent=1), encoding="utf-8")
@@ -98,8 +103,20 @@ def decision_on(
         return Decision(False, f"{reason}: nothing promotes them again but a person", waits=True)
     if obstacle:
         return Decision(False, f"nothing was compared: {obstacle}", waits=True)
+    if champion_scored and version_scored(scored) != version_scored(champion_scored):
+        return Decision(
+            False,
+            f"nothing was compared: the new model was scored on validation {version_scored(scored)}, the champion on "
+            f"{version_scored(champion_scored)}, which are other documents",
+            waits=True,
+        )
     incumbent = read_documents(champion_scored.path) if champion_scored else None
     return decide(read_documents(scored.path), incumbent, promote)
+
+
+def version_scored(scored: StageRecord) -> str:
+    """The version of the validation side that an evaluation is on."""
+    return str(validation_version(read_slices(scored.path)))
 
 
 def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
@@ -114,17 +131,38 @@ def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
     return parity
 
 
-def publish(run: StageRun, trained: StageRecord, decision: Decision) -> int:
+def card_of(run: StageRun, scored: StageRecord, parity: Parity, decision: Decision) -> str:
+    """The model's card, which says where it comes from and how it is used."""
+    recipe, identity = run.recipe, data_identity(run.recipe)
+    kind = "dense" if recipe.model.dense else "mixture of experts"
+    return model_card(
+        recipe=recipe.name,
+        day=run.night.day,
+        size=f"{recipe.model.total_parameters:,} parameters, {recipe.model.active_parameters:,} active, {kind}",
+        max_tokens=recipe.model.max_position_embeddings,
+        sources=list(identity.sources),
+        figures={**scored.figures, **parity.figures},
+        decision=decision.reason,
+    )
+
+
+def publish(run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision) -> int:
     """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
     night = run.night
     night.journal.check(night.token)
     registry, data = night.registry, data_identity(run.recipe)
-    version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data)
+    facts = {ARCHITECTURE: f"Qwen3{'' if run.recipe.model.dense else 'Moe'}ForCausalLM"}
+    if "val/bpb" in scored.figures:
+        facts[BITS_PER_BYTE] = f"{scored.figures['val/bpb']:.4f}"
+    version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data, facts)
     if decision.promoted:
         registry.make_champion(version, decision.reason)
     else:
         registry.set_alias(CHALLENGER, version)
-    run.tracker.tags({"nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason})
+    run.tracker.tags({
+        "nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason,
+        VALIDATION: version_scored(scored),
+    })  # fmt: skip
     night.journal.note(
         event="decided", recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason
     )

@@ -1,4 +1,4 @@
-"""Kept rows → a train side in shuffled order, and validation slices that never change."""
+"""Kept rows → a train side in shuffled order, and validation slices that grow to their budget."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from data.duplicates.ledger import KEPT, Ledger
 from data.rows.parts import KINDS
 from data.sides.deal import add_sides
-from data.sides.read import SLICES, read_slices
 from data.sides.rules import SideRules
+from data.sides.slices import SLICES, read_slices, validation_version
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.sides import SIDES
@@ -17,6 +17,7 @@ from tasks.home.records import StageRecord
 from tasks.pages.text import plural
 from tasks.recipes.recipe import side_rules
 from tasks.stage import Outcome, StageRun, stage
+from tasks.tracking.tracker import VALIDATION
 
 
 @stage(config=side_rules, grows=True)
@@ -37,11 +38,13 @@ def split(run: StageRun, rows: StageRecord) -> Outcome:
         for side in SIDES:
             if not counts[f"{kind}_{side}"]:
                 raise NightStopped(one_sided(ledger, rules, kind, side))
+    version = validation_version(read_slices(run.folder))
+    run.tracker.tags({VALIDATION: str(version)})
+    unused = f", {counts['held_out_unused']:,} held out unused" if counts["held_out_unused"] else ""
     return Outcome(
         counts=counts,
-        headline=f"{plural(counts['pretrain_train'] + counts['chat_train'], 'row')} train, "
-        f"{counts['pretrain_val'] + counts['chat_val']:,} validation in "
-        f"{plural(len(read_slices(run.folder)), 'slice')}",
+        headline=f"{plural(counts['pretrain_train'] + counts['chat_train'], 'row')} train, {version.documents:,} validation "
+        f"in {plural(version.slices, 'slice')} {version}{unused}",
         linked=linked,
     )
 

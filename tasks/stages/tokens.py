@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from tokenizers import Tokenizer
 
 from data.rows.parts import KINDS, texts_of
 from data.sides.read import Bucket, read_val, train_buckets
+from data.tokens.answers import HeldAnswers
 from data.tokens.encode import Encoder
 from data.tokens.overlap import FINGERPRINTS, mark_contaminated, write_fingerprints
 from data.tokens.shards import open_segments as segments_in
-from data.tokens.shards import shard_paths, write_shard
+from data.tokens.shards import shard_paths, write_lost, write_shard
 from data.tokens.tokenise import PackedRows, Tokenised, TokenJob, pack_table, tokenise
 from data.workers import run_jobs
 from model.files import sha256_of
 from model.tokens.packing import IGNORED
-from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, token_byte_lengths, train_tokenizer
 from tasks.errors import NightStopped
-from tasks.home.contents.packed import FIGURES
+from tasks.home.contents.packed import FIGURES, all_answers, answers_in
 from tasks.home.contents.sides import SIDES, train_rows
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
 from tasks.pages.figures import log2_counts, token_histogram
+from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import HUB, DataConfig
 from tasks.stage import Outcome, StageRun, stage
@@ -102,7 +105,15 @@ def write_val(rows: Path, encoder: Encoder, row_length_tokens: int, folder: Path
     packed = {kind: pack_table(read_val(rows, kind), encoder, row_length_tokens) for kind in KINDS}
     for kind, table in packed.items():
         write_shard(folder / f"{kind}.val.all", table.tokens, table.segments.drop("row_id"))
+    write_lost(folder / "chat.val.all", *packed["chat"].lost)
     return packed
+
+
+def scored_text(packed: PackedRows, tokenizer: Tokenizer) -> tuple[int, int]:
+    """How many validation documents have text that is scored, and the UTF-8 bytes of that text."""
+    sizes = pl.Series("bytes", packed.sums(packed.target_bytes(token_byte_lengths(tokenizer))))
+    of_document = packed.segments.select("row_id").with_columns(sizes).group_by("row_id").sum()["bytes"]
+    return int((of_document > 0).sum()), int(of_document.sum())
 
 
 def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised]) -> dict[str, Any]:
@@ -115,7 +126,7 @@ def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised
     for kind, shard in zip(kinds, shards, strict=True):
         counts.update({
             f"{kind}_train_tokens": shard.tokens, f"{kind}_train_targets": shard.targets,
-            f"{kind}_train_rows": shard.rows, f"{kind}_train_given_up": len(shard.given_up),
+            f"{kind}_train_rows": shard.rows,
         })  # fmt: skip
         for source, domain, tokens, size in shard.sizes:
             before = figures["sizes"].setdefault(source, {}).get(domain, [0, 0])
@@ -126,8 +137,15 @@ def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised
         for domain, (found, expected) in shard.dispersion.items():
             sums = figures["dispersion"].get(domain, [0.0, 0.0])
             figures["dispersion"][domain] = [sums[0] + found, sums[1] + expected]
-        figures.setdefault("given_up", []).extend(shard.given_up)
+        merge_answers(figures.setdefault("answers", {}), shard.answers)
     return figures | {"counts": dict(counts)}
+
+
+def merge_answers(so_far: dict[str, Any], more: Mapping[str, HeldAnswers]) -> None:
+    """Add to what is noted by source."""
+    for source, held in more.items():
+        before = HeldAnswers.from_dict(so_far[source]) if source in so_far else HeldAnswers()
+        so_far[source] = before.merge(held).as_dict()
 
 
 def pack_sides(
@@ -153,6 +171,7 @@ def pack_sides(
     shards = list(run_jobs(tokenise, jobs, 2 * sum(bucket.num_bytes for bucket in buckets)))
     figures = merge_figures(folder, [b.kind for b in buckets], shards)
     mark_contaminated(folder, base.path if base else None, earlier, shards)
+    figures["val_answers"] = {source: held.as_dict() for source, held in val["chat"].held.items()}
     return encoder, figures | {"vocabulary": encoder.tokenizer.get_vocab_size()}, val
 
 
@@ -165,13 +184,22 @@ def encoding(recipe: Recipe) -> dict[str, object]:
 @stage(config=encoding, grows=True)
 def tokens(run: StageRun, rows: StageRecord) -> Outcome:
     """Train or load the tokenizer, encode both sides, pack them."""
-    data, kept = run.recipe.data, (".arrow", ".segments.parquet")
+    data, kept = run.recipe.data, (".arrow", ".parquet")
     linked = link_files(run.base, run.folder, lambda n: n if ".train." in n and n.endswith(kept) else None)
     encoder, figures, val = pack_sides(rows.path, data, run.recipe.model.vocab_size, run.folder, run.base)
     done = outcome(run, encoder, figures, val, data.sequence_length_tokens, linked)
-    figures["slots_filled"] = {name.removeprefix("data/fill."): fill for name, fill in done.figures.items()}
+    fill = "data/fill."
+    figures["slots_filled"] = {n.removeprefix(fill): share for n, share in done.figures.items() if n.startswith(fill)}
     (run.folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
     return done
+
+
+def lost_in_words(held: HeldAnswers) -> str:
+    """What packed rows do not hold, in numbers."""
+    return (
+        f"{held.lost:,} of {plural(held.answers, 'answer')} too long for a row, "
+        f"{held.unpacked:,} of {plural(held.conversations, 'conversation')} in none"
+    )
 
 
 def outcome(
@@ -182,14 +210,16 @@ def outcome(
     counts = {"vocabulary": encoder.tokenizer.get_vocab_size()} | {
         f"{kind}_train_{name}": int(figures["counts"].get(f"{kind}_train_{name}", 0))
         for kind in KINDS
-        for name in ("tokens", "targets", "rows", "given_up")
+        for name in ("tokens", "targets", "rows")
     }
     for kind, packed in val.items():
+        documents, num_bytes = scored_text(packed, encoder.tokenizer)
         counts |= {
+            f"{kind}_val_documents": documents,
+            f"{kind}_val_bytes": num_bytes,
             f"{kind}_val_tokens": int(packed.packing.segments.lengths.sum()),
             f"{kind}_val_targets": int((packed.tokens.labels != IGNORED).sum()),
             f"{kind}_val_rows": packed.tokens.num_rows,
-            f"{kind}_val_given_up": packed.given_up,
         }
     fills = {
         f"data/fill.{kind}_{side}": counts[f"{kind}_{side}_tokens"]
@@ -197,6 +227,12 @@ def outcome(
         for kind in KINDS
         for side in SIDES
     }
+    held = all_answers(answers_in(figures))
+    counts |= {
+        "conversations": held.conversations, "conversations_in_no_row": held.unpacked,
+        "answers": held.answers, "answers_in_no_row": held.lost,
+    }  # fmt: skip
+    fills["data/lost_answers_share"] = held.lost_share
     lengths = {
         f"{kind} {side}": log2_counts(segments_in(run.folder, kind, side)["length"].to_numpy())
         for kind in KINDS
@@ -207,7 +243,8 @@ def outcome(
     text, chat = counts["pretrain_train_tokens"], counts["chat_train_tokens"]
     return Outcome(
         counts=counts,
-        headline=f"{text:,} + {chat:,} tokens, slots {fills['data/fill.pretrain_train']:.1%} full",
+        headline=f"{text:,} + {chat:,} tokens, slots {fills['data/fill.pretrain_train']:.1%} full"
+        + (f"; {lost_in_words(held)}" if held.lost else ""),
         figures=fills,
         linked=linked,
     )

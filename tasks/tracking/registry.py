@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from tasks.tracking.versions import (
     MODEL_DESCRIPTION,
     MODEL_PREFIX,
     PREVIOUS,
+    RECIPE,
     ROLLED_BACK,
     model_of,
 )
@@ -98,8 +99,14 @@ class Registry:
     def holder_of(self, alias: str) -> ModelVersion | None:
         """The version that holds an alias, with its files on this machine. Raises ModelFilesGone."""
         holder = self._holder(alias)
-        if holder is None:
-            return None
+        return self._with_files(holder, f", the {alias},") if holder else None
+
+    def version_with_files(self, version: int) -> ModelVersion | None:
+        """A version, with its files on this machine; None for an unknown one. Raises ModelFilesGone."""
+        found = self._ask(lambda client: known(client.get_model_version, self.model, str(version)))
+        return self._with_files(found) if found else None
+
+    def _with_files(self, holder: Any, role: str = "") -> ModelVersion:
         uri = self._outbox.tracking_uri
         try:
             place = local_path(holder.source)
@@ -108,18 +115,21 @@ class Registry:
             files = self._ask(lambda _: mlflow.artifacts.download_artifacts(holder.source, tracking_uri=uri))
         except Refused as refused:
             raise ModelFilesGone(
-                f"the files of version {holder.version} of {self.model}, the {alias}, are gone ({refused}); put them "
+                f"the files of version {holder.version} of {self.model}{role} are gone ({refused}); put them "
                 f"back, or make another version the champion: python -m flows promote {self.recipe} VERSION"
             ) from refused
         data = DataIdentity.from_json(holder.tags.get(DATA, ""))
         return ModelVersion(int(holder.version), Path(files), holder.tags.get(DIGEST, ""), data)
 
-    def register(self, run_id: str, digest: str, description: str, data: DataIdentity) -> int:
+    def register(
+        self, run_id: str, digest: str, description: str, data: DataIdentity, facts: Mapping[str, str] | None = None
+    ) -> int:
         """Register the `model` folder of a run's artifacts; done again for the same run it gives the same version.
 
         digest: of the weights.
         description: shown in the UI.
         data: what the model was trained on.
+        facts: more tags.
         Raises StoreAway as well if something that the run reported is not delivered.
         """
         mlflow_id = self._ask(lambda _: self._outbox.delivered_id(run_id))
@@ -131,7 +141,7 @@ class Registry:
                 if version.tags.get(DIGEST) == digest and version.run_id == mlflow_id:
                     return int(version.version)
             source = f"{client.get_run(mlflow_id).info.artifact_uri}/model"
-            tags = {DIGEST: digest, DATA: data.as_json()}
+            tags = {RECIPE: data.recipe, **(facts or {}), DIGEST: digest, DATA: data.as_json()}
             created = client.create_model_version(self.model, source, mlflow_id, tags=tags, description=description)
             return int(created.version)
 

@@ -11,6 +11,8 @@ from tasks.home.records import Content
 
 REASON, DESCRIPTION = "nightschool.reason", "mlflow.note.content"
 """Tags of a night's run: why it ended as it did, and the page that MLflow shows above its figures."""
+VALIDATION = "nightschool.validation"
+"""Tag of a run with scores: which version of the validation side they are on. Others are scores of other documents."""
 
 
 class Tracker(Protocol):

@@ -96,6 +96,7 @@ def test_one_parent_run_a_night_and_a_child_a_stage(lived: Lived) -> None:
         assert len(night.data.metrics) <= 40
         assert night.data.tags["nightschool.reason"] == report.decision["reason"]
         assert night.data.tags["prefect.flow_run_id"]
+        assert f"version {night.data.tags['nightschool.validation']}: " in night.data.tags["mlflow.note.content"]
     assert [night.data.params["pretrain.optim.peak_lr"] for night in nights] == ["0.01", "0.0001"]
     children = runs(lived, f"tags.`mlflow.parentRunId` = '{lived.first.run_id}'")
     assert [child.data.tags["nightschool.stage"] for child in children] == STAGES
@@ -261,7 +262,9 @@ def test_a_night_that_stops_before_its_data_is_known_says_why_in_prefect(lived: 
 def test_the_verdict_is_the_message_of_the_last_state_and_heads_the_run(lived: Lived) -> None:
     for report in (lived.first, lived.second):
         [night] = runs(lived, f"attributes.run_id = '{report.run_id}'")
-        assert report.verdict.lower() in night.data.tags["mlflow.note.content"].lower(), "it is told as of then later"
+        assert report.verdict.lower() in night.data.tags["mlflow.note.content"].lower(), (
+            "now, or as it was decided then"
+        )
     flow_run, _ = in_prefect(night)
     assert flow_run.state.name == "Completed"
     assert flow_run.state.message == lived.second.sentence
@@ -272,7 +275,7 @@ def test_names_say_recipe_day_and_what_differs_from_the_night_before(lived: Live
     first, second = (lived.client.get_run(report.run_id) for report in (lived.first, lived.second))
     day = lived.first.day
     assert first.info.run_name == f"tiny {day}"
-    special = "pretrain.optim.peak_lr=0.0001 sft.optim.peak_lr=0.0001 twin=true"
+    special = "pretrain.optim.peak_lr=0.0001 sft.optim.peak_lr=0.0001 mode=ask +1 more"
     assert second.info.run_name == f"tiny {lived.second.day} {special}"
     assert in_prefect(second)[0].name == second.info.run_name
     [child] = runs(
@@ -289,7 +292,8 @@ def test_names_say_recipe_day_and_what_differs_from_the_night_before(lived: Live
 def test_replaced_settings_come_first_and_stand_in_the_summary(lived: Lived) -> None:
     params = lived.client.get_run(lived.second.run_id).data.params
     assert params["changed.twin"] == "true (recipe: false; night before: false)"
-    assert sorted(params)[:3] == ["changed.pretrain.optim.peak_lr", "changed.sft.optim.peak_lr", "changed.twin"]
+    replaced = ("pretrain.optim.peak_lr", "promote.mode", "sft.optim.peak_lr", "twin")
+    assert sorted(params)[:4] == [f"changed.{setting}" for setting in replaced]
     for told in (lived.second.as_text(), lived.second.as_markdown()):
         assert told.index("changed for this night") < told.index("0.0001") < told.index("validate")
     assert "changed for this night" not in lived.first.as_text()

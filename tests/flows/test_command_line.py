@@ -57,12 +57,16 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return tiny_arguments(tmp_path_factory.mktemp("raw"))
 
 
-def test_the_whole_chain_asks_nobody_outside_this_machine(arguments: list[str], tmp_path: Path) -> None:
+def test_the_whole_chain_of_a_recipe_in_a_file_asks_nobody_outside_this_machine(tmp_path: Path) -> None:
     """Every Python process of the chain, Prefect's server included, has the guard loaded."""
+    recipe = tmp_path / "mine.yaml"
+    write_sources(tmp_path / "raw")
+    relative = {"text": Path("raw/text.jsonl"), "chat": Path("raw/chat.jsonl")}
+    recipe.write_text(json.dumps(tiny_content(relative) | {"name": "mine"}))
     denied = tmp_path / "denied"
     denied.touch()
     guard = {"PYTHONPATH": str(ROOT / "tests" / "deny"), "DENIED_SOCKETS": str(denied)}
-    done = flows(arguments, tmp_path / "home", **guard)
+    done = flows(["--recipe", str(recipe)], tmp_path / "home", **guard)
     assert done.returncode == 0, done.stderr[-3000:]
     assert denied.read_text() == ""
     assert "PROMOTED  version 1" in done.stdout
@@ -122,7 +126,7 @@ def test_a_source_without_a_file_ends_with_code_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        (["nope"], "no recipe or command 'nope'\n  recipes of prefect.yaml: demo, small, nightly, minimind-moe"),
+        (["nope"], "no recipe or command 'nope'\n  recipes: demo, small, nightly, minimind-moe"),
         (["dmeo"], "no recipe or command 'dmeo'; did you mean demo?"),
         (["sweeep", "demo"], "no recipe or command 'sweeep'; did you mean sweep?"),
         (["x" * 90_000], "no recipe or command 'xxx"),

@@ -66,7 +66,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Liv
         patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
         logging.getLogger("nightschool").addHandler(handler)
         try:
-            report = retrain_nightly(recipe)
+            report = retrain_nightly(recipe=recipe)
         finally:
             logging.getLogger("nightschool").removeHandler(handler)
     return Lived(recipe, report, log.read_text())
@@ -103,6 +103,6 @@ def test_a_source_that_is_lost_is_named_everywhere_with_both_numbers(lived: Live
 def test_above_the_limit_it_stops_the_night(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSCHOOL_HOME", str(folder_of(lived, "inspect").parent.parent))
     with pytest.raises(NightStopped, match=r"max_lost_share_per_source") as stop:
-        retrain_nightly(lived.recipe, overrides={"inspect.max_lost_share_per_source": 0.95})
+        retrain_nightly(recipe=lived.recipe, overrides={"inspect.max_lost_share_per_source": 0.95})
     assert "source repeated: 299 of 300 rows" in str(stop.value)
     assert "deduplicate.near: keep" in str(stop.value), "the cure"

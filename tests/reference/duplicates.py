@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -172,6 +172,18 @@ class KeptRow:
     num_bytes: int
 
 
+@dataclass
+class GrownSlice:
+    """A validation slice: its rows in the order in which they came."""
+
+    rows: list[KeptRow]
+    full: bool
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(row.num_bytes for row in self.rows)
+
+
 @dataclass(frozen=True)
 class Splitter:
     """Sides of one kind in memory."""
@@ -201,15 +213,31 @@ class Splitter:
                 insort(order, (self.order(row, copy), row.number))
         return [number for _, number in order]
 
-    def slices(self, rows: Iterable[KeptRow], frozen: Iterable[str]) -> dict[str, list[int]]:
-        """Numbers of the rows of each domain's slice, without those of slices that exist."""
-        chosen: dict[str, list[int]] = {}
-        spent: dict[str, int] = {}
+    def slices(self, rows: Iterable[KeptRow], before: Mapping[str, GrownSlice]) -> dict[str, GrownSlice]:
+        """Each slice with the rows of one more generation, one row at a time.
+
+        A slice is a domain; a source without a row there has a slice of its own, `domain/source`.
+        """
         held = sorted((row for row in rows if self.is_val(row.cluster)), key=self.order)
-        for row in held:
-            if row.domain in frozen:
-                continue
-            spent[row.domain] = spent.get(row.domain, 0) + row.num_bytes
-            if spent[row.domain] <= self.budget or row.domain not in chosen:
-                chosen.setdefault(row.domain, []).append(row.number)
-        return chosen
+        after = {name: GrownSlice(list(its.rows), its.full) for name, its in before.items()}
+        for domain in {row.domain for row in held}:
+            mine = [row for row in held if row.domain == domain]
+            self.fill(after, domain, mine)
+            inside = {row.source for row in after[domain].rows}
+            for source in {row.source for row in mine} - inside:
+                self.fill(after, f"{domain}/{source}", [row for row in mine if row.source == source])
+        return after
+
+    def fill(self, slices: dict[str, GrownSlice], name: str, rows: Sequence[KeptRow]) -> None:
+        """Let a slice take rows in their order until one does not fit."""
+        its = slices.setdefault(name, GrownSlice([], False))
+        if its.full:
+            return
+        for row in (row for row in rows if row.num_bytes * 2 <= self.budget):
+            if its.num_bytes + row.num_bytes > self.budget:
+                its.full = True
+                break
+            its.rows.append(row)
+        if not its.rows:
+            its.rows.append(rows[0])
+        its.full |= its.num_bytes >= self.budget

@@ -24,20 +24,20 @@ class Segment:
 
 
 def render_conversation(tokenizer: Tokenizer, turns: list[Turn], max_tokens: int) -> tuple[list[Segment], int]:
-    """A conversation as segments of at most `max_tokens` slots, and how many windows were dropped."""
+    """A conversation as segments of at most `max_tokens` slots, and how many answers are in none."""
     return cut_conversation([turn[0] for turn in turns], [render_turn(tokenizer, turn) for turn in turns], max_tokens)
 
 
 def cut_conversation(
     roles: Sequence[str], rendered: Sequence[RenderedTurn], max_tokens: int
 ) -> tuple[list[Segment], int]:
-    """Segments of a rendered conversation, and how many windows were dropped.
+    """Segments of a rendered conversation, and how many answers are in none.
 
     A conversation that does not fit is cut between exchanges, from its end, so every answer is learned once and none
     is cut. Each window repeats the system turn, and its free slots hold the end of the exchanges before, as
     context that is no target; so all windows but the first are full. An exchange that alone is too long is cut from
     the left; one whose last answer alone is too long is dropped. A conversation without anything to learn has no
-    segment and counts as one dropped window.
+    segment.
     """
     system = list(rendered[:1]) if roles and roles[0] == "system" else []
     exchanges: list[list[RenderedTurn]] = []
@@ -65,7 +65,13 @@ def cut_conversation(
                 to_segment([*system, *context(exchanges[: window.start], num_slots), *items], max_tokens)
             )
     kept = [segment for segment in segments_or_none if segment is not None]
-    return kept, len(segments_or_none) - len(kept) if segments_or_none else 1
+    learned = sum(int(((s.labels != IGNORED) & ~followed(s.labels)).sum()) for s in kept)
+    return kept, sum(any(targets) for _, targets in rendered) - learned
+
+
+def followed(labels: np.ndarray) -> np.ndarray:
+    """Whether the next slot has a target, too: an answer's last has none after it."""
+    return np.append(labels[1:] != IGNORED, False)
 
 
 def context(exchanges: Sequence[Sequence[RenderedTurn]], num_slots: int) -> list[RenderedTurn]:

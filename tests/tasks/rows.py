@@ -75,7 +75,8 @@ def write_side(folder: Path, kind: str, side: str, generation: int, table: pl.Da
     content = table.columns[-1]
     shared = {"row_id": table["row_id"], "row": range(first_row, first_row + len(table)), "source": table["source"]}
     if side == "val":
-        rows = pl.DataFrame(shared | {"domain": domains}, schema=VAL)
+        slices = [f"{kind}/{domain}" for domain in domains]
+        rows = pl.DataFrame(shared | {"domain": domains, "slice": slices}, schema=VAL)
         path = val_path(folder, kind, generation)
     else:
         shared = {"order": range(len(table)), "row": shared["row"], "source": table["source"]}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import numpy as np
 from data.duplicates.ledger import KEPT, Ledger
 from data.rows.statistics import Fates
 from data.sides.rules import SideRules
+from data.tokens.answers import ENOUGH, HeldAnswers
 from tasks.errors import NightStopped
-from tasks.home.contents.packed import FIGURES, open_segments
-from tasks.home.records import StageRecord
 from tasks.pages.losses import Loss
 from tasks.pages.text import plural
-from tasks.recipes.stage_configs import InspectConfig
+from tasks.recipes.recipe import Recipe, side_rules
+from tasks.recipes.stage_configs import MAX_ROW_TOKENS, InspectConfig
 
 LOSSES = "losses.json"
 FEWEST_ROWS = 10
@@ -30,20 +29,25 @@ SENTENCES = 5
 
 
 def losses_of(
-    fates: dict[str, Fates], ledger: Ledger, rules: SideRules, tokens: StageRecord, config: InspectConfig
+    fates: Mapping[str, Fates], ledger: Ledger, answers: Mapping[str, HeldAnswers], recipe: Recipe
 ) -> list[Loss]:
-    """Where sources lost most of their rows: in validate, deduplicate, split or tokens."""
-    every = [*lost_lines(fates), *lost_sides(ledger, rules), *lost_answers(ledger, rules, tokens)]
-    return worth_naming(every, config)
+    """Where sources lost more than the recipe's share: in validate, deduplicate, split or tokens."""
+    row_length, longest = recipe.data.sequence_length_tokens, recipe.model.max_position_embeddings
+    every = [
+        *lost_lines(fates), *lost_sides(ledger, side_rules(recipe)), *lost_answers(answers, row_length, longest)
+    ]  # fmt: skip
+    return worth_naming(every, recipe.inspect)
 
 
 def worth_naming(every: Sequence[Loss], config: InspectConfig) -> list[Loss]:
-    """Those above the share that is worth a warning, most rows first."""
-    named = [loss for loss in every if loss.of >= FEWEST_ROWS and loss.share > config.warn_lost_share_per_source]
+    """Those above the share that is worth a warning, most rows first. A few lost answers are worth one, as rows of
+    another length hold them."""
+    limits = {"rows": config.warn_lost_share_per_source, "answers": config.warn_lost_answers_share}
+    named = [loss for loss in every if loss.of >= FEWEST_ROWS and loss.share > limits[loss.unit]]
     return sorted(named, key=lambda loss: (-loss.lost, loss.source, loss.stage))
 
 
-def lost_lines(fates: dict[str, Fates]) -> Iterator[Loss]:
+def lost_lines(fates: Mapping[str, Fates]) -> Iterator[Loss]:
     """Quarantined lines, exact and near duplicates."""
     for source, f in sorted(fates.items()):
         worst = max(f.rules, key=lambda rule: f.rules[rule], default="")
@@ -85,24 +89,31 @@ def lost_sides(ledger: Ledger, rules: SideRules) -> Iterator[Loss]:
             )  # fmt: skip
 
 
-def lost_answers(ledger: Ledger, rules: SideRules, tokens: StageRecord) -> Iterator[Loss]:
-    """Train rows that are in no packed row."""
-    figures = json.loads((tokens.path / FIGURES).read_text(encoding="utf-8"))
-    given_up = np.unique(np.array(figures.get("given_up", []), dtype=np.int64))
-    if not len(given_up):
-        return
-    lost = given_up[~np.isin(given_up, open_segments(tokens, "chat", "train")["document"].to_numpy())]
-    found, train = Counter[str](), Counter[str]()
-    for p in ledger.parts:
-        found[p.source] += int(((lost >= p.base) & (lost < p.base + p.count)).sum())
-        kept = ledger.fates_of(p) == KEPT
-        train[p.source] += int((kept & ~rules.is_val(ledger.clusters_of(p))).sum())
-    for source in sorted(found):
+def lost_answers(answers: Mapping[str, HeldAnswers], row_length_tokens: int, longest: int) -> Iterator[Loss]:
+    """Answers of conversations that are in no packed row, both sides together.
+
+    `longest`: slots of the longest row that the recipe's model takes.
+    """
+    for source, held in answers.items():
+        rows = f"{held.unpacked:,} of {plural(held.conversations, 'conversation')}"
         yield Loss(
-            source=source, stage="tokens", lost=found[source], of=train[source],
-            what="of the train side have no answer that fits into a packed row",
-            cure="raise data.sequence_length_tokens",
+            source=source, stage="tokens", lost=held.lost, of=held.answers, unit="answers",
+            what=f"are too long for a packed row of {row_length_tokens:,} slots, {rows} are in none",
+            cure=longer_rows(held, longest),
         )  # fmt: skip
+
+
+def longer_rows(held: HeldAnswers, longest: int) -> str:
+    """The setting that would hold almost all answers, or all where the rows there are hold almost all."""
+    share = ENOUGH if held.row_length_for(ENOUGH) else 1.0
+    wanted = held.row_length_for(share)
+    if wanted > MAX_ROW_TOKENS:
+        return (
+            f"{share:.0%} of them need {wanted:,} slots, more than rows can have; "
+            f"data.sequence_length_tokens: {MAX_ROW_TOKENS} would hold {held.share_held_by(MAX_ROW_TOKENS):.1%}"
+        )
+    more = f" (model.max_position_embeddings, {longest}, must be as large)" if wanted > longest else ""
+    return f"data.sequence_length_tokens: {wanted} would hold {share:.0%} of the source's answers{more}"
 
 
 def stop_if_too_much(losses: Sequence[Loss], config: InspectConfig, page: Path) -> None:
@@ -114,7 +125,7 @@ def stop_if_too_much(losses: Sequence[Loss], config: InspectConfig, page: Path) 
     ]
     if over:
         raise NightStopped(
-            f"a source lost more than {config.max_lost_share_per_source:.0%} of its rows "
+            f"a source lost more than {config.max_lost_share_per_source:.0%} of its rows or answers "
             "(inspect.max_lost_share_per_source):\n  "
             + "\n  ".join(loss.sentence for loss in over[:SENTENCES])
             + f"\nNothing was trained; leave the source out, raise the limit, or look at {page}"
@@ -126,5 +137,5 @@ def write_losses(folder: Path, losses: Sequence[Loss]) -> None:
 
 
 def read_losses(folder: Path) -> list[Loss]:
-    """What the sources of a night lost, where it was most of their rows."""
+    """What the sources of a night lost, where it was more than the recipe's share."""
     return [Loss(**loss) for loss in json.loads((folder / LOSSES).read_text(encoding="utf-8"))]

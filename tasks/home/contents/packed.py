@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
 import polars as pl
 
+from data.tokens.answers import HeldAnswers
 from data.tokens.shards import open_segments as segments_in
 from data.tokens.shards import open_shards
 from model.tokens.packing import ShardedTokens
@@ -15,6 +21,23 @@ FIGURES = "figures.json"
 def digest_of_kind(tokens: StageRecord, kind: str) -> str:
     """Digest of the packed rows of one kind and the tokenizer: what a training stage of this kind depends on."""
     return tokens.digest_of_files(f"{kind}.", "tokenizer.json")
+
+
+def answers_in(figures: Mapping[str, Any]) -> dict[str, HeldAnswers]:
+    """What packed rows of both sides hold of each source's answers, of figures of a folder."""
+    found: dict[str, HeldAnswers] = {}
+    for side in ("answers", "val_answers"):
+        for source, values in figures.get(side, {}).items():
+            found[source] = found.get(source, HeldAnswers()).merge(HeldAnswers.from_dict(values))
+    return dict(sorted(found.items()))
+
+
+def read_answers(tokens: Content) -> dict[str, HeldAnswers]:
+    return answers_in(json.loads((tokens.path / FIGURES).read_text(encoding="utf-8")))
+
+
+def all_answers(by_source: Mapping[str, HeldAnswers]) -> HeldAnswers:
+    return reduce(HeldAnswers.merge, by_source.values(), HeldAnswers())
 
 
 def open_packed(tokens: StageRecord, kind: str, side: str) -> ShardedTokens:

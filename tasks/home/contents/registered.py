@@ -11,5 +11,6 @@ TRAINING_DATA = "training-data.json"
 
 
 def read_decision(folder: Path) -> dict[str, object]:
-    """`promoted`, `reason`, `version`, whether it `waits` for a person, and the time `at` which it was decided."""
+    """`promoted`, `reason`, `version`, whether it `waits` for a person, the time `at` which it was decided, and the
+    version of the `validation` side on which the models were compared."""
     return dict(json.loads((folder / DECISION).read_text(encoding="utf-8")))

@@ -32,8 +32,9 @@ from data.lookup.neighbours import neighbours, rows_near
 from data.rows.keys import ID_DTYPE, names_of, normalised, parse_name
 from data.rows.parts import FACTS_DTYPE, KINDS, Part, PartRows, texts_of
 from data.rows.sketch import SKETCH_BYTES
-from data.sides.read import read_slices, read_train, read_val
+from data.sides.read import read_train, read_val
 from data.sides.rules import SideRules
+from data.sides.slices import read_slices
 from data.tokens.shards import num_packed_rows, open_segments, shard_paths
 from model.tokens.order import Reading, permutation, rows_of_step
 from tasks.questions.history import History
@@ -202,9 +203,11 @@ def test_each_line_is_a_row_or_quarantined_or_blank(lived: LivedHome, corpus: Co
 def test_slices_are_named_with_their_version(corpus: Corpus, fates: list[Fate]) -> None:
     slices = read_slices(corpus.sides)
     named = Counter(fate.slice.partition(",")[0] for fate in fates if fate.what == VALIDATION)
-    assert named == {name: content["documents"] for name, content in slices.items()}
+    assert named == {name: its.newest.documents for name, its in slices.items()}
     for fate in (f for f in fates if f.slice):
-        assert f"version {slices[fate.slice.partition(',')[0]]['version']}" in fate.slice
+        name, generation = fate.slice.partition(",")[0], corpus.generation(fate.place.row).number
+        [since] = [version for version in slices[name].versions if version.generation == generation]
+        assert fate.slice == f"{name}, since version {since}, of generation {generation}"
 
 
 def test_segments_are_those_of_the_table_of_all(corpus: Corpus, fates: list[Fate]) -> None:

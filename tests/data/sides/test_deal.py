@@ -22,11 +22,12 @@ from data.rows.keys import row_ids
 from data.rows.parts import KINDS, content_column, texts_of
 from data.sides import deal as sides
 from data.sides.deal import add_sides, num_buckets
-from data.sides.read import read_slices, read_train, read_val, train_buckets
+from data.sides.read import read_train, read_val, train_buckets
 from data.sides.rules import SideRules
+from data.sides.slices import read_slices
 from schemas.domain import DOMAINS
 from tests.data.corpus import RULES, Home, Piece, Seen, document, edited, home, plain, repeatable, respaced
-from tests.reference.duplicates import KeptRow, Splitter
+from tests.reference.duplicates import GrownSlice, KeptRow, Splitter
 
 EXACT_ONLY, NEAR = NearDuplicateRules(threshold=None, drop=True), NearDuplicateRules(threshold=0.8, drop=False)
 SOURCES = ("books", "web", "rare")
@@ -74,7 +75,7 @@ def as_kept(rows: Sequence[Seen]) -> list[KeptRow]:
 @given(st.builds(nights_of, st.integers(0, 2**32)), st.sampled_from([EXACT_ONLY, NEAR]))
 def test_sides_and_order_are_those_of_a_splitter_in_memory(nights: list[list[Piece]], how: NearDuplicateRules) -> None:
     with home(settings=how, rules=SMALL) as its:
-        splitter, frozen = reference(its.rules), {kind: set[str]() for kind in KINDS}
+        splitter, slices = reference(its.rules), {kind: dict[str, GrownSlice]() for kind in KINDS}
         expected_train = {kind: list[int]() for kind in KINDS}
         expected_val = {kind: set[int]() for kind in KINDS}
         for pieces in nights:
@@ -83,15 +84,19 @@ def test_sides_and_order_are_those_of_a_splitter_in_memory(nights: list[list[Pie
             for kind in KINDS:
                 latest = its.ledger.generations[-1].number
                 mine = as_kept([row for row in its.kept() if row.kind == kind and row.generation == latest])
-                order, slices = splitter.train(mine), splitter.slices(mine, frozen[kind])
-                chosen = [number for numbers in slices.values() for number in numbers]
+                order, slices[kind] = splitter.train(mine), splitter.slices(mine, slices[kind])
+                chosen = {row.number for its in slices[kind].values() for row in its.rows} - expected_val[kind]
                 unused += sum(splitter.is_val(row.cluster) for row in mine) - len(chosen)
                 assert (counts[f"{kind}_train"], counts[f"{kind}_val"]) == (len(order), len(chosen))
-                frozen[kind] |= set(slices)
                 expected_train[kind] += order
-                expected_val[kind] |= set(chosen)
+                expected_val[kind] |= chosen
             assert counts["held_out_unused"] == unused
-        assert set(read_slices(its.folder)) == {f"{kind}/{domain}" for kind in KINDS for domain in frozen[kind]}
+        expected = {f"{kind}/{name}": slice_ for kind in KINDS for name, slice_ in slices[kind].items()}
+        assert read_slices(its.folder).keys() == expected.keys()
+        for name, slice_ in read_slices(its.folder).items():
+            found = slice_.newest.documents, slice_.newest.num_bytes, slice_.full
+            assert found == (len(expected[name].rows), expected[name].num_bytes, expected[name].full)
+            assert set(slice_.sources) == {row.source for row in expected[name].rows}
         for kind in KINDS:
             assert read_train(its.folder, kind)["row"].to_list() == expected_train[kind]
             val = read_val(its.folder, kind)["row"].to_list()
@@ -137,7 +142,9 @@ def test_no_row_changes_sides_when_ten_times_as_many_come(tmp_path: Path) -> Non
     assert counts["pretrain_train"] + counts["chat_train"] > 8 * sum(map(len, order.values()))
     assert its.files(0) == files and any(".train." in name for name in files) and any(".val." in name for name in files)
     assert all(train(its)[kind][: len(order[kind])] == order[kind] for kind in KINDS)
-    assert val < held(its) and {name: read_slices(tmp_path)[name] for name in slices} == slices
+    assert val < held(its)
+    after = read_slices(tmp_path)
+    assert all(after[name].versions[: len(its.versions)] == its.versions for name, its in slices.items())
     old = {(row.kind, row.name) for row in its.kept() if row.generation == 0}
     assert not old & (held(its) - val)
     seen = its.seen()
@@ -256,48 +263,3 @@ def test_copies_stand_anywhere_and_not_beside_each_other(tmp_path: Path) -> None
     distances = np.array([other - one for one, other in places.values()])
     assert (distances == 1).sum() <= 6  # one or so by chance
     assert abs(distances.mean() / len(order) - 1 / 3) < 4 * 0.236 / np.sqrt(len(distances))
-
-
-@pytest.mark.parametrize("budget", [1, 100, 250, 10**6])
-def test_slices_keep_within_their_bytes(tmp_path: Path, budget: int) -> None:
-    its = library_home(tmp_path, val_bytes_per_slice=budget)
-    counts = night(its, *library(300), *library(200, kind="chat"))
-    total = 0
-    for kind in KINDS:
-        val = read_val(tmp_path, kind)
-        sizes = val.with_columns(size=texts_of(val[content_column(kind)]).str.len_bytes())
-        for (domain,), part in sizes.group_by("domain"):
-            assert part["size"].sum() <= budget or len(part) == 1
-            described = read_slices(tmp_path)[f"{kind}/{domain}"]
-            assert isinstance(described, dict) and described["documents"] == len(part)
-        total += len(val)
-    assert total == counts["pretrain_val"] + counts["chat_val"]
-    val_rows = [row for row in its.kept() if its.rules.is_val(row_ids([row.text]))[0]]
-    assert counts["held_out_unused"] == len(val_rows) - total
-    assert (counts["held_out_unused"] == 0) == (budget == 10**6)
-
-
-def test_versions_of_slices_change_with_their_documents_alone(tmp_path: Path) -> None:
-    """Another order of parts, another seed of no weight: the same version. Other documents: another."""
-
-    def versions(name: str, pieces: Sequence[Piece], **changes: object) -> dict[str, object]:
-        its = library_home(tmp_path / name, val_bytes_per_slice=10**6, **changes)
-        night(its, *pieces)
-        return read_slices(its.folder)
-
-    first = versions("first", library(200))
-    assert versions("reversed", library(200)[::-1]) == first == versions("seed", library(200), shuffle_seed=99)
-    assert versions("heavier", [replace(piece, source="web") for piece in library(200)]) == first
-    more = versions("more", library(300))
-    before, after = documents(tmp_path / "first"), documents(tmp_path / "more")
-    assert set(first) == set(before) and set(more) == set(after)
-    unchanged = {name for name in before if before[name] == after.get(name)}
-    assert unchanged == {name for name in first if first[name] == more[name]} != set(first)
-
-
-def documents(folder: Path) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for kind in KINDS:
-        for name, domain in read_val(folder, kind).select("row_id", "domain").iter_rows():
-            found.setdefault(f"{kind}/{domain}", set()).add(name)
-    return found

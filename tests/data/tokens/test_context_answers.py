@@ -42,10 +42,11 @@ def learned_texts(encoder: Encoder, labels: np.ndarray) -> list[str]:
 @given(said=answers)
 def test_an_answer_that_is_not_learned_is_read_and_no_target(encoder: Encoder, said: list[tuple[str, bool]]) -> None:
     series = pl.Series([conversation(said), conversation([(answer, True) for answer, _ in said])], dtype=TURNS)
-    found, given_up = encoder.conversations(series, 300)
+    found, all_answers = encoder.conversations(series, 300)
     learned = [answer for answer, is_learned in said if is_learned]
     mine = np.repeat(found.owners == 0, found.lengths)
-    assert given_up.tolist() == [0 if learned else 1, 0]
+    assert all_answers.owner.tolist() == [0] * len(learned) + [1] * len(said)
+    assert len(all_answers.longer_than(300).owner) == 0
     assert learned_texts(encoder, found.labels[mine]) == learned
     assert learned_texts(encoder, found.labels[~mine]) == [answer for answer, _ in said]
     if learned:

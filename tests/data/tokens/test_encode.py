@@ -105,7 +105,7 @@ def check_ids(engine: Encode, tokenizer: Tokenizer, texts: Sequence[str]) -> Non
 def check_conversations(encoder: Encoder, given: Sequence[Conversation], max_tokens: int) -> Segments:
     """What the encoder makes of all is what the chat template makes of each."""
     series = pl.Series([[{"role": r, "content": c} for r, c in turns] for turns in given], dtype=TURNS)
-    found, given_up = encoder.conversations(series, max_tokens)
+    found, answers = encoder.conversations(series, max_tokens)
     slots, owners, lost = [], [], []
     for owner, turns in enumerate(given):
         segments, count = render_conversation(encoder.tokenizer, list(turns), max_tokens)
@@ -114,7 +114,7 @@ def check_conversations(encoder: Encoder, given: Sequence[Conversation], max_tok
         lost.append(count)
     assert slots_of(found) == slots
     assert found.owners.tolist() == owners
-    assert given_up.tolist() == lost
+    assert np.bincount(answers.longer_than(max_tokens).owner, minlength=len(given)).tolist() == lost
     assert found.labels.dtype == np.int32
     return found
 
@@ -225,12 +225,12 @@ def test_headers_and_contents_that_do_not_part_are_encoded_together(
     [
         ([("user", "hello"), ("assistant", " \n world")], 1, 0),
         ([("system", ""), ("user", ""), ("assistant", "")], 1, 0),
-        ([("user", "hello")], 0, 1),
+        ([("user", "hello")], 0, 0),
         ([("user", "hello"), ("assistant", "world " * 60)], 0, 1),
         ([("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "hello " * 40)], 1, 1),
         ([("system", "hello"), *[("user", "hello world"), ("assistant", "world")] * 9], 9, 0),
         ([("user", "hello " * 40), ("assistant", "world")], 1, 0),
-        ([], 0, 1),
+        ([], 0, 0),
     ],
     ids=["blank first", "all empty", "unanswered", "too long", "one too long", "windows", "long question", "no turns"],
 )

@@ -145,8 +145,14 @@ def test_conversations_that_lose_an_answer_are_named_by_their_row(tmp_path: Path
     long = "world " * 99
     talks = [[("hello", "world")], [("hello", long)], [("hello", "world"), ("hello", long), ("hello", "world")]]
     told = run_job(tmp_path, "chat", chat_rows(talks), 48)
-    assert told.given_up == (1, 2)
+    held = told.answers["talk"]
+    assert (held.conversations, held.unpacked, held.answers, held.lost) == (3, 1, 5, 2)
     assert set(open_segments(tmp_path, "chat", "train")["document"]) == {0, 2}
+    lost = pl.read_parquet(tmp_path / "lost.chat.train.g0000.b0000.parquet")
+    tokens = len(answer_targets(small_tokenizer(), long))
+    assert lost.rows() == [(1, 1, tokens, tokens + 1), (2, 2, tokens, tokens + 1)]
+    longer = run_job(tmp_path / "longer", "chat", chat_rows(talks), tokens + 1).answers["talk"]
+    assert (longer.unpacked, longer.lost) == (0, 0)
 
 
 def test_a_bucket_with_nothing_to_learn_makes_an_empty_shard(tmp_path: Path) -> None:

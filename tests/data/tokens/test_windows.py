@@ -35,12 +35,14 @@ def encoder_of(tokenizer: Tokenizer) -> Encoder:
 
 
 def windows_of(tokenizer: Tokenizer, turns: list[Turn], max_tokens: int) -> tuple[list[Segment], int]:
-    """Segments of one conversation, and how many windows were given up."""
+    """Segments of one conversation, and how many answers are in none."""
     series = pl.Series([[{"role": role, "content": content} for role, content in turns]], dtype=TURNS)
-    found, (given_up,) = encoder_of(tokenizer).conversations(series, max_tokens)
+    found, answers = encoder_of(tokenizer).conversations(series, max_tokens)
     borders = found.offsets[1:-1]
     pairs = zip(np.split(found.inputs, borders), np.split(found.labels, borders), strict=True)
-    return [Segment(inputs, labels) for inputs, labels in pairs if len(inputs)], int(given_up)
+    return [Segment(inputs, labels) for inputs, labels in pairs if len(inputs)], len(
+        answers.longer_than(max_tokens).owner
+    )
 
 
 def answers_of(turns: list[Turn]) -> list[str]:
@@ -167,7 +169,7 @@ def test_of_two_answers_in_a_row_the_older_is_cut_first_and_never_learned_in_par
         outcome = ([learned(tokenizer, segment) for segment in segments], given_up)
         if outcome not in outcomes[-1:]:
             outcomes.append(outcome)
-    assert outcomes == [([], 1), ([["short"]], 0), ([["x" * 60, "short"]], 0)]
+    assert outcomes == [([], 2), ([["short"]], 1), ([["x" * 60, "short"]], 0)]
 
 
 def test_a_window_that_just_fits_is_kept_whole(tokenizer: Tokenizer) -> None:
@@ -178,8 +180,32 @@ def test_a_window_that_just_fits_is_kept_whole(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("turns", [[], [("user", "u")], [("system", "s"), ("user", "u")], [("system", "s")]])
-def test_a_conversation_without_answers_has_no_segment_and_is_counted(tokenizer: Tokenizer, turns: list[Turn]) -> None:
-    assert windows_of(tokenizer, turns, 50) == ([], 1)
+def test_a_conversation_without_answers_has_no_segment(tokenizer: Tokenizer, turns: list[Turn]) -> None:
+    assert windows_of(tokenizer, turns, 50) == ([], 0)
+
+
+replies = words.filter(lambda text: text[:1].strip())  # what begins with white space merges with its header
+exchanges = st.lists(st.tuples(words, st.lists(replies, min_size=1, max_size=3)), min_size=1, max_size=4)
+
+
+@given(said=exchanges, system=st.booleans())
+def test_an_answer_needs_exactly_the_row_it_says(
+    tokenizer: Tokenizer, said: list[tuple[str, list[str]]], system: bool
+) -> None:
+    """Several answers to one question included, as tool calls make them: a slot less, and it is in no segment."""
+    turns: list[Turn] = [("system", "be brief")] * system
+    for question, replies in said:
+        turns += [("user", question), *(("assistant", reply) for reply in replies)]
+    series = pl.Series([[{"role": role, "content": content} for role, content in turns]], dtype=TURNS)
+    _, answers = encoder_of(tokenizer).conversations(series, ROOMY)
+    texts = answers_of(turns)
+    assert answers.number.tolist() == list(range(1, len(texts) + 1))
+    assert answers.tokens.tolist() == [sum(render_turn(tokenizer, ("assistant", text))[1]) for text in texts]
+    for needed in sorted({length for n in answers.needed.tolist() for length in (n - 1, n)}):
+        held = [text for text, n in zip(texts, answers.needed, strict=True) if n <= needed]
+        segments, lost = windows_of(tokenizer, turns, needed)
+        assert [text for segment in segments for text in learned(tokenizer, segment)] == held
+        assert lost == len(texts) - len(held)
 
 
 def test_a_last_question_that_does_not_fit_is_not_counted(tokenizer: Tokenizer) -> None:

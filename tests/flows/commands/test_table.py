@@ -78,11 +78,11 @@ def test_the_hint_repeats_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert __main__.typed(["other"]) == "python -m flows other"
 
 
-@pytest.mark.parametrize("from_files_alone", [True, False])
+@pytest.mark.parametrize("only_reads", [True, False])
 @pytest.mark.parametrize("error", [NightStopped, Diverged, NightBusy, Interrupted, KeyboardInterrupt])
 def test_an_error_ends_with_its_code_and_says_how_to_go_on(
     error: type[BaseException],
-    from_files_alone: bool,
+    only_reads: bool,
     home: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -91,12 +91,12 @@ def test_an_error_ends_with_its_code_and_says_how_to_go_on(
         raise error("the reason")
 
     monkeypatch.setattr(__main__, "show_log_lines", lambda: None)
-    failing = Command(name="fail", help="fail", run=fail, from_files_alone=from_files_alone)
+    failing = Command(name="fail", help="fail", run=fail, only_reads=only_reads)
     monkeypatch.setattr(__main__, "parse", lambda words: (failing, None))
     assert main(["fail", "--with", "a blank"]) == getattr(error, "exit_code", 130)
     message = capsys.readouterr().err
     assert ("the reason" in message) == issubclass(error, NightStopped)
-    goes_on = error is Interrupted or (error is KeyboardInterrupt and not from_files_alone)
+    goes_on = error is Interrupted or (error is KeyboardInterrupt and not only_reads)
     assert ("Run the same again" in message) == goes_on
     assert ("python -m flows fail --with 'a blank'" in message) == goes_on
-    assert home.exists() == (not from_files_alone)
+    assert home.exists() == (not only_reads)

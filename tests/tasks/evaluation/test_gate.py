@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -96,7 +97,9 @@ def test_only_documents_that_both_have_scored_count() -> None:
     hard = scored_documents(nats * 100, num_bytes, prefix="only the champion has ")
     wordless = scored_documents(nats, 0 * num_bytes, prefix="no bytes ")
     plain = decide(ahead, shared, CONFIG)
-    assert decide(pl.concat([easy, ahead]), pl.concat([shared, hard]), CONFIG) == plain
+    unequal = decide(pl.concat([easy, ahead]), pl.concat([shared, hard]), CONFIG)
+    told = f"; {2 * NUM_DOCUMENTS} scores of documents that only one of them has count for nothing"
+    assert unequal == replace(plain, reason=plain.reason + told)
     assert decide(pl.concat([ahead, wordless]), pl.concat([wordless, shared]), CONFIG) == plain
     assert not decide(pl.concat([easy, shared]), pl.concat([shared, hard]), CONFIG).promoted
 

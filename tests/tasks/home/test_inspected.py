@@ -6,11 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.duplicates.decide import NearDuplicateRules
 from data.rows.statistics import Fates
+from data.tokens.answers import HeldAnswers
 from tasks.errors import NightStopped
-from tasks.home.contents.inspected import FEWEST_ROWS, lost_lines, lost_sides, stop_if_too_much, worth_naming
+from tasks.home.contents.inspected import (
+    FEWEST_ROWS,
+    lost_answers,
+    lost_lines,
+    lost_sides,
+    stop_if_too_much,
+    worth_naming,
+)
 from tasks.recipes.stage_configs import InspectConfig
 from tests.data.corpus import RULES, Home, Piece, document, edited, plain
 
@@ -69,3 +79,48 @@ def test_a_source_on_one_side_is_told_with_its_clusters(tmp_path: Path) -> None:
     assert "in 1 cluster, the largest of 20 rows" in by_source["books"].sentence
     assert not list(lost_sides(its.ledger, low)), "so few are expected there that none is no wonder"
     assert {loss.source for loss in lost_sides(its.ledger, RULES)} <= {"books"}
+
+
+HELD = HeldAnswers(conversations=90, unpacked=2, answers=200, needed={100: 5, 300: 1, 50_000: 2})
+
+
+@pytest.mark.parametrize(
+    ("held", "longest", "cure"),
+    [
+        (HELD, 1_024, "data.sequence_length_tokens: 300 would hold 99% of the source's answers"),
+        (
+            HELD,
+            256,
+            "300 would hold 99% of the source's answers (model.max_position_embeddings, 256, must be as large)",
+        ),
+        (replace(HELD, needed={100: 1}), 1_024, "data.sequence_length_tokens: 100 would hold 100% of the source's"),
+        (replace(HELD, needed={50_000: 20}), 1_024, "99% of them need 50,000 slots, more than rows can have"),
+        (replace(HELD, needed={50_000: 20}), 1_024, "data.sequence_length_tokens: 32768 would hold 90.0%"),
+    ],
+)
+def test_lost_answers_name_the_row_that_would_hold_them(held: HeldAnswers, longest: int, cure: str) -> None:
+    [loss] = lost_answers({"talk": held}, 64, longest)
+    assert f"talk: {held.lost} of 200 answers are too long for a packed row of 64 slots, 2 of 90 conversations" in (
+        loss.sentence
+    )
+    assert cure in loss.sentence
+
+
+def test_a_few_lost_answers_are_worth_a_word_and_fewer_are_not() -> None:
+    every = list(lost_answers({"talk": HELD, "other": replace(HELD, needed={100: 2})}, 64, 1_024))
+    assert [loss.source for loss in worth_naming(every, InspectConfig())] == ["talk"]
+    assert len(worth_naming(every, InspectConfig(warn_lost_answers_share=0.009))) == 2
+    assert not worth_naming(every, InspectConfig(warn_lost_answers_share=0.05))
+
+
+@given(st.dictionaries(st.integers(65, 400), st.integers(1, 30)), st.integers(0, 500), st.floats(0.01, 1))
+def test_the_row_length_for_a_share_is_the_shortest_that_holds_it(
+    needed: dict[int, int], others: int, share: float
+) -> None:
+    held = HeldAnswers(answers=others + sum(needed.values()), needed=needed)
+    length = held.row_length_for(share)
+    if not length:
+        assert 1 - held.lost_share >= share - 1e-12
+        return
+    assert held.share_held_by(length) >= share - 1e-12 > held.share_held_by(length - 1) - 1e-9
+    assert HeldAnswers.from_dict(held.as_dict()) == held

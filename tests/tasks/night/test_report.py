@@ -138,6 +138,14 @@ def test_every_chat_is_two_lines_of_text(prompt: str, reply: str) -> None:
 def test_a_source_that_lost_most_of_its_rows_is_named() -> None:
     sentence = "source tales: 299 of 300 rows are near duplicates of others (deduplicate); keep more"
     report = night(losses=(sentence,))
-    assert "MOST ROWS LOST" in report.as_text() and sentence in report.as_text()
+    assert "LOST ON THE WAY" in report.as_text() and sentence in report.as_text()
     assert sentence in report.as_markdown()
     assert "LOST" not in night().as_text()
+
+
+def test_the_validation_side_is_told_in_both_forms() -> None:
+    sentences = ("version v2 0123456789ab: 103 documents", "documents added since the version before: chat/chat +20")
+    report = night(validation=sentences)
+    for sentence in sentences:
+        assert sentence in report.as_text() and sentence in report.as_markdown()
+    assert "VALIDATION" in report.as_text() and "VALIDATION" not in night().as_text()

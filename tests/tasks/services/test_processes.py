@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,16 +42,26 @@ class Copy:
             command, cwd=self.project, env=self.environment, capture_output=True, text=True, timeout=300, check=False
         )
 
-    def services(self, action: str) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "tasks.services", action)
+    def services(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "tasks.services", *words)
 
     def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run(str(Path(sys.executable).with_name("prefect")), "--no-prompt", *arguments)
+
+    def schedules(self, recipe: str) -> dict[str, bool]:
+        """Of a deployment: its cron lines, and whether they are armed."""
+        url = addresses(self.said)["Prefect"]
+        found = httpx.get(f"{url}/api/deployments/name/retrain-nightly/{recipe}").json()
+        return {schedule["schedule"]["cron"]: schedule["active"] for schedule in found["schedules"]}
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     made = Copy(tmp_path_factory.mktemp("copy"))
+    write_sources(made.home / "recipes" / "raw")
+    own = tiny_content({"text": Path("raw/text.jsonl"), "chat": Path("raw/chat.jsonl")}) | {"name": "mine"}
+    own |= {"schedules": [{"cron": "0 4 * * *", "timezone": "Asia/Shanghai"}]}
+    (made.home / "recipes" / "mine.yaml").write_text(json.dumps(own))
     up = made.services("up")
     try:
         assert up.returncode == 0, up.stdout + up.stderr
@@ -61,7 +72,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 
 
 def addresses(said: str) -> dict[str, str]:
-    return {line.split()[0]: line.split()[1] for line in said.splitlines() if "http://" in line}
+    lines = (line.split() for line in said.splitlines() if line.startswith(("Prefect  ", "MLflow  ")))
+    return {name: url for name, url, *_ in lines}
 
 
 def test_both_user_interfaces_answer_on_loopback(copy: Copy) -> None:
@@ -80,9 +92,36 @@ def test_the_prefect_command_finds_the_server_and_the_deployments(copy: Copy) ->
     assert "30 1 * * *" in copy.prefect("deployment", "schedule", "ls", "retrain-nightly/nightly").stdout
 
 
-def test_a_run_on_the_worker_completes_and_is_tracked(copy: Copy, tmp_path: Path) -> None:
-    recipe = json.dumps({"recipe": tiny_content(write_sources(tmp_path))})
-    done = copy.prefect("deployment", "run", "retrain-nightly/demo", "--watch", "--params", recipe)
+def test_a_schedule_is_paused_until_it_is_armed(copy: Copy) -> None:
+    assert copy.schedules("nightly") == {"30 1 * * *": False}
+    assert copy.schedules("mine") == {"0 4 * * *": False}
+    assert "Schedule nightly (30 1 * * * UTC): paused; to arm it: make arm RECIPE=nightly\n" in copy.said
+    assert "Schedule mine (0 4 * * * Asia/Shanghai): paused; to arm it: make arm RECIPE=mine\n" in copy.said
+    armed = copy.services("arm", "mine")
+    assert armed.returncode == 0, armed.stderr
+    assert re.fullmatch(
+        r"Schedule mine \(0 4 \* \* \* Asia/Shanghai\): armed, runs next 20\d\d-\d\d-\d\d 04:00 Asia/Shanghai; "
+        r"to pause it: make disarm RECIPE=mine\n",
+        armed.stdout,
+    )
+    assert (copy.schedules("mine"), copy.schedules("nightly")) == ({"0 4 * * *": True}, {"30 1 * * *": False})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("demo", "retrain-nightly/demo has no schedule; give its recipe `schedules`, then: make up"),
+        ("nope", "no deployment retrain-nightly/nope; there are demo, mine, minimind-moe, nightly, small"),
+    ],
+)
+def test_what_cannot_be_armed_is_told(copy: Copy, recipe: str, said: str) -> None:
+    done = copy.services("arm", recipe)
+    assert (done.returncode, done.stderr.strip()) == (2, said)
+
+
+def test_a_run_of_an_own_recipe_on_the_worker_completes_and_is_tracked(copy: Copy) -> None:
+    """Its sources are relative to its file."""
+    done = copy.prefect("deployment", "run", "retrain-nightly/mine", "--watch")
     assert done.returncode == 0, done.stdout + done.stderr + (copy.home / "services" / "worker.log").read_text()[-3000:]
     url = addresses(copy.said)["MLflow"]
     assert "Completed('Promoted (version 1): " in " ".join(done.stdout.split()), "what is watched says how it ended"
@@ -98,10 +137,30 @@ def test_a_run_on_the_worker_completes_and_is_tracked(copy: Copy, tmp_path: Path
 def test_up_again_starts_nothing_twice(copy: Copy) -> None:
     before = services.services_file(copy.home).read_text()
     again = copy.services("up")
-    assert again.returncode == 0
+    assert again.returncode == 0, again.stderr
     assert services.services_file(copy.home).read_text() == before
+    assert (copy.schedules("mine"), copy.schedules("nightly")) == ({"0 4 * * *": True}, {"30 1 * * *": False})
+    assert "Schedule mine (0 4 * * * Asia/Shanghai): armed, runs next" in again.stdout
     link = "/#/experiments/1/runs?viewStateShareKey=nights&workflowType=machine_learning"
     assert addresses(again.stdout)["MLflow"] == addresses(copy.said)["MLflow"] + link, "there is a night by now"
+
+
+def test_a_wrong_recipe_is_refused_before_anything_is_started(copy: Copy) -> None:
+    wrong = copy.home / "recipes" / "wrong.yaml"
+    wrong.write_text('{"name": "wrong", "sources": [], "schedules": [{"cron": "30 1 * * *"}], "pretrian": {}}')
+    up = copy.services("up")
+    wrong.unlink()
+    assert up.returncode == 2
+    assert str(wrong) in up.stderr and "pretrian" in up.stderr
+    assert up.stdout == ""
+
+
+def test_a_schedule_is_paused_again_when_asked_and_a_recipe_that_went_is_named(copy: Copy) -> None:
+    assert copy.services("disarm", "mine").returncode == 0
+    assert copy.schedules("mine") == {"0 4 * * *": False}
+    (copy.home / "recipes" / "mine.yaml").unlink()
+    again = copy.services("up").stdout
+    assert "No recipe is called mine any more: .venv/bin/prefect deployment delete retrain-nightly/mine" in again
 
 
 def test_down_for_another_home_says_which_home_runs(copy: Copy, tmp_path: Path) -> None:

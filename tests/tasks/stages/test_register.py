@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from data.rows.statistics import STATISTICS
+from data.sides.slices import Slice, SliceVersion, read_slices, validation_version, write_slices
 from model.exchange.hugging_face import import_hugging_face
 from tasks.errors import NightBusy, NightStopped
 from tasks.home.contents.registered import EXPORT, TRAINING_DATA, read_decision
@@ -75,9 +76,9 @@ def test_the_better_second_model_is_promoted_and_the_worse_third_is_not(
     night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
 ) -> None:
     first = registered(night, trained, prepared, data, 1.0, None)
-    assert read_decision(first.path) | {"at": ""} == {
+    assert read_decision(first.path) | {"at": "", "validation": ""} == {
         "promoted": True, "version": 1, "reason": "first model: there was no champion to compare with",
-        "waits": False, "at": "",
+        "waits": False, "at": "", "validation": "",
     }  # fmt: skip
     assert "promote/difference_bpb" not in first.figures
     assert aliases(store) == {CHAMPION: 1, CHALLENGER: None, PREVIOUS: None}
@@ -98,6 +99,23 @@ def test_the_better_second_model_is_promoted_and_the_worse_third_is_not(
     decided = [json.loads(line) for line in (night.home / "journal.jsonl").read_text().splitlines()]
     events = [(e["version"], e["promoted"]) for e in decided if e["event"] == "decided"]
     assert events == [(1, True), (2, True), (3, False)]
+
+
+def test_scores_on_another_version_of_the_validation_side_are_not_compared(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord
+) -> None:
+    evaluations = [scored(night.home.parent / name, factor) for name, factor in (("new", 0.5), ("old", 1.0))]
+    for evaluation, documents in zip(evaluations, (60, 50), strict=True):
+        version = SliceVersion(
+            number=1, digest=f"of {documents}", documents=documents, num_bytes=9_000, generation=0
+        )  # fmt: skip
+        write_slices(evaluation.path, {"chat/chat": Slice(versions=(version,), sources=("talk",), full=False)})
+    champion = ModelVersion(9, night.home, "another model")
+    record = register.fn(night, trained, prepared[1], evaluations[0], champion, evaluations[1], data)
+    decision = read_decision(record.path)
+    ours, theirs = (str(validation_version(read_slices(evaluation.path))) for evaluation in evaluations)
+    assert not decision["promoted"] and decision["waits"] and decision["validation"] == ours != theirs
+    assert f"scored on validation {ours}, the champion on {theirs}" in str(decision["reason"])
 
 
 def test_the_difference_is_challenger_minus_champion(
