@@ -143,6 +143,8 @@ def test_up_again_starts_nothing_twice(copy: Copy) -> None:
     link = "/#/experiments/1/runs?viewStateShareKey=nights&workflowType=machine_learning"
     assert addresses(again.stdout)["MLflow"] == addresses(copy.said)["MLflow"] + link, "there is a night by now"
     assert "Schedule mine (0 4 * * * Asia/Shanghai): armed, runs next" in again.stdout
+    link = "/#/experiments/1/runs?viewStateShareKey=nights&workflowType=machine_learning"
+    assert addresses(again.stdout)["MLflow"] == addresses(copy.said)["MLflow"] + link, "there is a night by now"
 
 
 def test_a_wrong_recipe_is_refused_before_anything_is_started(copy: Copy) -> None:
