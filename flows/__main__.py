@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 from flows.commands.table import PROGRAM, parse
 from tasks import settings
-from tasks.errors import Interrupted, NightStopped
+from tasks.errors import Interrupted
+from tasks.faults import ending
 from tasks.pages.text import SHOWN_BY_BAR
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the words of the command line name, `sys.argv` if None are given.
 
-    Returns the exit code: 0 done, 2 stopped for a reason in data, recipe or arguments, 3 diverged, 4 busy,
-    130 interrupted. argparse itself exits with 2 for arguments it does not know.
+    Returns the exit code: 0 done, 1 a fault of the program, 2 stopped for a reason in data, recipe, arguments or disk,
+    3 diverged, 4 busy, 130 interrupted. argparse itself exits with 2 for arguments it does not know.
     """
     words = sys.argv[1:] if argv is None else argv
     can_go_on = False
@@ -29,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not getattr(arguments, "dry_run", False):  # which writes nothing
                 settings.prepare_process()
         return command.run(arguments)
-    except NightStopped as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        if isinstance(stop, Interrupted):
+    except Exception as error:
+        message, code = ending(error, settings.home_or_default())
+        print(f"\n{message}", file=sys.stderr)
+        if isinstance(error, Interrupted):
             print(how_to_go_on(words), file=sys.stderr)
-        return stop.exit_code
+        return code
     except KeyboardInterrupt:
         if can_go_on:
             print(f"\nInterrupted; every finished stage is kept.\n{how_to_go_on(words)}", file=sys.stderr)

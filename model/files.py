@@ -46,6 +46,20 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, content: object, flush: bool = True) -> None:
+    """Add an object to a file of one JSON object a line; with `flush` it is on the disk when this returns.
+
+    A line that a kill or a full disk has cut is ended first: it is lost alone.
+    """
+    with path.open("a+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        torn = end and os.pread(stream.fileno(), 1, end - 1) != b"\n"
+        stream.write((b"\n" if torn else b"") + json.dumps(content).encode() + b"\n")
+        stream.flush()
+        if flush:
+            os.fsync(stream.fileno())
+
+
 def made_once(path: Path, make: Callable[[Path], object]) -> Path:
     """`path`; if it is not there, `make` writes it, atomically, to the path that it is given."""
     if not path.exists():

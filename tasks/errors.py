@@ -37,6 +37,15 @@ class NightBusy(NightStopped):
     exit_code = 4
 
 
+class DiskFault(NightStopped):
+    """A disk is full, read-only, broken, forbidden, or was emptied while the night ran."""
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        """passing: whether the same may work in a minute."""
+        super().__init__(message)
+        self.passing = passing
+
+
 class StoreAway(NightStopped):
     """The tracking store did not answer. A night goes on without it; what needs the model registry waits."""
 
@@ -58,6 +67,8 @@ class Interrupted(NightStopped):
 def is_passing(error: object) -> bool:
     """Whether what failed may work in a minute: a network, a mount, a lock. A missing file or a full disk does not
     mend itself, and a NightStopped would end the night for the same reason."""
+    if isinstance(error, DiskFault):
+        return error.passing
     if not isinstance(error, OSError):
         return False
     if error.errno is None:  # time-outs and libraries of the network give no number

@@ -48,14 +48,19 @@ def prepare_libraries() -> None:
 
     Never fails: a home that cannot be is a message of the command that needs it.
     """
-    try:
-        home = Settings.load().home
-    except NightStopped:
-        home = PROJECT / DEFAULT_HOME
+    home = home_or_default()
     for name, value in (PROCESS | {"PREFECT_HOME": str(home / "prefect")} | missing_user(home)).items():
         os.environ.setdefault(name, value)
     reach_loopback_directly()
     leave_out_socks()
+
+
+def home_or_default() -> Path:
+    """The home, or the default where the one that is set cannot be."""
+    try:
+        return Settings.load().home
+    except NightStopped:
+        return PROJECT / DEFAULT_HOME
 
 
 def missing_user(home: Path) -> dict[str, str]:

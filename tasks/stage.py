@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import task_run
 
 from model.files import write_text
-from tasks.errors import Interrupted, NightStopped
+from tasks.errors import Interrupted
+from tasks.faults import disk_faults, whatever_it_says
 from tasks.home.code import code_version
 from tasks.home.contents.packed import digest_of_kind
 from tasks.home.digests import digest_of, plain
@@ -153,12 +155,13 @@ class StageFrame:
         else:
             tags = {f"nightschool.input.{n}": digests[n] for n in digests if isinstance(arguments.get(n), Content)}
             called = title_of(night, self.entry.name, arguments.get("label", ""))
-            with self._tracked(night, name, called, key, tags, config, base) as run:
+            on_disk = disk_faults(night.journal.stage_folder(name, key), night.home, partial(disk_needed, night.recipe))
+            with on_disk, self._tracked(night, name, called, key, tags, config, base) as run:
                 started = time.monotonic()
                 outcome = self.work(run, **arguments)
                 files = file_digests(run.folder, outcome.linked)
                 record = StageRecord(
-                    stage=self.entry.name, branch=night.branch, key=key, path=night.journal.stage_folder(name, key),
+                    stage=self.entry.name, branch=night.branch, key=key, path=final,
                     digest=digest_of(files), files=files, config=config, inputs=digests, code_version=version,
                     counts=dict(outcome.counts), figures=dict(outcome.figures), headline=outcome.headline,
                     seconds=elapsed(run.folder, started), run_id=run.tracker.run_id,
@@ -186,16 +189,15 @@ class StageFrame:
         )  # fmt: skip
         tracker = night.store.tracker(run_id, self.system_metrics)
         log.info("%-11s started", name)
-        started, status = time.monotonic(), "FAILED"
+        started, by_a_person = time.monotonic(), (KeyboardInterrupt, TerminationSignal, Interrupted)
         try:
             yield StageRun(night=night, folder=working, tracker=tracker, stage=name, base=base)
-            status = "FINISHED"
-        except (KeyboardInterrupt, TerminationSignal, NightStopped) as stop:
-            status = "KILLED" if isinstance(stop, KeyboardInterrupt | TerminationSignal | Interrupted) else "FAILED"
-            elapsed(working, started)
+        except BaseException as error:
+            with whatever_it_says(f"that {name} ended"):
+                elapsed(working, started)
+                tracker.close("KILLED" if isinstance(error, by_a_person) else "FAILED")
             raise
-        finally:
-            tracker.close(status)
+        tracker.close("FINISHED")
 
     def _base(self, night: Night, rows: StageRecord, config: object, version: str) -> tuple[StageRecord | None, str]:
         """What a stage that grows starts from, and that record's digest for the key.
@@ -284,6 +286,13 @@ def task_run_name() -> str:
     """Of the task that runs, from its parameters, as Prefect asks for it: the name of its tracking run."""
     given = {**task_run.parameters, **task_run.parameters.get("named", {})}
     return title_of(given["night"], str(task_run.task_name), given.get("label", ""))
+
+
+def disk_needed(recipe: Recipe) -> int:
+    """What checkpoints and exports of a night take, in bytes."""
+    from tasks.planning.plan import disk_bytes  # torch takes seconds to import, and a full disk alone needs it
+
+    return disk_bytes(recipe)
 
 
 def elapsed(working: Path, started: float) -> float:

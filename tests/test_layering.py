@@ -30,7 +30,7 @@ FOREIGN = {
 FLOORS = {
     "tasks": (
         "errors",
-        "settings",
+        "settings faults",
         "relocation",
         "recipes",
         "home pages services tracking.models",

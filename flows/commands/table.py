@@ -17,8 +17,8 @@ Run a recipe in this process, or one of the commands below. Recipes are those of
 recipes/, by name; one in any other file is run by: python -m flows --recipe FILE [--set key.path=value] [--dry-run]
 Each has a help page of its own: python -m flows RECIPE --help, python -m flows COMMAND --help."""
 EXIT_CODES = """\
-exit codes: 0 done; 2 stopped for a reason in data, recipe or arguments; 3 training diverged;
-4 another night holds the home; 130 interrupted, run the same again to go on"""
+exit codes: 0 done; 1 a fault of the program; 2 stopped for a reason in data, recipe, arguments or disk;
+3 training diverged; 4 another night holds the home; 130 interrupted, run the same again to go on"""
 
 
 def no_arguments(parser: argparse.ArgumentParser) -> None:

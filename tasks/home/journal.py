@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from model.files import publish_folder, write_json
+from model.files import append_line, publish_folder, write_json
 from tasks.errors import NightBusy
 from tasks.home.records import LOGS, StageRecord
 
@@ -85,10 +85,8 @@ class Journal:
 
     def note(self, **entry: object) -> None:
         """Append one line to the journal."""
-        line = json.dumps({"at": now(), **entry}, ensure_ascii=False) + "\n"
         self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "journal.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(line)
+        append_line(self.home / "journal.jsonl", {"at": now(), **entry}, flush=False)
 
     def entries(self) -> list[dict[str, Any]]:
         """Lines of the journal, oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.errors import NightStopped, StoreAway, without_password
+from tasks.faults import disk_faults
 from tasks.home.journal import Journal, now
 from tasks.night.incumbent import take_over
 from tasks.night.opening import log
@@ -26,7 +27,7 @@ def promote_version(recipe: str | None, version: int | None) -> str:
         raise StoreAway(
             f"the model registry at {without_password(settings.tracking_uri)} did not answer; try again later"
         )
-    with journal.lease("by hand"):
+    with disk_faults(settings.home, settings.home), journal.lease("by hand"):
         registry = store.registry(recipe or only_recipe(store))
         take_over(registry, journal)
         before = registry.version_of(CHAMPION)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prefect import get_client
@@ -16,6 +17,7 @@ from prefect.context import FlowRunContext
 from data.rows.piece import Piece
 from model.files import write_json
 from tasks.errors import PlainMessages
+from tasks.faults import disk_faults, whatever_it_says
 from tasks.home.code import code_version
 from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
@@ -30,7 +32,7 @@ from tasks.services.endings import cancel_subflows, noted_run
 from tasks.services.output import outlive_reader
 from tasks.settings import Settings, make_home
 from tasks.sources.resolve import PIECES, resolve
-from tasks.stage import Night
+from tasks.stage import Night, disk_needed
 from tasks.tracking.mlflow_store import Store, source_tags
 
 NIGHT = "night"
@@ -59,7 +61,8 @@ def open_night(
     night = None
     try:
         store.check()
-        with journal.lease(recipe.name) as token, noted_run(settings.home):
+        on_disk = partial(disk_faults, settings.home, settings.home, partial(disk_needed, recipe))
+        with on_disk(), journal.lease(recipe.name) as token, noted_run(settings.home):
             if orphans := store.close_orphans():
                 log.info("%s of a night that died: closed", plural(orphans, "tracking run"))
             raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
@@ -75,7 +78,7 @@ def open_night(
             run_id, day = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
             night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day)
             link_flow_run(night, name)
-            with ending_as_it_ended(night):
+            with ending_as_it_ended(night), on_disk():
                 yield night
     except BaseException as error:
         if night is None:
@@ -86,18 +89,19 @@ def open_night(
 @contextmanager
 def ending_as_it_ended(night: Night) -> Iterator[None]:
     """End the parent run as the night ended, and say why if it did not come to its end."""
-    status = "FAILED"
+    tracker = night.store.tracker(night.run_id)
     try:
         yield
-        status = "FINISHED"
     except BaseException as error:
-        if isinstance(error, BY_A_PERSON):
-            status = "KILLED"
+        status = "KILLED" if isinstance(error, BY_A_PERSON) else "FAILED"
+        if status == "KILLED":
             cancel_subflows()
-        explain(night.store, night.run_id, night.recipe.name, night.day, error)
+        with whatever_it_says("why the night ended"):
+            explain(night.store, night.run_id, night.recipe.name, night.day, error)
+        with whatever_it_says("that the night ended"):
+            tracker.close(status)
         raise
-    finally:
-        night.store.tracker(night.run_id).close(status)
+    tracker.close("FINISHED")
 
 
 def known_pieces(journal: Journal, recipe: Recipe) -> list[Piece]:

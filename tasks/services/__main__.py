@@ -12,6 +12,7 @@ from pathlib import Path
 
 from model.files import write_json, write_text
 from tasks.errors import NightStopped
+from tasks.faults import ending
 from tasks.recipes.recipe_files import FOLDER
 from tasks.relocation import relocate
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
@@ -29,7 +30,15 @@ from tasks.services.processes import (
     stop_service,
     wait_until_healthy,
 )
-from tasks.settings import PROJECT, Settings, child_environment, make_home, prefect_database, sqlite_file
+from tasks.settings import (
+    PROJECT,
+    Settings,
+    child_environment,
+    home_or_default,
+    make_home,
+    prefect_database,
+    sqlite_file,
+)
 
 CLIENT_SETTINGS = PROJECT / "prefect.toml"
 """Prefect reads it in the project folder, so that `prefect deployment run …` finds the server without variables."""
@@ -168,9 +177,10 @@ def main() -> int:
         return 2
     try:
         actions[action, len(words)](*words)
-    except NightStopped as error:
-        print(f"\n{error}", file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        message, code = ending(error, home_or_default())
+        print(f"\n{message}", file=sys.stderr)
+        return code
     return 0
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.files import fsync, write_json
+from model.files import append_line, fsync, write_json
 
 CALLS, PROGRESS, FILES = "calls.jsonl", "progress.json", "files"
 IDS, REFUSED, TRASH = "ids.jsonl", "refused.jsonl", ".delivered"
@@ -175,17 +175,6 @@ class Spool:
         with (self.folder / f".{name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def append_line(path: Path, content: Mapping[str, Any], flush: bool = True) -> None:
-    """Add an object to a file of one JSON object a line; with `flush` it is on the disk when this returns."""
-    with path.open("a+b") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        torn = end and os.pread(stream.fileno(), 1, end - 1) != b"\n"  # a process was killed while it wrote
-        stream.write((b"\n" if torn else b"") + json.dumps(content).encode() + b"\n")
-        stream.flush()
-        if flush:
-            os.fsync(stream.fileno())
 
 
 def whole_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:

@@ -6,6 +6,7 @@ stopped; so only its probes are used.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,6 +17,9 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 
+from tasks.faults import in_a_line
+
+log = logging.getLogger("nightschool")
 SAMPLE_SECONDS = 2.0
 SAMPLES = 2
 """In the mean that is reported."""
@@ -51,5 +55,9 @@ class SystemMetrics:
             for probe in self._probes:
                 means |= probe.aggregate_metrics()
                 probe.clear_metrics()
-            self._report({f"system/{name}": value for name, value in means.items()}, number)
+            try:
+                self._report({f"system/{name}": value for name, value in means.items()}, number)
+            except OSError as error:  # the stage meets the same disk, and says what is to be done
+                log.warning("the load of the machine is not reported any more: %s", in_a_line(error))
+                return
             number += 1
