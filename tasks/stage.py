@@ -26,16 +26,16 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import task_run
 
-from model.files import write_text
 from tasks.errors import Interrupted
 from tasks.faults import disk_faults, whatever_it_says
 from tasks.home.code import code_version
 from tasks.home.contents.packed import digest_of_kind
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import Journal
-from tasks.home.records import LOGS, Content, StageRecord, file_digests, stage_name
+from tasks.home.records import LOGS, Content, StageRecord, elapsed, file_digests, stage_name
 from tasks.home.stage_table import StageEntry, entry_of
 from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
+from tasks.planning.disk import disk_needed
 from tasks.recipes.overrides import told
 from tasks.recipes.recipe import Recipe, params_of_stage
 from tasks.services.endings import may_help, tell_failure
@@ -155,7 +155,8 @@ class StageFrame:
         else:
             tags = {f"nightschool.input.{n}": digests[n] for n in digests if isinstance(arguments.get(n), Content)}
             called = title_of(night, self.entry.name, arguments.get("label", ""))
-            on_disk = disk_faults(night.journal.stage_folder(name, key), night.home, partial(disk_needed, night.recipe))
+            final = night.journal.stage_folder(name, key)
+            on_disk = disk_faults(final, night.home, partial(disk_needed, night.recipe))
             with on_disk, self._tracked(night, name, called, key, tags, config, base) as run:
                 started = time.monotonic()
                 outcome = self.work(run, **arguments)
@@ -286,21 +287,6 @@ def task_run_name() -> str:
     """Of the task that runs, from its parameters, as Prefect asks for it: the name of its tracking run."""
     given = {**task_run.parameters, **task_run.parameters.get("named", {})}
     return title_of(given["night"], str(task_run.task_name), given.get("label", ""))
-
-
-def disk_needed(recipe: Recipe) -> int:
-    """What checkpoints and exports of a night take, in bytes."""
-    from tasks.planning.plan import disk_bytes  # torch takes seconds to import, and a full disk alone needs it
-
-    return disk_bytes(recipe)
-
-
-def elapsed(working: Path, started: float) -> float:
-    """Seconds of work, those before an interruption included."""
-    file = working / LOGS / "seconds"
-    total = (float(file.read_text()) if file.exists() else 0.0) + time.monotonic() - started
-    write_text(file, f"{total:.3f}")
-    return round(total, 3)
 
 
 def prefect_tags() -> dict[str, str]:

@@ -40,7 +40,7 @@ FLOORS = {
         "training",
         "evaluation",
         "stages night",
-        "trials questions serving",
+        "trials questions in_use",
     ),
     "data": ("hashing files workers", "rows", "duplicates", "sides", "tokens", "lookup"),
     "model": (

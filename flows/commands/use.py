@@ -26,8 +26,8 @@ def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
 
 def chat(arguments: argparse.Namespace) -> int:
     """Talk with a model in the terminal, or have it answer the lines of standard input."""
-    from tasks.serving.chat import ChatOptions, chat
-    from tasks.serving.version import usable_model  # MLflow takes seconds to import
+    from tasks.in_use.chat import ChatOptions, chat
+    from tasks.in_use.version import usable_model  # MLflow takes seconds to import
 
     model = usable_model(arguments.recipe, arguments.version)
     options = ChatOptions(
@@ -47,8 +47,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Become a server of an engine's own on a model."""
-    from tasks.serving.engines import serve
-    from tasks.serving.version import usable_model
+    from tasks.in_use.engines import serve
+    from tasks.in_use.version import usable_model
 
     serve(usable_model(arguments.recipe, arguments.version), arguments.engine, arguments.host, arguments.port)
     return 0

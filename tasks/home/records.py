@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from model.files import sha256_of
+from model.files import sha256_of, write_text
 from tasks.home.digests import digest_of
 
 LOGS = "logs"
@@ -109,3 +110,11 @@ def file_digests(folder: Path, known: Mapping[str, str] | None = None) -> dict[s
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
         found = dict(zip(unknown, pool.map(lambda name: sha256_of(folder / name), unknown), strict=True))
     return {name: given[name] if name in given else found[name] for name in names}
+
+
+def elapsed(working: Path, started: float) -> float:
+    """Seconds of work, those before an interruption included."""
+    file = working / LOGS / "seconds"
+    total = (float(file.read_text()) if file.exists() else 0.0) + time.monotonic() - started
+    write_text(file, f"{total:.3f}")
+    return round(total, 3)

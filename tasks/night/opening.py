@@ -26,13 +26,14 @@ from tasks.home.stage_table import STAGES
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
 from tasks.night.naming import Identity, day_of, differences, night_before, run_name, told_beside
 from tasks.pages.text import plural
+from tasks.planning.disk import disk_needed
 from tasks.recipes.recipe import Recipe, as_params
 from tasks.relocation import relocate
 from tasks.services.endings import cancel_subflows, noted_run
 from tasks.services.output import outlive_reader
 from tasks.settings import Settings, make_home
 from tasks.sources.resolve import PIECES, resolve
-from tasks.stage import Night, disk_needed
+from tasks.stage import Night
 from tasks.tracking.mlflow_store import Store, source_tags
 
 NIGHT = "night"

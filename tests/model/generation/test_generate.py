@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from model.config.sampling import Sampling
 from model.exchange.export import export_folder
-from model.generation.generate import generate, reply, stream
+from model.generation.generate import generate, reply, reply_pieces, stream
 from model.generation.sampling import CANDIDATES, penalise, sample
 from model.network.transformer import Transformer
 from model.tokens.chat import render_prompt
@@ -308,3 +308,27 @@ def test_a_seen_id_is_penalised_once(scores: tuple[float, ...], ids: list[int], 
     actual = penalise(torch.tensor([scores, scores]), seen_BV, penalty)
     torch.testing.assert_close(actual[0], torch.tensor(penalised(scores, ids, penalty)))
     assert tuple(actual[1].tolist()) == scores
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    max_new_tokens=st.integers(1, 12),
+    temperature=st.sampled_from([0.0, 0.7, 3.0]),
+    say=st.text(max_size=6),
+)
+def test_the_pieces_of_a_reply_are_the_reply(
+    tokenizer: Tokenizer, model: Transformer, seed: int, max_new_tokens: int, temperature: float, say: str
+) -> None:
+    """Hot models write bytes that are no characters: those that are cut off are told at the end, never taken back."""
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=1.0, seed=seed)
+    pieces = list(reply_pieces(model, tokenizer, [("user", say)], sampling))
+    assert "".join(pieces) == reply(model, tokenizer, [("user", say)], sampling)
+    assert all(pieces)
+
+
+def test_a_character_of_several_tokens_is_told_when_it_is_whole(tokenizer: Tokenizer) -> None:
+    byte_tokens = [tokenizer.id_to_token(number) for number in tokenizer.encode("☃", add_special_tokens=False).ids]
+    assert len(byte_tokens) == 3
+    model = chained(tokenizer, ["a", *byte_tokens, "b", TURN_END])
+    assert list(reply_pieces(model, tokenizer, QUESTION, Sampling(temperature=0))) == ["a", "☃", "b"]

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from tasks.errors import NightBusy, NightStopped, StoreAway, did_you_mean, without_password
 from tasks.home.journal import Journal
-from tasks.night.by_hand import only_recipe
-from tasks.night.incumbent import take_over
 from tasks.relocation import relocate
 from tasks.settings import Settings, sqlite_file
 from tasks.tracking.mlflow_store import Store
@@ -44,6 +42,8 @@ def usable_model(recipe: str | None, version: int | None) -> UsableModel:
         raise NightStopped(
             f"no model is registered in {settings.home}: no night was there yet; make one with: python -m flows RECIPE"
         )
+    from tasks.night.by_hand import only_recipe  # Prefect, which it needs, looks for a home that is there
+
     relocate(settings)
     store = Store(settings.tracking_uri, settings.home)
     if not store.check():
@@ -64,6 +64,8 @@ def usable(registry: Registry, found: ModelVersion, champion: int | None) -> Usa
 
 def champion_number(registry: Registry, journal: Journal) -> int | None:
     """The champion's number, after what an earlier release registered is taken over, unless a night runs."""
+    from tasks.night.incumbent import take_over
+
     champion = registry.version_of(CHAMPION)
     if champion is None and registry.recipe not in registry.recipes():
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import NightStopped
-from tasks.serving.version import UsableModel
+from tasks.in_use.version import UsableModel
 from tasks.settings import child_environment
 from tasks.tracking.models.mlmodel import is_mlflow_model
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.errors import NightStopped
 from tasks.pages.text import plural
@@ -100,10 +100,13 @@ def sampling_of(options: ChatOptions, most_tokens: int) -> Sampling:
     wanted = min(NEW_TOKENS, most_tokens // 2) if options.max_new_tokens is None else options.max_new_tokens
     if wanted >= most_tokens:
         raise NightStopped(f"--max-tokens is {wanted:,}, and the model holds {most_tokens:,} in all; ask for fewer")
-    given: dict[str, Any] = {"temperature": options.temperature, "top_p": options.top_p}
     try:
-        sampling = Sampling(max_new_tokens=wanted, seed=options.seed)
-        return replace(sampling, **{name: value for name, value in given.items() if value is not None})
+        default = Sampling(max_new_tokens=wanted, seed=options.seed)
+        return replace(
+            default,
+            temperature=default.temperature if options.temperature is None else options.temperature,
+            top_p=default.top_p if options.top_p is None else options.top_p,
+        )
     except ValueError as error:
         raise NightStopped(str(error)) from error
 
