@@ -49,11 +49,11 @@ def test_an_engine_on_the_path_is_run_by_its_own_command(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "empty" / "python"))
     monkeypatch.setenv("PATH", str(programs(tmp_path / "bin", *ENGINES)))
     commands = {name: " ".join(engine_command(name, model, "127.0.0.1", 8123)) for name in ENGINES}
-    bin, folder = tmp_path / "bin", model.folder
+    at, folder = tmp_path / "bin", model.folder
     assert commands == {
-        "mlflow": f"{bin}/mlflow models serve -m {folder} --env-manager local --host 127.0.0.1 --port 8123",
-        "transformers": f"{bin}/transformers serve {folder} --host 127.0.0.1 --port 8123",
-        "vllm": f"{bin}/vllm serve {folder} --served-model-name nightschool-tiny --host 127.0.0.1 --port 8123",
+        "mlflow": f"{at}/mlflow models serve -m {folder} --env-manager local --host 127.0.0.1 --port 8123",
+        "transformers": f"{at}/transformers serve {folder} --host 127.0.0.1 --port 8123",
+        "vllm": f"{at}/vllm serve {folder} --served-model-name nightschool-tiny --host 127.0.0.1 --port 8123",
     }
 
 

@@ -80,7 +80,7 @@ def test_files_that_are_gone_are_named(register: Register, lived_in: Store, tmp_
 
 
 def test_a_home_without_a_night_is_left_as_it_is(home: Path) -> None:
-    with pytest.raises(NightStopped, match="no model is registered in .*: no night was there yet"):
+    with pytest.raises(NightStopped, match=r"no model is registered in .*: no night was there yet"):
         usable_model(None, None)
     assert not home.exists()
 

@@ -92,7 +92,8 @@ def test_it_has_signature_example_card_and_requirements_and_no_pickle(folder: Pa
 def test_both_ways_of_mlflow_answer_as_transformers_does_without_this_project(folder: Path) -> None:
     script = f"""{WITHOUT_US}
 import json, mlflow
-answer = mlflow.pyfunc.load_model({str(folder)!r}).predict({{"messages": {HELLO!r}, "max_tokens": 6, "temperature": 0.0}})
+asked = {{"messages": {HELLO!r}, "max_tokens": 6, "temperature": 0.0}}
+answer = mlflow.pyfunc.load_model({str(folder)!r}).predict(asked)
 pipe = mlflow.transformers.load_model({str(folder)!r})
 said = pipe({HELLO!r}, max_new_tokens=6, do_sample=False)[0]["generated_text"][-1]["content"]
 print(json.dumps([answer, said]))
