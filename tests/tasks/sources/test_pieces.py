@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from data.rows.piece import Piece
 from schemas.files.reader import read_chunks
 from tasks.errors import NightStopped
+from tasks.pages.text import plural
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources import pieces
 from tasks.sources import resolve as sources
@@ -93,7 +94,7 @@ def test_no_line_is_lost_or_split_however_a_file_grows(folder: Path, nights: lis
         if found.deferred:
             offset, left = lines.pop()
             assert left and not is_json(left)
-            assert f"({len(left):,} bytes)" in found.deferred[0].reason
+            assert f"({plural(len(left), 'byte')})" in found.deferred[0].reason
             assert found.pieces[-1].piece.end == offset
         else:
             assert body.endswith(b"\n") or is_json(lines[-1][1])
