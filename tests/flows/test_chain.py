@@ -12,7 +12,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
 
 from data.lookup.exposure import READ_ROWS
@@ -418,3 +418,9 @@ def test_a_version_is_promoted_and_rolled_back_by_hand(lived: Lived) -> None:
     assert "champion is version 1, before it was 2" in promote_model()
     with pytest.raises(NightStopped, match="no version 9"):
         promote_model("tiny", 9)
+    with get_client(sync_client=True) as client:
+        wanted = FlowFilter(name=FlowFilterName(any_=["promote-model"]))
+        names = {run.name for run in client.read_flow_runs(flow_filter=wanted)}
+    assert {" ".join(name.split()[:2] + name.split()[3:]) for name in names if "tiny" in name} == {
+        "promote tiny version 2", "promote tiny version 9",
+    }  # fmt: skip
