@@ -161,7 +161,7 @@ def full(
     what = "the disk is full" if number == errno.ENOSPC else f"the quota of user {os.getuid()} is used up"
     room = f"{megabytes(usage.free)} of {megabytes(usage.total)} are free there"
     if files.f_files and not files.f_favail:
-        room = f"it holds {files.f_files:,} files, as many as it can"
+        room = f"it holds as many files as it can, {files.f_files:,}"
     needs = f", {megabytes(wanted_bytes)} were to be written" if wanted_bytes else ""
     if needed_bytes and path.is_relative_to(home):
         needs += f", and checkpoints and exports of this recipe take about {megabytes(needed_bytes())} in all"

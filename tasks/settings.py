@@ -166,6 +166,11 @@ def child_environment(**values: str) -> dict[str, str]:
     return os.environ | values
 
 
+def path_with(folder: Path) -> str:
+    """PATH with a folder before all others."""
+    return os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])
+
+
 @dataclass(frozen=True)
 class Settings:
     """Absolute addresses of everything a night reads and writes."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks.errors import NightStopped
 from tasks.in_use.version import UsableModel
-from tasks.settings import child_environment
+from tasks.settings import child_environment, path_with
 from tasks.tracking.models.mlmodel import is_mlflow_model
 
 LOOPBACK, PORT = "127.0.0.1", 8000
@@ -104,7 +104,8 @@ def serve(model: UsableModel, engine: str, host: str, port: int) -> None:
     command = engine_command(engine, model, host, port)
     check_port(host, port)
     print(how_to_ask(model, engine, host, port, command), file=sys.stderr, flush=True)
-    os.execve(command[0], command, child_environment(**OFFLINE))
+    # MLflow starts uvicorn by its name, and nobody has to activate an environment to call it by its path
+    os.execve(command[0], command, child_environment(PATH=path_with(Path(command[0]).parent), **OFFLINE))
 
 
 def check_port(host: str, port: int) -> None:

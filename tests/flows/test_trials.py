@@ -90,7 +90,9 @@ def test_every_combination_of_a_sweep_is_a_child_run(lived: Lived) -> None:
     assert settings == [("0.01", "1"), ("0.01", "2"), ("1000000.0", "1"), ("1000000.0", "2")]
     names = [child.info.run_name for child in children]
     assert len(set(names)) == 4, "each says what it tries"
-    assert all(f"peak_lr={rate}" in name and f"seed={seed}" in name for name, (rate, seed) in zip(names, settings))
+    for name, (rate, seed) in zip(names, settings, strict=True):
+        assert f"peak_lr={rate}" in name
+        assert f"seed={seed}" in name
     assert [child.info.status for child in children] == ["FINISHED"] * 2 + ["FAILED"] * 2
     assert {c.data.params["stage.steps"] for c in children[:2]} == {"6"}
     assert run.data.metrics["sweep/trainings"] == 4

@@ -43,6 +43,7 @@ def make_mlflow_model(folder: Path, card: str) -> None:
             pip_requirements=[f"{name}=={Version(version(name)).public}" for name in NEEDED],
             metadata={"task": "llm/v1/chat"},
         )
+        model.flavors["python_function"]["model_code_path"] = CODE.name  # its own copy; here it has a folder of ours
         add_pipeline(model, architecture)
         model.model_size_bytes = size
         model.save(str(made / MLMODEL))

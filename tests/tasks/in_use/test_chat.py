@@ -56,7 +56,7 @@ def test_each_line_of_a_pipe_gets_its_reply(
 ) -> None:
     asked = asked_of(monkeypatch, ["yes", "no\nno"])
     piped(monkeypatch, b"one?\n\n  \r\ntwo \xff?")
-    chat("m", folder, ChatOptions(system="Be brief."))
+    chat("m", folder, ChatOptions(system="Be brief.", max_new_tokens=8))
     assert capsys.readouterr() == ("yes\nno\nno\n", "")
     first = [("system", "Be brief."), ("user", "one?")]
     assert asked == [first, [*first, ("assistant", "yes"), ("user", "two �?")]]

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tasks.tracking.mlmodel import MLMODEL
 
 from flows.commands import use
 from flows.commands.table import parse
@@ -18,6 +17,7 @@ from tasks.errors import NightStopped
 from tasks.in_use import engines
 from tasks.in_use.engines import ENGINES, LOOPBACK, PORT, engine_command, serve
 from tasks.in_use.version import UsableModel
+from tasks.tracking.models.mlmodel import MLMODEL
 from tests.tasks.serving import closed_port
 
 

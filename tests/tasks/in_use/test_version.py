@@ -61,7 +61,7 @@ def test_what_is_not_there_is_told_with_what_is(register: Register, lived_in: St
     for recipe, version, said in (
         ("tiny", None, "nightschool-tiny has no champion; name a version .* flows promote tiny VERSION"),
         ("tiny", 9, "no version 9 of nightschool-tiny; the champion is none"),
-        ("tyni", None, "recipe 'tyni' has no registered model; did you mean tiny.*\n.* model: tiny"),
+        ("tinny", None, "recipe 'tinny' has no registered model; did you mean tiny.*\n.* model: tiny"),
     ):
         with pytest.raises(NightStopped, match=said):
             usable_model(recipe, version)
