@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tasks.home.contents.inspected import read_losses
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe, recipe_from, side_rules
 from tasks.stages.inspect import PAGE
+from tests.logged_night import logged_night
 from tests.tiny_recipe import tiny_content, write_sources
 
 NUM_ROWS = 300
@@ -60,16 +60,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Liv
         path.write_text("".join(lines))
         content["sources"].append({"name": name, "kind": "chat", "location": str(path)})
     recipe = recipe_from(content | {"inspect": {"max_lost_share_per_source": 1.0, "warn_lost_answers_share": 1.0}})
-    log = folder / "log"
-    handler = logging.FileHandler(log)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
-        logging.getLogger("nightschool").addHandler(handler)
-        try:
-            report = retrain_nightly(recipe=recipe)
-        finally:
-            logging.getLogger("nightschool").removeHandler(handler)
-    return Lived(recipe, report, log.read_text())
+    return Lived(recipe, *logged_night(recipe, folder))
 
 
 def folder_of(lived: Lived, stage: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from data.lookup.fates import UNPACKED, VALIDATION, Fate, fate_of
 from data.tokens.answers import HeldAnswers
 from flows.__main__ import main
-from flows.retrain_nightly import retrain_nightly
 from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.packed import all_answers, read_answers
 from tasks.home.records import StageRecord
@@ -21,6 +19,7 @@ from tasks.questions.history import History
 from tasks.recipes.recipe import Recipe, recipe_from
 from tasks.stages.inspect import PAGE
 from tests.lived_home import prepare
+from tests.logged_night import logged_night
 from tests.tiny_recipe import tiny_content, write_sources
 
 SLOTS = 24
@@ -46,16 +45,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Liv
     folder = tmp_path_factory.mktemp("short")
     content = tiny_content(write_sources(folder / "raw"))
     recipe = recipe_from(content | {"data": {"sequence_length_tokens": SLOTS}, "promote": {"mode": "never"}})
-    log = folder / "log"
-    handler = logging.FileHandler(log)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
-        logging.getLogger("nightschool").addHandler(handler)
-        try:
-            report = retrain_nightly(recipe=recipe)
-        finally:
-            logging.getLogger("nightschool").removeHandler(handler)
-    return Lived(recipe, report, log.read_text(), folder / "home")
+    return Lived(recipe, *logged_night(recipe, folder), folder / "home")
 
 
 def test_the_count_is_told_in_headline_log_summary_and_report(lived: Lived) -> None:
