@@ -214,7 +214,8 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
             path.rename(folder / path.name)
         return {"pretrain_train_rows": packed, "chat_train_rows": 0}
 
-    tokens = publish(journal, "tokens", tokenise, {"rows": sides.digest, "base": ""}, {})
+    rows_of = {"data": {"sequence_length_tokens": SLOTS}}
+    tokens = publish(journal, "tokens", tokenise, {"rows": sides.digest, "base": ""}, rows_of)
     steps = packed * 3 // 2 // 64
     train = {"train": {"batch_rows": 64, "seed": 1}}
 
