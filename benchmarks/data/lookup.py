@@ -193,7 +193,7 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
             "exact_duplicate": int(fates[1]), "near_duplicate": int(fates[2] + fates[3]),
         }  # fmt: skip
 
-    config: Any = {"deduplicate": {"near_threshold": 0.8}}
+    config: Any = {"deduplicate": {"near_threshold": 0.8}, "data": {"sequence_length_tokens": SLOTS}}
     distinct = publish(journal, "deduplicate", deduplicate, {"rows": validated.digest, "base": ""}, config)
     ledger = Ledger.read(distinct.path, distinct.path / "parts")
     shards = home / "shards"
@@ -214,8 +214,7 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
             path.rename(folder / path.name)
         return {"pretrain_train_rows": packed, "chat_train_rows": 0}
 
-    rows_of = {"data": {"sequence_length_tokens": SLOTS}}
-    tokens = publish(journal, "tokens", tokenise, {"rows": sides.digest, "base": ""}, rows_of)
+    tokens = publish(journal, "tokens", tokenise, {"rows": sides.digest, "base": ""}, config)
     steps = packed * 3 // 2 // 64
     train = {"train": {"batch_rows": 64, "seed": 1}}
 
