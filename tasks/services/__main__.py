@@ -18,6 +18,7 @@ from tasks.relocation import relocate
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
 from tasks.services.databases import MLFLOW, PREFECT, make_whole
 from tasks.services.deployments import POOL, own_recipes, register, schedule_lines, set_armed
+from tasks.services.endings import close_runs_without_worker, noted_processes
 from tasks.services.mlflow_pages import nights_of
 from tasks.services.processes import (
     Service,
@@ -86,6 +87,8 @@ def up() -> None:
     whose = "prefect.yaml" + (f" and {home / FOLDER}" if own else "")
     print(f"registering the recipes of {whose} as deployments", flush=True)
     register(prefect, environment, home, own, prefect_url)
+    if "worker" not in running:
+        tell_lost_runs(home, prefect_url)
     started("worker", [prefect, "worker", "start", "--pool", POOL, "--type", "process"])
     print("waiting for MLflow to answer", flush=True)
     wait_until_healthy(answers_at(f"{mlflow_url}/health"), mlflow, home)
@@ -126,6 +129,22 @@ def stop_leftovers(home: Path) -> None:
             print(f"stopped {count} left over from a killed {service.name} ({service.pid})")
 
 
+def tell_lost_runs(home: Path, prefect_url: str) -> None:
+    """Runs that a worker began and that nothing carries on: what a stopped or killed worker left."""
+    for name in close_runs_without_worker(home, f"{prefect_url}/api"):
+        print(f"marked as crashed, as its worker ended before it did: {name}; start it again")
+
+
+def stop_worker(service: Service, home: Path) -> int:
+    """End the worker and the nights that it started, one that it left behind, too. Returns how many processes ended."""
+    stopped = stop_service(service)
+    for _, night, on_worker in noted_processes(home):
+        if on_worker and night.process() and (count := stop_service(night)):
+            stopped += count
+            print(f"stopped {night.name} ({night.pid}), a night that the worker had started")
+    return stopped
+
+
 def served_home() -> Path | None:
     """The home that the `prefect` command reaches from the project's folder, as `up` wrote it; None if it did not."""
     try:
@@ -141,10 +160,13 @@ def down() -> None:
     home, served = Settings.load().home, served_home()
     services = sorted(recorded_services(home), key=lambda service: service.name != "worker")
     stopped = 0
+    urls = {service.name: service.url for service in read_services(home)}
     for service in services:
-        if count := stop_service(service):
+        if count := stop_worker(service, home) if service.name == "worker" else stop_service(service):
             stopped += count
             print(f"stopped {service.name} ({service.pid})")
+        if service.name == "worker" and "prefect" in urls:
+            tell_lost_runs(home, urls["prefect"])
     if services:
         services_file(home).unlink(missing_ok=True)
     if served and served != home and (names := [service.name for service in read_services(served)]):

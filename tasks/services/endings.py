@@ -18,14 +18,20 @@ import apprise
 import psutil
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from model.files import write_json
-from tasks.errors import Interrupted, NightBusy, is_passing
+from tasks.errors import Interrupted, NightBusy, NightStopped, is_passing
 from tasks.services.processes import Service
 from tasks.settings import notify_urls
 
@@ -67,54 +73,92 @@ def end_by_intent(_flow: Any, run: Any, state: State[Any]) -> None:
     """A Prefect hook of flows: a run that another night refused, or that was asked to stop, is Cancelled."""
     error = error_of(state)
     if isinstance(error, BY_INTENT):
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, Cancelled(message=str(error)), force=True)
+        cancel(run.id, str(error))
+
+
+def end_refused(_flow: Any, run: Any, state: State[Any]) -> None:
+    """A Prefect hook of flows that do one thing by hand: what cannot be done as asked is Cancelled, nothing failed."""
+    error = error_of(state)
+    if isinstance(error, NightStopped):
+        cancel(run.id, str(error))
+
+
+def cancel(run_id: UUID, reason: str) -> None:
+    """Mark a flow run as cancelled, with those of its stages that did not complete."""
+    with get_client(sync_client=True) as client:
+        for stage in stages(client, run_id):
+            if not (stage.state and stage.state.is_completed()):
+                client.set_task_run_state(stage.id, Cancelled(message=reason), force=True)
+        client.set_flow_run_state(run_id, Cancelled(message=reason), force=True)
 
 
 ON_FAILURE: list[Any] = [end_by_intent, tell_failure]
-"""Hooks of every flow of ours."""
+"""Hooks of every flow of ours, but for those that do one thing by hand."""
+ON_REFUSAL: list[Any] = [end_refused]
 
 
 @contextmanager
 def noted_run(home: Path) -> Iterator[None]:
-    """Note the flow run of this process while it lasts, after runs are ended whose process is gone.
+    """Note the flow run of this process, after runs are ended whose process is gone.
 
-    Call it while holding the lease.
+    Call it while holding the lease. The note stays: only a later process can know that Prefect was told of the end.
     """
     close_dead_runs(home)
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        yield
-        return
-    me, note = psutil.Process(), notes(home) / f"{context.flow_run.id}.json"
-    write_json(note, {"name": context.flow_run.name, "pid": me.pid, "started": me.create_time()})
-    try:
-        yield
-    finally:
-        note.unlink(missing_ok=True)
+    if context is not None and context.flow_run is not None:
+        run, me = context.flow_run, psutil.Process()
+        content = {"name": run.name, "pid": me.pid, "started": me.create_time(), "on_worker": bool(run.deployment_id)}
+        write_json(notes(home) / f"{run.id}.json", content)
+    yield
 
 
 def notes(home: Path) -> Path:
     return home / "flow-runs"
 
 
+def noted_processes(home: Path) -> Iterator[tuple[Path, Service, bool]]:
+    """Notes of flow runs, each with its process and whether a worker started that."""
+    for note in sorted(notes(home).glob("*.json")):
+        content = json.loads(note.read_text(encoding="utf-8"))
+        yield note, Service(content["name"], content["pid"], content["started"]), content.get("on_worker", False)
+
+
 def close_dead_runs(home: Path) -> int:
-    """Mark flow runs of this home as Crashed, with their subflows, whose process ended without a word.
+    """Mark flow runs of this home as Crashed, with their stages and subflows, whose process ended without a word.
 
     Returns their number. Only noted runs are asked for, so none of another home or machine is touched.
     """
     closed = 0
-    for note in sorted(notes(home).glob("*.json")):
-        content = json.loads(note.read_text(encoding="utf-8"))
-        if Service(content["name"], content["pid"], content["started"]).process():
+    for note, service, _ in noted_processes(home):
+        if service.process():
             continue
         with get_client(sync_client=True) as client:
-            message = f"process {content['pid']} ended without a word; the next night in its home found it so"
+            message = f"process {service.pid} ended without a word; the next night in its home found it so"
             closed += end_open_runs(client, UUID(note.stem), Crashed(message=message))
         note.unlink()
     if closed:
         log.info("marked as crashed, as their night died: flow runs, %d in all", closed)
     return closed
+
+
+def close_runs_without_worker(home: Path, api: str) -> list[str]:
+    """Mark runs of deployments as Crashed that began and have no process; call it while no worker runs.
+
+    api: address of the home's Prefect server. Returns their names.
+    """
+    begun = FlowRunFilterState(
+        type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    )
+    alive = {note.stem for note, service, _ in noted_processes(home) if service.process()}
+    with SyncPrefectClient(api) as client:
+        lost = [
+            run for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=begun))
+            if run.deployment_id and str(run.id) not in alive
+        ]  # fmt: skip
+        for run in lost:
+            message = "its worker ended before it did; start it again, and it goes on from what is finished"
+            end_open_runs(client, run.id, Crashed(message=message))
+    return [run.name for run in lost]
 
 
 def cancel_subflows() -> None:
@@ -128,11 +172,17 @@ def cancel_subflows() -> None:
 
 
 def end_open_runs(client: SyncPrefectClient, run_id: UUID, state: State[Any]) -> int:
-    """Put a flow run and its subflows into a state, those that have not ended. Returns their number."""
+    """Put a flow run, its subflows and all their stages into a state, those that have not ended.
+
+    Returns the number of flow runs.
+    """
     try:
         runs = [client.read_flow_run(run_id), *subflows(client, run_id)]
     except ObjectNotFound:  # it ran on another server, or was deleted there
         return 0
+    for stage in (stage for run in runs for stage in stages(client, run.id)):
+        if not (stage.state and stage.state.is_final()):
+            client.set_task_run_state(stage.id, state, force=True)
     unfinished = [run for run in runs if not (run.state and run.state.is_final())]
     for run in unfinished:
         client.set_flow_run_state(run.id, state, force=True)
@@ -143,3 +193,7 @@ def subflows(client: SyncPrefectClient, run_id: UUID) -> list[Any]:
     return client.read_flow_runs(
         flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
     )
+
+
+def stages(client: SyncPrefectClient, run_id: UUID) -> list[Any]:
+    return client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))

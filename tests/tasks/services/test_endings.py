@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
@@ -17,13 +17,13 @@ from prefect import Flow, flow, get_client, task
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
-from prefect.states import Completed, Running
+from prefect.states import Completed, Pending, Running, Scheduled
 
 from flows import find_lr, prepare_data, promote_model, retrain_nightly, sweep, train_twin
 from tasks.errors import Diverged, Interrupted, NightBusy, NightStopped, StoreAway, is_passing
 from tasks.home.stage_table import STAGES
 from tasks.services import endings
-from tasks.services.endings import ON_FAILURE, may_help, noted_run, tell_failure
+from tasks.services.endings import ON_FAILURE, ON_REFUSAL, may_help, noted_run, tell_failure
 from tasks.stage import declared
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -61,6 +61,11 @@ def state_of(run_id: UUID) -> State[Any]:
         return client.read_flow_run(run_id).state
 
 
+def stages_of(run_id: UUID) -> list[State[Any]]:
+    with get_client(sync_client=True) as client:
+        return [stage.state for stage in endings.stages(client, run_id)]
+
+
 def raising(error: BaseException, **options: Any) -> tuple[Flow[Any, Any], list[UUID]]:
     """A flow of ours whose stage ends in an error, and the ids of its runs."""
     ids: list[UUID] = []
@@ -84,6 +89,23 @@ def test_a_run_that_did_not_fail_is_cancelled_with_one_sentence(error: Exception
         night()
     state = state_of(ids[0])
     assert (state.type.value, state.message) == ("CANCELLED", str(error))
+    assert [(stage.type.value, stage.message) for stage in stages_of(ids[0])] == [("CANCELLED", str(error))]
+    assert told == []
+
+
+def test_what_is_refused_by_hand_is_cancelled_and_told_nobody(told: list[Any]) -> None:
+    ids: list[UUID] = []
+
+    @flow(name="promote", on_failure=ON_REFUSAL)
+    def promote(error: Exception) -> None:
+        ids.append(FlowRunContext.get().flow_run.id)
+        raise error
+
+    for error, ends in ((NightStopped("there is no version 7"), "CANCELLED"), (KeyError("x"), "FAILED")):
+        with pytest.raises(type(error)):
+            promote(error)
+        assert state_of(ids[-1]).type.value == ends
+    assert state_of(ids[0]).message == "there is no version 7"
     assert told == []
 
 
@@ -131,7 +153,7 @@ FLOWS = (
 
 def test_every_flow_ends_truly_and_tells() -> None:
     for ours in FLOWS:
-        assert ours.on_failure_hooks == ON_FAILURE, ours.name
+        assert ours.on_failure_hooks == (ON_REFUSAL if ours.name == "promote-model" else ON_FAILURE), ours.name
 
 
 @pytest.mark.parametrize("entry", STAGES, ids=lambda entry: entry.name)
@@ -159,12 +181,17 @@ def test_only_faults_that_pass_are_tried_again(error: Exception | None, passes: 
 
 
 def left_behind(home: Path, note: Callable[[UUID], dict[str, Any]], state: State[Any]) -> tuple[UUID, UUID]:
-    """A night with a subflow in a state, and its note, as a kill leaves them."""
+    """A night with a subflow that has a stage, all in a state, and its note, as a kill leaves them."""
     ids: list[UUID] = []
+
+    @task(name="validate")
+    def validate() -> None:
+        pass
 
     @flow(name="part")
     def part() -> None:
         ids.append(FlowRunContext.get().flow_run.id)
+        validate()
 
     @flow(name="night")
     def night() -> None:
@@ -175,6 +202,8 @@ def left_behind(home: Path, note: Callable[[UUID], dict[str, Any]], state: State
     with get_client(sync_client=True) as client:
         for run_id in ids:
             client.set_flow_run_state(run_id, state, force=True)
+            for stage in endings.stages(client, run_id):
+                client.set_task_run_state(stage.id, state, force=True)
     endings.write_json(endings.notes(home) / f"{ids[0]}.json", note(ids[0]))
     return ids[0], ids[1]
 
@@ -195,7 +224,54 @@ def test_runs_whose_process_is_gone_are_crashed(home: Path) -> None:
         state = state_of(run_id)
         assert state.type.value == "CRASHED"
         assert "ended without a word" in state.message
+    assert [stage.type.value for stage in stages_of(ids[1])] == ["CRASHED"]
     assert list(endings.notes(home).iterdir()) == []
+
+
+def deployed(home: Path, state: State[Any]) -> UUID:
+    """A run of a deployment in a state, as a worker that began it leaves it."""
+
+    @flow(name="night")
+    def night() -> None:
+        pass
+
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(flow_id=client.create_flow(night), name=f"tiny-{uuid4()}")
+        run = client.create_flow_run_from_deployment(deployment)
+        client.set_flow_run_state(run.id, state, force=True)
+    return UUID(str(run.id))
+
+
+def test_runs_that_a_worker_began_and_nothing_carries_on_are_crashed(home: Path) -> None:
+    begun = [deployed(home, state) for state in (Pending(), Running())]
+    carried_on, waiting, by_hand = (
+        deployed(home, Running()),
+        deployed(home, Scheduled()),
+        left_behind(home, dead, Running())[0],
+    )
+    endings.write_json(endings.notes(home) / f"{carried_on}.json", alive(carried_on))
+    with get_client(sync_client=True) as client:
+        closed = endings.close_runs_without_worker(home, str(client.api_url))
+    assert len(closed) == 2
+    assert [state_of(run_id).type.value for run_id in begun] == ["CRASHED"] * 2
+    assert "start it again" in state_of(begun[0]).message
+    kept = [state_of(run_id).type.value for run_id in (carried_on, waiting, by_hand)]
+    assert kept == ["RUNNING", "SCHEDULED", "RUNNING"]
+    with get_client(sync_client=True) as client:
+        for run_id in (carried_on, waiting, by_hand):
+            client.delete_flow_run(run_id)
+
+
+def test_a_note_outlives_its_night_and_the_next_one_looks_after_it(home: Path) -> None:
+    @flow(name="night")
+    def night() -> None:
+        with noted_run(home):
+            pass
+
+    night()
+    [(_, service, on_worker)] = endings.noted_processes(home)
+    assert (service.pid, on_worker) == (psutil.Process().pid, False)
+    assert endings.close_dead_runs(home) == 0, "the process lives"
 
 
 @pytest.mark.parametrize(("note", "state"), [(alive, Running()), (dead, Completed())])
@@ -231,5 +307,4 @@ def test_subflows_of_a_night_that_is_stopped_are_cancelled(home: Path) -> None:
     with pytest.raises(Interrupted):
         night()
     assert state_of(ids[0]).type.value == "CANCELLED"
-    assert list(endings.notes(home).iterdir()) == []
     assert not issubclass(TerminationSignal, Exception), "what Prefect raises for a cancellation passes by `except`"
