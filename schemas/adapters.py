@@ -21,6 +21,8 @@ Format = Literal["minimind", "sharegpt", "openai", "alpaca", "text"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
+HONOURED = ("history", "alpaca")
+"""A key beside turns, and the format that reads it."""
 Row = Mapping[str, object]
 
 
@@ -63,7 +65,8 @@ def check_rows(rows: Sequence[Row], kind: str, row_format: Format, merge_turns: 
     if kind not in ("pretrain", "chat") or row_format not in FORMATS:
         raise ValueError(f"kind {kind!r} must be pretrain or chat, format {row_format!r} one of {', '.join(FORMATS)}")
     of_text = kind == "pretrain" and row_format in ("minimind", "text")
-    strange = unsupported_keys(rows, MEANT_ELSEWHERE if of_text else {**MEANT_ELSEWHERE, **MEANT_BESIDE_TURNS})
+    beside = {} if of_text else {k: why for k, why in MEANT_BESIDE_TURNS.items() if (k, row_format) != HONOURED}
+    strange = unsupported_keys(rows, {**MEANT_ELSEWHERE, **beside})
     if of_text:
         checked = check_texts([text_of(row, row_format) for row in rows])
     else:

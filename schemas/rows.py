@@ -52,6 +52,7 @@ MEANT_BESIDE_TURNS: Mapping[str, str] = {
     "tool_calls": "they belong to the answer that makes them",
     "reasoning_content": "it belongs to the answer that it precedes",
     "system_prompt": "name it `system`",
+    "history": "Alpaca's rows alone have one; write its exchanges as turns",
     "documents": "write what is to be read into a turn",
     **dict.fromkeys(WEIGHT_KEYS, "a row is learned; leave it out, weigh its source, or write the key on its answers"),
 }

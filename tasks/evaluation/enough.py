@@ -16,7 +16,7 @@ def why_too_few(documents: int, num_bytes: int, found: str, config: PromoteConfi
         return ""
     return (
         f"too little validation text to promote by: {found} {plural(documents, 'validation document')} with "
-        f"{plural(num_bytes, 'byte')}, needed {config.min_documents:,} (promote.min_documents) and "
-        f"{config.min_bytes:,} (promote.min_bytes); add data, raise split.val_share, or lower these numbers in the "
-        "recipe"
+        f"{plural(num_bytes, 'byte')} of text that is scored, needed {config.min_documents:,} "
+        f"(promote.min_documents) and {config.min_bytes:,} (promote.min_bytes); add data, raise split.val_share, or "
+        "lower these numbers in the recipe"
     )

@@ -23,10 +23,11 @@ def set_dotted(content: Any, dotted: str, value: Any) -> None:
     here = content
     for step in parents:
         here = here[key_of(step, here, dotted)]
-    if not isinstance(here, dict):
-        raise NightStopped(f"no setting {dotted!r:.200}: name a field, not a whole list entry")
     key = key_of(last, here, dotted)
-    if isinstance(value, dict) and isinstance(here[key], dict):
+    merges = isinstance(value, dict) and isinstance(here[key], dict)
+    if not isinstance(here, dict) and not merges:
+        raise NightStopped(f"{dotted!r:.200} is an entry of a list: give the whole list, or a field of the entry")
+    if merges:
         for name, item in value.items():
             set_dotted(content, f"{dotted}.{name}", item)
     else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from data.sides.rules import SideRules
 from model.config.checks import STRICT, require
@@ -156,11 +157,34 @@ def names_mode(overrides: Mapping[str, Any]) -> bool:
 def recipe_from(content: Mapping[str, Any]) -> Recipe:
     """Build a recipe from plain values. Raises NightStopped with all problems in one message, ten at most in full."""
     try:
-        return TypeAdapter(Recipe).validate_python(content)
+        recipe = TypeAdapter(Recipe).validate_python(content)
+        problems = [f"  {name}: {why}" for name, why in mistaken_booleans(content, recipe)]
     except ValidationError as error:
-        problems = [f"  {'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg']}" for e in error.errors()]
+        problems = [f"  {'.'.join(str(p) for p in e['loc']) or 'recipe'}: {in_words(e)}" for e in error.errors()]
+    if problems:
         more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise NightStopped("\n".join(["the recipe is not valid:", *problems[:10], *more])) from None
+        raise NightStopped("\n".join(["the recipe is not valid:", *problems[:10], *more]))
+    return recipe
+
+
+def in_words(problem: ErrorDetails) -> str:
+    """What is wrong with a value: what our own checks say, or what pydantic does, with the value."""
+    if problem["type"] in ("value_error", "assertion_error"):
+        return problem["msg"].partition(", ")[2]
+    return problem["msg"] if problem["type"] == "missing" else f"{problem['msg']}, not {problem['input']!r:.80}"
+
+
+def mistaken_booleans(content: object, built: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Values that are true or false where a number is meant: Python takes them for 1 and 0."""
+    if isinstance(content, Mapping):
+        of = built if isinstance(built, Mapping) else vars(built)
+        for key, value in content.items():
+            yield from mistaken_booleans(value, of[key], f"{name}.{key}".lstrip("."))
+    elif isinstance(content, list | tuple) and isinstance(built, list | tuple):
+        for number, (value, entry) in enumerate(zip(content, built, strict=True)):
+            yield from mistaken_booleans(value, entry, f"{name}.{number}")
+    elif isinstance(content, bool) and not isinstance(built, bool):
+        yield name, f"must not be {str(content).lower()}, which is no number"
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:

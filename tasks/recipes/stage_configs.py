@@ -154,7 +154,7 @@ class PromoteConfig:
     """Validation documents below which no model is promoted, the first one included: chance decides among fewer.
     The night warns of them before it trains."""
     min_bytes: Annotated[int, Range(1, 10**15)] = 10_000
-    """The same for the UTF-8 bytes of text in them."""
+    """The same for the UTF-8 bytes of text in them that is scored: of chat, what the assistant says."""
     confidence: Annotated[float, Range(0.5, 1, below=True)] = 0.95
     """One-sided confidence that the challenger needs fewer bits per byte on the same documents."""
     min_gain_bpb: Annotated[float, Range(0, 100)] = 0.0

@@ -189,8 +189,8 @@ def test_too_little_validation_text_is_told_before_anything_is_trained(
     assert (count, size) == ((scored["num_bytes"] > 0).sum(), scored["num_bytes"].sum()), "as the gate counts"
     assert 10 < count < 150
     sentence = (
-        f"{count} validation documents with {size:,} bytes, needed 150 (promote.min_documents) and 500 "
-        "(promote.min_bytes); add data, raise split.val_share"
+        f"{count} validation documents with {size:,} bytes of text that is scored, needed 150 (promote.min_documents) "
+        "and 500 (promote.min_bytes); add data, raise split.val_share"
     )
     assert sentence in caplog.text
     assert "too little validation text to promote by" in night.data.headline

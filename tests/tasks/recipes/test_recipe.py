@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,47 @@ def test_a_wrong_key_is_told_the_choices(key: str, parts: list[str]) -> None:
     assert all(part in str(stop.value) for part in parts)
 
 
-@pytest.mark.parametrize("key", ["sources.0", "evaluate.prompts.0", "name.length"])
-def test_only_a_field_can_be_set(key: str) -> None:
-    with pytest.raises(NightStopped, match=f"'{key}': name a field"):
-        recipe().with_overrides({key: {}})
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("sources.0", 5, "'sources.0' is an entry of a list"),
+        ("evaluate.prompts.0", "Hi", "'evaluate.prompts.0' is an entry of a list"),
+        ("evaluate.prompts.0", {}, "'evaluate.prompts.0' is an entry of a list"),
+        ("name.length", {}, "'length' is none of nothing"),
+    ],
+)
+def test_only_a_field_can_be_set(key: str, value: object, said: str) -> None:
+    with pytest.raises(NightStopped, match=said):
+        recipe().with_overrides({key: value})
+
+
+def test_a_block_merges_into_an_entry_of_a_list_too() -> None:
+    first, *others = recipe().sources
+    changed = recipe().with_overrides({"sources.0": {"weight": 2.5}})
+    assert changed.sources == (dataclasses.replace(first, weight=2.5), *others)
+
+
+def numbers_of(content: object, name: str = "") -> Iterator[str]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from numbers_of(value, f"{name}.{key}".lstrip("."))
+    elif type(content) in (int, float):
+        yield name
+
+
+def test_a_number_is_never_true_or_false() -> None:
+    found = [*numbers_of(dataclasses.asdict(recipe()))]
+    assert len(found) > 50
+    for setting in found:
+        with pytest.raises(NightStopped, match=rf"{setting.rpartition('.')[2]}.* (must|should) "):
+            recipe().with_overrides({setting: True})
+
+
+def test_what_pydantic_refuses_is_shown() -> None:
+    for setting, value in (("evaluate.prompts", 5), ("model", 5), ("pretrain.num_tokens", "many")):
+        with pytest.raises(NightStopped, match=f"{setting}: .*, not {value!r}") as stop:
+            recipe().with_overrides({setting: value})
+        assert "Value error" not in str(stop.value)
 
 
 @pytest.mark.parametrize(
