@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import shlex
 import sys
 from collections.abc import Sequence
 
-from flows.commands.table import PROGRAM, parse
+from flows.commands.table import PROGRAM, Command, parse
 from tasks import settings
 from tasks.errors import Interrupted
 from tasks.faults import ending
 from tasks.pages.text import SHOWN_BY_BAR
+from tasks.services.output import forget_output_if_unread
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command, arguments = parse(words)
         if not command.only_reads:
-            can_go_on = True
             show_log_lines()
             if not getattr(arguments, "dry_run", False):  # which writes nothing
+                can_go_on = True
                 settings.prepare_process()
-        return command.run(arguments)
+        return run_while_read(command, arguments)
     except Exception as error:
         message, code = ending(error, settings.home_or_default())
         print(f"\n{message}", file=sys.stderr)
@@ -40,6 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if can_go_on:
             print(f"\nInterrupted; every finished stage is kept.\n{how_to_go_on(words)}", file=sys.stderr)
         return Interrupted.exit_code
+
+
+def run_while_read(command: Command, arguments: argparse.Namespace) -> int:
+    """Run a command; one whose output nobody reads any more, as `head` does after its lines, is done."""
+    try:
+        code = command.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not forget_output_if_unread():  # another pipe broke
+            raise
+        return 0
+    return code
 
 
 def how_to_go_on(words: Sequence[str]) -> str:

@@ -63,6 +63,8 @@ class Night:
     """Tonight's raw data, piece by piece."""
     day: str = ""
     """On which it was opened first, in UTC, as 2026-11-28: it tells people which night this is."""
+    name: str = ""
+    """Of its run, with what differs from the night before; empty for a trial."""
     branch: str = ""
     """Whose stages these are if not the night's own: `twin`, `sweep`."""
     changes: Mapping[str, str] = field(default_factory=dict)
@@ -279,7 +281,8 @@ def declared(entry: StageEntry) -> Task[..., StageRecord]:
 
 def title_of(night: Night, stage: str, label: str = "") -> str:
     """`pretrain demo 2026-11-28`, `evaluate champion demo 2026-11-28`; of a branch also what it changes."""
-    words = [stage_name(stage, night.branch), label if label != night.branch else "", night.recipe.name, night.day]
+    which = f"{night.recipe.name} {night.day}" if night.changes or not night.name else night.name
+    words = [stage_name(stage, night.branch), label if label != night.branch else "", which]
     return one_line(" ".join(filter(None, [*words, *told(night.changes)])), RUN_NAME_CHARACTERS)
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from tasks.errors import NightStopped
 from tasks.recipes.recipe_files import recipe_name
 from tasks.settings import Settings
 
 LAST_RECIPE = "name, or file, of the recipe that it is about; the one that ran last if left out"
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines as they come."""
+    for line in lines:
+        print(line)
 
 
 def add_why_row_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +33,7 @@ def why_row(arguments: argparse.Namespace) -> int:
 
     home = Settings.load().home
     recipe = recipe_name(arguments.recipe)
-    answers.print_lines(answers.why_row(home, arguments.row, recipe, arguments.all))
+    print_lines(answers.why_row(home, arguments.row, recipe, arguments.all))
     return 0
 
 
@@ -44,7 +51,7 @@ def who_ate(arguments: argparse.Namespace) -> int:
     from tasks.questions import answers
 
     answer = answers.who_ate_rows if arguments.all else answers.who_ate
-    answers.print_lines(answer(Settings.load().home, arguments.run, recipe_name(arguments.recipe)))
+    print_lines(answer(Settings.load().home, arguments.run, recipe_name(arguments.recipe)))
     return 0
 
 
@@ -77,7 +84,7 @@ def quarantine(arguments: argparse.Namespace) -> int:
     if arguments.recheck:
         from tasks.questions.recheck import recheck_quarantine  # today's rules need pandera
 
-        answers.print_lines(recheck_quarantine(home, recipe, rule, file, arguments.set))
+        print_lines(recheck_quarantine(home, recipe, rule, file, arguments.set))
     else:
-        answers.print_lines(answers.quarantine(home, recipe_name(recipe), rule, file, arguments.show))
+        print_lines(answers.quarantine(home, recipe_name(recipe), rule, file, arguments.show))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -115,7 +114,8 @@ def chat(name: str, folder: Path, options: ChatOptions) -> None:
     """Read questions from standard input until it ends, and print the replies.
 
     name: of the model, shown to a person at a terminal. Questions from a pipe are a line each, replies alone go to
-    standard output, notes to standard error. Raises KeyboardInterrupt after Ctrl-C.
+    standard output, notes to standard error. Raises KeyboardInterrupt after Ctrl-C, and NightStopped at the end of the
+    pipe if a question could not be asked.
     """
     from tasks.evaluation.scores import load_model
 
@@ -124,23 +124,29 @@ def chat(name: str, folder: Path, options: ChatOptions) -> None:
         print(f"Loading {name}; Ctrl-D or Ctrl-C ends the chat.", file=sys.stderr, flush=True)
     try:
         conversation = Conversation(*load_model(folder, folder), options)
-        for question in typed_lines() if at_terminal else piped_lines():
-            answer(conversation, question)
+        answered = [answer(conversation, question) for question in (typed_lines() if at_terminal else piped_lines())]
     except KeyboardInterrupt:
         print()
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe at exit
+    if not (at_terminal or all(answered)):
+        count = plural(answered.count(False), "question")
+        raise NightStopped(f"{count} of {len(answered):,} could not be asked; each has an empty line as its reply")
 
 
-def answer(conversation: Conversation, question: str) -> None:
-    """Print one reply; a question that cannot be asked is a line on standard error, and the chat goes on."""
+def answer(conversation: Conversation, question: str) -> bool:
+    """Print one reply; a question that cannot be asked is a line on standard error, and the chat goes on.
+
+    Returns whether it could be asked.
+    """
+    asked = True
     try:
         for piece in conversation.ask(question, note=tell):
             print(piece, end="", flush=True)
     except NightStopped as refused:
         tell(str(refused))
+        asked = False
     print(flush=True)
+    return asked
 
 
 def tell(note: str) -> None:

@@ -13,8 +13,11 @@ from prefect.runtime import flow_run
 from tasks.home.journal import now
 from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
 from tasks.recipes.overrides import as_argument, told
+from tasks.recipes.recipe import as_params
 
 DIFFERENCES_SHOWN = 3
+MODE = "promote.mode"
+"""It follows from whether anything is replaced, and says nothing of the model: names leave it out."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def told_beside(identity: Identity, before: Identity | None) -> list[str]:
     """What differs from the night before, shortest words first of all settings; nothing without such a night."""
     if before is None:
         return []
-    changed = told(differences(identity.params, before.params))
+    changed = told({key: value for key, value in differences(identity.params, before.params).items() if key != MODE})
     return [
         *changed,
         *(["new data"] if identity.data != before.data else []),
@@ -83,7 +86,9 @@ def night_run_name() -> str:
     """What a flow run is called until its night knows the one before: its recipe, today, and what is replaced of it."""
     recipe, overrides = flow_run.parameters["recipe"], flow_run.parameters.get("overrides") or {}
     name = recipe["name"] if isinstance(recipe, Mapping) else recipe.name
-    replaced = {key: as_argument(value) for key, value in overrides.items()}
+    order = [] if isinstance(recipe, Mapping) else list(as_params(recipe))
+    places = {key: next((i for i, name in enumerate(order) if name.startswith(key)), len(order)) for key in overrides}
+    replaced = {key: as_argument(overrides[key]) for key in sorted(overrides, key=places.__getitem__) if key != MODE}
     kind = flow_run.flow_name if flow_run.flow_name != "retrain-nightly" else ""
     return run_name(name, now()[:10], kind or "", told(replaced))
 

@@ -24,7 +24,7 @@ from tasks.home.digests import digest_of, plain
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
-from tasks.night.naming import Identity, day_of, differences, night_before, run_name, told_beside
+from tasks.night.naming import MODE, Identity, day_of, differences, night_before, run_name, told_beside
 from tasks.pages.text import plural
 from tasks.planning.disk import disk_needed
 from tasks.recipes.recipe import Recipe, as_params
@@ -76,8 +76,9 @@ def open_night(
             identity = Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
             special, marked = beside(original or recipe, identity, earlier_night(settings.home, recipe, key, kind))
             name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
-            run_id, day = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
-            night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day)
+            run_id, day, name = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
+            of_night = name if kind == NIGHT else ""
+            night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day, of_night)
             link_flow_run(night, name)
             with ending_as_it_ended(night), on_disk():
                 yield night
@@ -147,13 +148,13 @@ class Marked:
 
 def open_parent(
     home: Path, store: Store, recipe: Recipe, key: str, kind: str, identity: Identity, name: str, marked: Marked
-) -> tuple[str, str]:
-    """The night's parent run, the one it had before or a new one, and the day on which it was opened first."""
+) -> tuple[str, str, str]:
+    """The night's parent run, the one it had before or a new one; the day on which it was opened first; its name."""
     note = note_path(home, recipe.name, key, kind)
     if note.exists():
         content = json.loads(note.read_text(encoding="utf-8"))
         if store.reopen(str(content["run_id"])):
-            return str(content["run_id"]), day_of(content)
+            return str(content["run_id"]), day_of(content), content.get("name", name)
         note.with_suffix(".md").unlink(missing_ok=True)  # the new run gets all that the lost one had been told
     context = FlowRunContext.get()
     tags = {
@@ -166,9 +167,9 @@ def open_parent(
     tracker = store.tracker(run_id)
     tracker.params({**marked.params, **identity.params})
     tracker.dataset(RawData(home / PIECES, identity.data), recipe.name, "training")
-    content = {"run_id": run_id, "key": key, "identity": identity.as_note(), "replaced": dict(marked.replaced)}
-    write_json(note, content)
-    return run_id, identity.day
+    content = {"run_id": run_id, "key": key, "name": name, "identity": identity.as_note()}
+    write_json(note, content | {"replaced": dict(marked.replaced)})
+    return run_id, identity.day, name
 
 
 def earlier_night(home: Path, recipe: Recipe, key: str, kind: str) -> Identity | None:
@@ -182,6 +183,8 @@ def beside(original: Recipe, identity: Identity, before: Identity | None) -> tup
     settings that were replaced in the recipe."""
     of_recipe = as_params(original)
     replaced = {setting: of_recipe[setting] for setting in differences(identity.params, of_recipe)}
+    if identity.params[MODE] == "ask" and len(replaced) > 1:
+        replaced.pop(MODE, None)  # it follows from the others
     earlier = before.params if before else {}
     changed = {*replaced, *differences(identity.params, earlier)}
     params = {

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -222,13 +220,3 @@ def quarantine(home: Path, recipe: str | None, rule: str | None, file: str | Non
     if rule is None and file is None and show is None:
         return summary(validation)
     return listing(validation, rule, file, LINES_SHOWN if show is None else show)
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines as they come, until the last or until the reader, such as `head`, closes the pipe."""
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the pipe at exit

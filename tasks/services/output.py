@@ -29,6 +29,21 @@ def outlive_reader() -> threading.Thread | None:
     return thread
 
 
+def forget_output_if_unread() -> bool:
+    """Have standard output lead nowhere if its reader has left, which Python would report at its exit.
+
+    Returns whether it has.
+    """
+    if sys.__stdout__ is None:
+        return False
+    poll, number = select.poll(), sys.__stdout__.fileno()
+    poll.register(number, 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
+
+
 def redirect_when_closed(numbers: list[int]) -> None:
     """Wait until the pipes have no reader, and have the system take what is written to them."""
     poll = select.poll()

@@ -121,7 +121,7 @@ def test_no_curve_goes_back_and_final_figures_stand_at_its_end(lived: Lived) -> 
             steps = [point.step for point in sorted(points, key=lambda point: point.timestamp)]
             assert steps == sorted(set(steps)), f"{run.info.run_name} {key}: {steps}"
             if key.startswith("outcome/"):
-                assert steps == [12 if "pretrain" in run.info.run_name else 8]
+                assert steps == [12 if "pretrain" in run.data.tags["nightschool.stage"] else 8]
     for report in (lived.first, lived.second):
         [point] = lived.client.get_metric_history(report.run_id, "val/bpb")
         assert point.step == 12, "of a night, the last step of its longest stage"
@@ -273,7 +273,7 @@ def test_names_say_recipe_day_and_what_differs_from_the_night_before(lived: Live
     first, second = (lived.client.get_run(report.run_id) for report in (lived.first, lived.second))
     day = lived.first.day
     assert first.info.run_name == f"tiny {day}"
-    special = "pretrain.optim.peak_lr=0.0001 sft.optim.peak_lr=0.0001 mode=ask +1 more"
+    special = "pretrain.optim.peak_lr=0.0001 sft.optim.peak_lr=0.0001 twin=true"
     assert second.info.run_name == f"tiny {lived.second.day} {special}"
     assert in_prefect(second)[0].name == second.info.run_name
     [child] = runs(
@@ -334,8 +334,9 @@ def test_two_models_that_are_scored_in_one_night_have_names_of_their_own(lived: 
     scored = f"tags.`mlflow.parentRunId` = '{lived.second.run_id}' and attributes.run_name LIKE '%evaluate%'"
     day = lived.second.day
     assert {run.info.run_name.replace(day, "DAY") for run in runs(lived, scored)} == {
-        "evaluate challenger tiny DAY", "twin-evaluate tiny DAY dense=true",
-    }  # fmt: skip
+        "evaluate challenger tiny DAY pretrain.optim.peak_lr=0.0001 sft.optim.peak_lr=0.0001 twin=true",
+        "twin-evaluate tiny DAY dense=true",
+    }
 
 
 def test_a_twin_differs_by_its_experts_alone(lived: Lived) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +102,50 @@ def test_an_error_ends_with_its_code_and_says_how_to_go_on(
     assert ("Run the same again" in message) == goes_on
     assert ("python -m flows fail --with 'a blank'" in message) == goes_on
     assert home.exists() == (not only_reads)
+
+
+def test_a_dry_run_that_is_interrupted_leaves_nothing_to_go_on_with(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "show_log_lines", lambda: None)
+    command = Command(name="demo", help="demo", run=interrupt)
+    monkeypatch.setattr(__main__, "parse", lambda words: (command, argparse.Namespace(dry_run=True)))
+    assert main(["demo", "--dry-run"]) == 130
+    assert "Run the same again" not in capsys.readouterr().err
+    assert not home.exists()
+
+
+SAYS_MUCH = """
+import sys
+from flows import __main__
+from flows.commands.table import Command
+
+def say(arguments):
+    for number in range(100_000):
+        print(number)
+    raise SystemExit("nobody reads any more")
+
+__main__.parse = lambda words: (Command(name="say", help="say", run=say, only_reads=True), None)
+sys.exit(__main__.main(["say"]))
+"""
+
+
+def test_a_command_whose_reader_has_left_is_done(home: Path) -> None:
+    call = f"{shlex.quote(sys.executable)} -c {shlex.quote(SAYS_MUCH)} | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", call], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert not home.exists()
+
+
+def test_another_pipe_that_broke_is_no_reader(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: object) -> int:
+        raise BrokenPipeError(32, "a rank is gone")
+
+    monkeypatch.setattr(__main__, "parse", lambda words: (Command(name="x", help="x", run=fail, only_reads=True), None))
+    assert main(["x"]) == 1
+    assert "a rank is gone" in capsys.readouterr().err

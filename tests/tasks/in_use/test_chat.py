@@ -141,7 +141,8 @@ def test_a_question_that_does_not_fit_ends_no_chat(
 ) -> None:
     asked_of(monkeypatch, ["ok"])
     piped(monkeypatch, b"long " * 60 + b"\nshort\n")
-    chat("m", folder, ChatOptions(max_new_tokens=8))
+    with pytest.raises(NightStopped, match="1 question of 2 could not be asked"):
+        chat("m", folder, ChatOptions(max_new_tokens=8))
     said = capsys.readouterr()
     assert said.out == "\nok\n"
     assert "ask a shorter one" in said.err

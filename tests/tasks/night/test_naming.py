@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.home.journal import now
 from tasks.night.naming import (
     Identity,
     differences,
     night_before,
+    night_run_name,
     run_name,
     told_beside,
 )
 from tasks.pages.text import RUN_NAME_CHARACTERS
 from tasks.recipes.overrides import short_names, told
+from tasks.recipes.recipe import recipe_from
+from tests.tiny_recipe import tiny_content
 
 SETTINGS = st.dictionaries(st.from_regex(r"[a-z]{1,3}(\.[a-z]{1,3}){0,3}", fullmatch=True), st.text(), max_size=6)
 
@@ -72,3 +78,23 @@ def test_the_night_before_is_the_newest_other_one_that_tells_enough(tmp_path: Pa
     assert before is not None
     assert before.day == days["b"]
     assert night_before(iter([tmp_path / "old.json"]), "c") is None
+
+
+def test_who_promotes_is_in_no_name() -> None:
+    asked = identity(**{"promote.mode": "ask", "twin": "true"})
+    assert told_beside(asked, identity(**{"promote.mode": "auto"})) == ["twin=true"]
+
+
+def test_a_flow_run_is_called_by_its_replaced_settings_in_the_order_of_the_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = recipe_from(tiny_content({"text": Path("text.jsonl"), "chat": Path("chat.jsonl")}))
+    names = set()
+    for overrides in (
+        {"pretrain.optim.peak_lr": 0.001, "twin": True, "promote.mode": "ask"},
+        {"promote.mode": "ask", "twin": True, "pretrain.optim.peak_lr": 0.001},
+    ):
+        run = SimpleNamespace(parameters={"recipe": recipe, "overrides": overrides}, flow_name="retrain-nightly")
+        monkeypatch.setattr("tasks.night.naming.flow_run", run)
+        names.add(night_run_name().replace(now()[:10], "DAY"))
+    assert names == {"tiny DAY peak_lr=0.001 twin=true"}

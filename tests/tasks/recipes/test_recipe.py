@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,7 @@ def test_a_number_is_never_true_or_false() -> None:
     found = [*numbers_of(dataclasses.asdict(recipe()))]
     assert len(found) > 50
     for setting in found:
-        with pytest.raises(NightStopped, match=rf"{setting.rpartition('.')[2]}.* (must|should) "):
+        with pytest.raises(NightStopped, match=setting.rpartition(".")[2]):
             recipe().with_overrides({setting: True})
 
 
