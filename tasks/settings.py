@@ -121,8 +121,11 @@ def make_home() -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        blocker = in_the_way(home)
+        where = "it" if blocker == home else blocker
+        reason = f"{where} is {what_it_is(blocker)}" if blocker else error.strerror
         raise NightStopped(
-            f"the home {home} cannot be made ({error.strerror}); set NIGHTSCHOOL_HOME to a folder that can be made"
+            f"the home {home} cannot be made: {reason}; set NIGHTSCHOOL_HOME to a folder that is there or can be made"
         ) from None
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
         raise NightStopped(
@@ -130,6 +133,21 @@ def make_home() -> Path:
             "NIGHTSCHOOL_HOME to another folder"
         )
     return home
+
+
+def in_the_way(folder: Path) -> Path | None:
+    """What lies where a folder, or one above it, is to be, and is none."""
+    for path in (folder, *folder.parents):
+        if os.path.lexists(path):
+            return None if path.is_dir() else path
+    return None
+
+
+def what_it_is(path: Path) -> str:
+    """What a path is that is no folder, in words."""
+    if path.is_file():
+        return "a file"
+    return "a link to nothing" if path.is_symlink() else "no folder"
 
 
 def chosen_prefect_api() -> str:

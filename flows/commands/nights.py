@@ -14,6 +14,9 @@ from tasks.settings import Settings
 if TYPE_CHECKING:
     from tasks.recipes.recipe import Recipe
 
+NUMBER_DIGITS = 9
+"""Of a version; databases hold no more than ten."""
+
 
 def add_recipe_file(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """A recipe that is in a file."""
@@ -102,14 +105,22 @@ def add_recipe_with_model(parser: argparse.ArgumentParser) -> None:
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     add_recipe_with_model(parser)
-    parser.add_argument("version", type=int, metavar="VERSION", help="number of the version in the MLflow registry")
+    parser.add_argument("version", metavar="VERSION", help="number of the version in the MLflow registry")
 
 
 def promote(arguments: argparse.Namespace) -> int:
-    """Make a version the champion."""
+    """Make a version the champion. Raises NightStopped if its number is missing, or no number."""
+    recipe, version = arguments.recipe, arguments.version
+    if not (version.isascii() and version.isdecimal() and 0 < int(version[: NUMBER_DIGITS + 1]) < 10**NUMBER_DIGITS):
+        missing = "the number of the version is missing" if recipe is None else f"{version!r:.80} is no version number"
+        name = recipe or version
+        raise NightStopped(
+            f"{missing}: python -m flows promote {name:.80} VERSION; make up starts MLflow, which lists the versions "
+            f"under Models, nightschool-{name:.80}"
+        )
     from flows.promote_model import promote_model  # Prefect reads its settings when it is imported
 
-    print(promote_model(arguments.recipe, arguments.version))
+    print(promote_model(recipe, int(version)))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import NightBusy, NightStopped, StoreAway, did_you_mean, without_password
+from tasks.errors import NightBusy, NightStopped, did_you_mean
 from tasks.home.journal import Journal
 from tasks.relocation import relocate
 from tasks.settings import Settings, sqlite_file
@@ -46,10 +46,7 @@ def usable_model(recipe: str | None, version: int | None) -> UsableModel:
 
     relocate(settings)
     store = Store(settings.tracking_uri, settings.home)
-    if not store.check():
-        raise StoreAway(
-            f"the model registry at {without_password(settings.tracking_uri)} did not answer; try again later"
-        )
+    store.require()
     registry = store.registry(recipe or only_recipe(store))
     champion = champion_number(registry, Journal(settings.home))
     found = registry.champion() if version is None else registry.version_with_files(version)

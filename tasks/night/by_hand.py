@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from tasks.errors import NightStopped, StoreAway, without_password
+from tasks.errors import NightStopped
 from tasks.faults import disk_faults
 from tasks.home.journal import Journal, now
-from tasks.night.incumbent import take_over
+from tasks.night.incumbent import take_over, what_became_of
 from tasks.night.opening import log
 from tasks.relocation import relocate
 from tasks.settings import Settings
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.registry import Registry
 from tasks.tracking.versions import CHAMPION, OLD_MODEL, PREVIOUS
+
+VERSIONS_TOLD = 10
+"""In a message."""
 
 
 def promote_version(recipe: str | None, version: int | None) -> str:
@@ -23,19 +26,16 @@ def promote_version(recipe: str | None, version: int | None) -> str:
     settings = Settings.load()
     relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
-    if not store.check():
-        raise StoreAway(
-            f"the model registry at {without_password(settings.tracking_uri)} did not answer; try again later"
-        )
+    store.require()
     with disk_faults(settings.home, settings.home), journal.lease("by hand"):
         registry = store.registry(recipe or only_recipe(store))
         take_over(registry, journal)
         before = registry.version_of(CHAMPION)
         back = version is None
-        wanted = previous_champion(registry) if version is None else version
+        wanted = previous_champion(registry, journal) if version is None else version
         if not registry.has_version(wanted):
             raise NightStopped(
-                f"there is no version {wanted} of {registry.model}; the tracking UI lists the versions\n"
+                f"there is no version {wanted} of {registry.model}; {versions_told(registry)}\n"
                 f"  recipes with a registered model: {', '.join(registry.recipes()) or 'none'}"
             )
         reason = f"by hand, {now()}"
@@ -43,7 +43,8 @@ def promote_version(recipe: str | None, version: int | None) -> str:
         if withdrawn:
             registry.mark_rolled_back(withdrawn, f"{reason}, to version {wanted}")
         registry.clear_rolled_back(wanted)
-        registry.make_champion(wanted, reason)
+        instead = f", in place of version {before}" if before and before != wanted else ""
+        registry.make_champion(wanted, f"{reason}{instead}", by_hand=True)
         said = f"champion is version {wanted}, before it was {before or 'none'} ({registry.model})"
         if withdrawn:
             said += f"; version {withdrawn} is marked as rolled back, no night promotes it again"
@@ -67,14 +68,33 @@ def only_recipe(store: Store) -> str:
     return recipes[0]
 
 
-def previous_champion(registry: Registry) -> int:
+def previous_champion(registry: Registry, journal: Journal) -> int:
     """The version to go back to. Raises NightStopped if there is none, or if a person went back from it."""
     version = registry.version_of(PREVIOUS)
     if version is None:
-        raise NightStopped(f"there is no previous champion of {registry.model} to go back to; name a version")
-    if withdrawn := registry.rolled_back_version(version):
-        raise NightStopped(
-            f"the champion before, version {version}, was itself rolled back {withdrawn.note}; name the version you "
-            f"want: python -m flows promote {registry.recipe} VERSION"
-        )
-    return version
+        reason = f"there is no previous champion of {registry.model} to go back to"
+    elif withdrawn := registry.rolled_back_version(version):
+        reason = f"the champion before, version {version}, was itself rolled back {withdrawn.note}"
+    else:
+        return version
+    raise NightStopped(
+        f"{reason}; {champion_told(registry, journal)}. Name the version you want: "
+        f"python -m flows promote {registry.recipe} VERSION; {versions_told(registry)}"
+    )
+
+
+def champion_told(registry: Registry, journal: Journal) -> str:
+    """Who is champion now, and if nobody is, what became of the last one."""
+    if champion := registry.version_of(CHAMPION):
+        return f"the champion now is version {champion}"
+    lost = journal.last_promoted(registry.recipe)
+    return "there is no champion now" + (f": {what_became_of(registry, lost)}" if lost else "")
+
+
+def versions_told(registry: Registry) -> str:
+    """The newest versions of a recipe's model by number."""
+    versions = registry.versions()
+    newest = ", ".join(map(str, versions[:VERSIONS_TOLD]))
+    if len(versions) > VERSIONS_TOLD:
+        return f"the newest of its {len(versions):,} versions are {newest}"
+    return f"its versions are {newest}" if versions else "it has no version"

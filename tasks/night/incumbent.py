@@ -10,6 +10,7 @@ from tasks.recipes.data_identity import why_not_comparable
 from tasks.recipes.recipe import data_identity
 from tasks.stage import Night
 from tasks.tracking.registry import ModelFilesGone, ModelVersion, Registry
+from tasks.tracking.versions import CHAMPION
 
 log = logging.getLogger("nightschool")
 
@@ -45,17 +46,24 @@ def incumbent_of(night: Night) -> Incumbent:
         return Incumbent(champion, f"the champion is version {champion.version}, and {why_not}" if why_not else "")
     if lost is None:
         return Incumbent(None)
-    model = night.registry.model
-    there = night.registry.has_version(lost)
-    what = "its alias was taken from it" if there else "it is not in the registry any more"
-    return Incumbent(None, f"version {lost} of {model} was the champion, and {what} by other hands")
+    return Incumbent(None, what_became_of(night.registry, lost))
+
+
+def what_became_of(registry: Registry, lost: int) -> str:
+    """Why a version that this home promoted last is the champion no more, where none is. Raises StoreAway."""
+    was = f"version {lost} of {registry.model} was the champion and"
+    if registry.has_version(lost):
+        return f"{was} had the alias {CHAMPION} taken from it in the registry"
+    if registry.recipe in registry.recipes():
+        return f"{was} was deleted in the registry"
+    return f"{was} is not in this registry, which has no model {registry.model}"
 
 
 def note_other_hands(registry: Registry, champion: int, promoted: int | None) -> None:
     """Mark the version that was `promoted` last as rolled back if the registry has an older champion."""
     gone_back = promoted is not None and champion < promoted and registry.has_version(promoted)
     if promoted and gone_back and not registry.rolled_back_version(promoted):
-        registry.mark_rolled_back(promoted, f"in the registry by other hands, to version {champion}")
+        registry.mark_rolled_back(promoted, f"in the registry itself, to version {champion}")
 
 
 def take_over(registry: Registry, journal: Journal) -> None:
@@ -73,7 +81,7 @@ def standing_now(registry: Registry, version: int) -> str:
     """What the registry says now of a version that was decided on earlier, and of the champion. Raises StoreAway."""
     parts = []
     if not registry.has_version(version):
-        parts.append(f"version {version} is not in the registry any more")
+        parts.append(f"version {version} was deleted in the registry")
     elif withdrawn := registry.rolled_back_version(version):
         parts.append(f"version {version} was rolled back {withdrawn.note}")
     holder = registry.standing()

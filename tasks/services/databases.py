@@ -10,6 +10,7 @@ import ast
 import fcntl
 import importlib.util
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -20,9 +21,9 @@ from functools import cache
 from pathlib import Path
 
 from model.files import fsync
-from tasks.errors import NightStopped
+from tasks.errors import NightStopped, is_passing
 from tasks.services.processes import read_services, terminate_with_parent
-from tasks.settings import PROJECT, Settings, child_environment
+from tasks.settings import PROJECT, Settings, child_environment, in_the_way, what_it_is
 
 BUSY_SECONDS = 20.0
 """For these a database that another process writes is waited for."""
@@ -42,6 +43,8 @@ class Server:
     """Of `python -m`: makes the schema in an empty file, or upgrades it. `{path}` is the file."""
     variables: tuple[tuple[str, str], ...] = ()
     """What the command gets in its environment."""
+    variable: str = "MLFLOW_TRACKING_URI"
+    """The user's, that says where the database is."""
 
     def upgrade(self, path: Path) -> None:
         """Bring the schema of a file, which may be missing, to the newest revision. Raises NightStopped."""
@@ -63,7 +66,7 @@ MLFLOW = Server(
 PREFECT = Server(
     "Prefect", "prefect", "server/database/_migrations/versions/sqlite",
     ("prefect", "server", "database", "upgrade", "--yes"),
-    (("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:///{path}"),),
+    (("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:///{path}"),), "NIGHTSCHOOL_HOME",
 )  # fmt: skip
 
 
@@ -71,11 +74,12 @@ def make_whole(path: Path, server: Server) -> None:
     """Make the database of a server if it is missing or half-made, upgrade it if it is old, leave it if it is whole.
 
     A half-made one holds no rows beyond those of a new one: nothing is lost with it. Raises NightStopped if it is the
-    database of a newer server, in use, damaged, or half-upgraded with rows in it; it is left as it is then.
+    database of a newer server, in use, damaged, or half-upgraded with rows in it; it is left as it is then; and if
+    no file can be made there.
     """
     if revision(path) in heads(server):
         return
-    with only_one(path):
+    with only_one(path, server):
         found = revision(path)
         if found in heads(server):
             return
@@ -170,7 +174,9 @@ def opened(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def readable(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a file that is there. Raises NightStopped if it is damaged or in use."""
+    """A connection to a file that is there. Raises NightStopped if it is damaged, in use, or a folder."""
+    if path.is_dir():
+        raise NightStopped(f"the database {path} cannot be read: it is a folder; name a file")
     try:
         with closing(opened(path)) as connection:
             yield connection
@@ -181,7 +187,7 @@ def readable(path: Path) -> Iterator[sqlite3.Connection]:
 
 def revision(path: Path) -> str:
     """The schema's revision, or an empty string if there is none."""
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path's raises where a folder may not be looked into
         return ""
     with readable(path) as connection:
         there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
@@ -221,9 +227,19 @@ def discard(beside: Path) -> None:
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Hold off other processes that would make the same database."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
+def only_one(path: Path, server: Server) -> Iterator[None]:
+    """Hold off other processes that would make the same database. Raises NightStopped if no file can be made there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened_lock = path.with_name(f".{path.name}.lock").open("a")
+    except OSError as error:
+        if is_passing(error):
+            raise
+        reason = f"{blocker} is {what_it_is(blocker)}" if (blocker := in_the_way(path.parent)) else error.strerror
+        raise NightStopped(
+            f"{server.name}'s database {path} cannot be made ({reason}); set {server.variable} so that it lies in a "
+            "folder where this user can make files"
+        ) from error
+    with opened_lock as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

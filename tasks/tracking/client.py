@@ -6,10 +6,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gaierror
+from textwrap import shorten
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import sqlalchemy
 from mlflow import MlflowClient
@@ -22,9 +25,11 @@ from tasks.services.addresses import EXPERIMENT
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS")
 """Error codes of a store that understood and will never accept. A proxy before a store that is down sends others."""
 DENIALS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")
-UNUSABLE = (sqlalchemy.exc.ArgumentError, ImportError)
-"""What SQLAlchemy raises for an address that is none, and for one whose database it has no driver for."""
 REASON_CHARACTERS = 500
+DEFAULT_EXPERIMENT = "0"
+"""Id of the experiment that MLflow makes itself in a new database."""
+MLRUNS = f"mlruns/{DEFAULT_EXPERIMENT}"
+"""Where its artifacts go, from the folder that is current then."""
 PROBE_SECONDS = 5.0
 """So long a store may take for its first answer, or for the one after a failure, before it counts as away."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 300.0
@@ -74,7 +79,7 @@ def two_errors() -> Iterator[None]:
     except NightStopped:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:REASON_CHARACTERS]
+        reason = shorten(str(error), REASON_CHARACTERS, placeholder=" …")
         if isinstance(error, MlflowException) and error.error_code in REFUSALS:
             raise Refused(f"the tracking store refused: {reason}") from error
         if isinstance(error, MlflowException) and error.error_code in DENIALS:
@@ -83,7 +88,18 @@ def two_errors() -> Iterator[None]:
                 "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to an account that may read and write the "
                 f"experiment {EXPERIMENT}, and run the same again"
             ) from error
-        raise StoreAway(f"the tracking store did not answer: {reason}") from error
+        raise StoreAway(f"the tracking store did not answer: {why_silent(error)}") from error
+
+
+def why_silent(error: BaseException) -> str:
+    """Why no answer came: what the network said, if libraries have wrapped that, else the error's own words."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ConnectionError | TimeoutError | gaierror) and str(inner):
+            return shorten((inner.strerror or str(inner)).lower(), REASON_CHARACTERS, placeholder=" …")
+        inner = inner.__cause__ or inner.__context__
+    said = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    return shorten(str(said), REASON_CHARACTERS, placeholder=" …")
 
 
 def known(ask: Callable[..., T], *arguments: str) -> T | None:
@@ -110,16 +126,50 @@ def connect(tracking_uri: str) -> MlflowClient:
     MLflow asks a database that is away ten times, over minutes, before it gives up, and waits long for a server that
     accepts a request and says nothing; so the store is asked once before, for PROBE_SECONDS at most.
     """
+    if reason := why_unusable(tracking_uri):
+        raise Refused(
+            f"MLFLOW_TRACKING_URI={without_password(tracking_uri)} cannot be used, as {reason}: set it to the address "
+            "of an MLflow server (http://…) or of a database whose driver is installed (for PostgreSQL: "
+            "pip install 'nightschool[postgresql]'), or leave it out for a database in the home"
+        )
     with two_errors():
-        try:
-            within(PROBE_SECONDS, lambda: probe(tracking_uri))
-        except UNUSABLE as error:
-            raise Refused(
-                f"MLFLOW_TRACKING_URI={without_password(tracking_uri)} cannot be used ({error}): set it to the address "
-                "of an MLflow server (http://…) or of a database whose driver is installed (for PostgreSQL: "
-                "pip install 'nightschool[postgresql]'), or leave it out for a database in the home"
-            ) from error
+        within(PROBE_SECONDS, lambda: probe(tracking_uri))
         return MlflowClient(tracking_uri)
+
+
+def why_unusable(tracking_uri: str) -> str:
+    """Why nothing can ever answer at an address, whatever runs there; empty if something may. Nothing is asked."""
+    if is_server(tracking_uri):
+        return why_no_server(tracking_uri)
+    if tracking_uri.startswith("databricks"):
+        return f"Databricks names an experiment by a path in its workspace, and this one is called {EXPERIMENT}"
+    try:
+        url = sqlalchemy.make_url(tracking_uri)
+        sqlalchemy.create_engine(url).dispose()
+    except ImportError as error:
+        return f"{error.name}, its driver, is not installed"
+    except sqlalchemy.exc.NoSuchModuleError:
+        return f"{url.drivername}: is neither a server nor a database that is known here"
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return "it is neither the address of a server nor of a database"
+    if url.drivername.startswith("sqlite") and url.database in (None, "", ":memory:"):
+        return "a database in memory is gone with the process"
+    return ""
+
+
+def why_no_server(address: str) -> str:
+    """Why an HTTP address is none; empty if it is one."""
+    try:
+        parsed = urlsplit(address)
+    except ValueError:
+        return "it is no address"
+    if not parsed.hostname:
+        return "it names no host"
+    try:
+        _ = parsed.port
+    except ValueError:
+        return "its port is no number from 0 to 65535"
+    return "" if len(address.split()) == 1 else "there is a space in it"
 
 
 def probe(tracking_uri: str) -> None:
@@ -138,7 +188,7 @@ def probe(tracking_uri: str) -> None:
 
 def is_server(tracking_uri: str) -> bool:
     """Whether artifacts go where a server decides; else MLflow writes them from here, beside a database."""
-    return tracking_uri.startswith(("http:", "https:", "databricks"))
+    return tracking_uri.startswith(("http:", "https:"))
 
 
 def within(seconds: float, work: Callable[[], None]) -> None:
@@ -176,3 +226,35 @@ def experiment_id(client: MlflowClient, artifacts: str | None) -> str:
             "their files in it; to begin anew, set NIGHTSCHOOL_HOME to a new folder", EXPERIMENT,
         )  # fmt: skip
     return number
+
+
+def keep_default_inside(
+    client: MlflowClient, tracking_uri: str, artifacts: str | None, home: Path, folders: Sequence[Path]
+) -> None:
+    """Have the artifacts of MLflow's own experiment, `Default`, go below a URI.
+
+    Whoever opens a new database first makes that experiment, with its artifacts in the current folder; then that is a
+    folder of the project, where they would be committed or cleaned away. In a database that others use too, only an
+    address that a process of ours made, in one of these `folders`, is changed. A server decides by itself.
+    """
+    if is_server(tracking_uri) or artifacts is None:
+        return
+    own_database = tracking_uri.startswith(f"sqlite:///{home}/")
+    default = known(client.get_experiment, DEFAULT_EXPERIMENT)
+    place = str(default.artifact_location) if default else ""
+    ours = {f"{folder}/{MLRUNS}" for folder in folders}
+    if not (place in ours or (own_database and place.startswith("/") and place.endswith(f"/{MLRUNS}"))):
+        return
+    engine = sqlalchemy.create_engine(tracking_uri)
+    table = sqlalchemy.table("experiments", *map(sqlalchemy.column, ("experiment_id", "artifact_location")))
+    change = table.update().where(table.c.experiment_id == int(DEFAULT_EXPERIMENT), table.c.artifact_location == place)
+    try:
+        with engine.begin() as connection:
+            connection.execute(change.values(artifact_location=f"{artifacts}/{DEFAULT_EXPERIMENT}"))
+    finally:
+        engine.dispose()
+    if Path(place).exists():
+        log.warning(
+            "artifacts of MLflow's experiment Default went to %s and go to %s/%s now; what lies there stays there",
+            place, artifacts, DEFAULT_EXPERIMENT,
+        )  # fmt: skip

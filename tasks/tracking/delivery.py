@@ -19,7 +19,7 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from tasks.errors import Refused, StoreAway
+from tasks.errors import NightStopped, Refused, StoreAway, without_password
 from tasks.home.digests import digest_of
 from tasks.pages.text import plural
 from tasks.settings import Settings
@@ -72,15 +72,22 @@ class Outbox:
         self._pause = Pause(clock)
         self._run_pauses: defaultdict[str, Pause] = defaultdict(lambda: Pause(clock))
         self._client: MlflowClient | None = None
+        self._answered = False
         self._lost: set[str] = set()
         """Runs that a person deleted, of which it was said."""
 
     def client(self) -> MlflowClient:
         """Raises StoreAway if there is none yet and the store does not answer, and what `prepare` raises."""
         if self._client is None:
-            with two_errors():
-                self._prepare()
+            try:
+                with two_errors():
+                    self._prepare()
+            except NightStopped as stop:
+                if self._answered:  # its disk went away: that ends no night that began
+                    raise StoreAway(str(stop)) from stop
+                raise
             self._client = connect(self.tracking_uri)
+            self._answered = True
         return self._client
 
     def ask(self, question: Callable[[MlflowClient], T]) -> T:
@@ -95,8 +102,9 @@ class Outbox:
         except StoreAway as error:
             if self._pause.begin():
                 log.warning(
-                    "%s; what the night reports (%s so far) waits in %s and is delivered when the store answers, "
-                    "or by the next night", error, plural(self.spool.waiting(), "call"), self.spool.folder,
+                    "%s (%s); what the night reports (%s so far) waits in %s and is delivered when the store answers, "
+                    "or by the next night", error, without_password(self.tracking_uri),
+                    plural(self.spool.waiting(), "call"), self.spool.folder,
                 )  # fmt: skip
             raise
         if self._pause.end():

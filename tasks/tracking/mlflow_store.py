@@ -14,15 +14,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+from mlflow import MlflowClient
 from mlflow.utils.git_utils import get_git_commit
 
 from model.files import write_text
-from tasks.errors import Denied, StoreAway
+from tasks.errors import Denied, StoreAway, without_password
 from tasks.home.records import Content
 from tasks.relocation import places
 from tasks.services.databases import MLFLOW, make_whole
 from tasks.settings import PROJECT, sqlite_file
-from tasks.tracking.client import is_open
+from tasks.tracking.client import is_open, keep_default_inside, why_silent
 from tasks.tracking.delivery import BATCH_POINTS, HOME, SPOOL_ID, Delivery, Outbox, spool_folder
 from tasks.tracking.registry import Registry
 from tasks.tracking.spool import Call
@@ -131,12 +132,29 @@ class Store:
         Raises Denied if it wants other credentials, and Refused if the address cannot be used.
         """
         try:
-            self._outbox.ask(self._outbox.check)
+            self._outbox.ask(self._check)
         except Denied:
             raise
         except StoreAway:
             return False
         return True
+
+    def require(self) -> None:
+        """For what a person does at once, with nothing that could wait: as `check`, or raises StoreAway."""
+        try:
+            self._outbox.call(self._check)
+        except Denied:
+            raise
+        except StoreAway as away:
+            raise StoreAway(
+                f"the model registry at {without_password(self.tracking_uri)} did not answer "
+                f"({why_silent(away.__cause__ or away)}); nothing was changed, run the same again when it answers"
+            ) from away
+
+    def _check(self, client: MlflowClient) -> None:
+        self._outbox.check(client)
+        outbox, folders = self._outbox, (Path.cwd(), PROJECT)
+        keep_default_inside(client, self.tracking_uri, outbox.artifacts, outbox.home, folders)
 
     def experiment_id(self) -> str:
         """The experiment, for links to runs; empty while the store is away."""

@@ -24,6 +24,7 @@ from tasks.tracking.adoption import Adopted, adopt_old_versions
 from tasks.tracking.client import known, two_errors
 from tasks.tracking.delivery import Outbox
 from tasks.tracking.versions import (
+    BY_HAND,
     CHAMPION,
     DATA,
     DECISION,
@@ -94,7 +95,10 @@ class Registry:
     def standing(self) -> Standing | None:
         """The version in use and why it is."""
         holder = self._holder(CHAMPION)
-        return Standing(int(holder.version), holder.tags.get(DECISION, "")) if holder else None
+        if holder is None:
+            return None
+        note = holder.tags.get(BY_HAND) or holder.tags.get(DECISION) or "made so in the registry itself"
+        return Standing(int(holder.version), note)
 
     def holder_of(self, alias: str) -> ModelVersion | None:
         """The version that holds an alias, with its files on this machine. Raises ModelFilesGone."""
@@ -158,13 +162,16 @@ class Registry:
         """Raises Refused for an unknown version."""
         self._ask(lambda client: client.set_registered_model_alias(self.model, alias, str(version)))
 
-    def make_champion(self, version: int, reason: str) -> None:
+    def make_champion(self, version: int, reason: str, by_hand: bool = False) -> None:
         """Move the champion alias; the one before becomes `previous`, if it has other weights.
 
+        by_hand: the reason is noted beside that of the night, which stays.
         Raises Refused for an unknown version.
         """
         before, version_text = self._holder(CHAMPION), str(version)
-        self._set_tag(version, DECISION, reason)
+        self._set_tag(version, BY_HAND if by_hand else DECISION, reason)
+        if not by_hand:
+            self._remove_tag(version, BY_HAND)
         if before and before.version != version_text:
             new = self._ask(lambda client: client.get_model_version(self.model, version_text))
             if new.tags.get(DIGEST, "") != before.tags.get(DIGEST) or not new.tags.get(DIGEST):
@@ -192,7 +199,7 @@ class Registry:
         digests = {v.tags.get(DIGEST) for v in versions if int(v.version) == version}
         for marked in versions:
             if ROLLED_BACK in marked.tags and (int(marked.version) == version or marked.tags.get(DIGEST) in digests):
-                self._take_mark_off(str(marked.version))
+                self._remove_tag(int(marked.version), ROLLED_BACK)
 
     def recipes(self) -> list[str]:
         """Names of all recipes that have a registered model."""
@@ -200,8 +207,13 @@ class Registry:
         models = self._ask(lambda client: list(client.search_registered_models(wanted)))
         return sorted(model.name.removeprefix(MODEL_PREFIX) for model in models)
 
-    def _take_mark_off(self, version: str) -> None:
-        self._ask(lambda client: client.delete_model_version_tag(self.model, version, ROLLED_BACK))
+    def versions(self) -> list[int]:
+        """Numbers of all versions, the newest first."""
+        return sorted((int(version.version) for version in self._versions()), reverse=True)
+
+    def _remove_tag(self, version: int, key: str) -> None:
+        """One that is not there is removed already."""
+        self._ask(lambda client: known(client.delete_model_version_tag, self.model, str(version), key))
 
     def _set_tag(self, version: int, key: str, value: str) -> None:
         said = value[:REASON_CHARACTERS]

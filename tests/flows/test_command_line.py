@@ -141,6 +141,12 @@ def test_a_source_without_a_file_ends_with_code_2(tmp_path: Path) -> None:
         (["sweep", "demo", "--over", "split.salt=a,b"], "only settings of pretrain and model are swept"),
         (["sweep", "demo", "--over", "pretrain.optim.peak_lr"], "--over takes key.path=value,value"),
         (["sweep", "demo", "--over", "model.num_experts_per_tok=2,9"], "must be at most num_experts"),
+        (["promote", "tiny"], "the number of the version is missing: python -m flows promote tiny VERSION; make up"),
+        (["promote", "tiny", "abc"], "'abc' is no version number: python -m flows promote tiny VERSION; make up"),
+        (["promote", "tiny", "0"], "'0' is no version number"),
+        (["promote", "tiny", "-1"], "'-1' is no version number"),
+        (["promote", "tiny", "²"], "'²' is no version number"),
+        (["promote", "tiny", "9" * 5_000], "is no version number"),
     ],
 )
 def test_mistakes_end_with_code_2_and_say_the_cure(
@@ -153,7 +159,7 @@ def test_mistakes_end_with_code_2_and_say_the_cure(
     assert not (home / "data").exists()
 
 
-@pytest.mark.parametrize("wrong", [["promote"], ["promote", "x"], ["demo", "3"], [], ["sweep", "demo"], ["--nope"]])
+@pytest.mark.parametrize("wrong", [["promote"], ["demo", "3"], [], ["sweep", "demo"], ["--nope"]])
 def test_a_wrong_call_shows_the_usage(wrong: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(wrong)

@@ -42,7 +42,9 @@ def test_the_services_say_so_too(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.write_text("a file")
     assert ended(["up"], home, tmp_path, "tasks.services") == (
-        2, f"\nthe home {home} cannot be made (File exists); set NIGHTSCHOOL_HOME to a folder that can be made\n",
+        2,
+        f"\nthe home {home} cannot be made: it is a file; set NIGHTSCHOOL_HOME to a folder that is there or can be "
+        "made\n",
     )  # fmt: skip
     code, said = ended(["down"], home, tmp_path, "tasks.services")
     assert (code, "Traceback" in said) == (0, False)

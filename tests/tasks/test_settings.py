@@ -87,11 +87,18 @@ def test_preparing_a_process_makes_its_home(environment: dict[str, str], tmp_pat
     assert (tmp_path / "store").is_dir()
 
 
-@pytest.mark.parametrize("home", ["file", "file/below"])
-def test_a_home_that_cannot_be_made_is_a_message(environment: dict[str, str], tmp_path: Path, home: str) -> None:
+@pytest.mark.parametrize(
+    ("home", "reason"),
+    [("file", "it is a file"), ("file/below", "{}/file is a file"), ("link", "it is a link to nothing")],
+)
+def test_a_home_that_cannot_be_made_is_a_message(
+    environment: dict[str, str], tmp_path: Path, home: str, reason: str
+) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
     environment["NIGHTSCHOOL_HOME"] = home
-    with pytest.raises(NightStopped, match=f"the home {tmp_path / home} cannot be made .*; set NIGHTSCHOOL_HOME"):
+    told = f"the home {tmp_path / home} cannot be made: {reason.format(tmp_path)}; set NIGHTSCHOOL_HOME to a folder"
+    with pytest.raises(NightStopped, match=told):
         settings.prepare_process()
 
 

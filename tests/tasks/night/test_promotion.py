@@ -150,7 +150,7 @@ def test_a_night_found_done_tells_then_and_now(nights: Nights) -> None:
     promote_version("tiny", 2)
     assert standing_of(night, again).startswith("it is the champion now (by hand")
     nights.client.delete_model_version(MODEL, "2")
-    assert standing_of(night, again) == "version 2 is not in the registry any more; no version is champion now"
+    assert standing_of(night, again) == "version 2 was deleted in the registry; no version is champion now"
 
 
 def test_what_was_rolled_back_comes_back_by_a_person_alone(nights: Nights) -> None:
@@ -175,13 +175,43 @@ def test_what_was_rolled_back_comes_back_by_a_person_alone(nights: Nights) -> No
     assert decided(nights.judged("three", 0.8))[0], "other weights are judged as ever"
 
 
+def test_going_back_from_a_deleted_champion_says_that_there_is_none_and_what_can_be_done(nights: Nights) -> None:
+    nights.judged("one", 1.0)
+    nights.judged("two", 0.9)
+    promote_version("tiny", None)
+    nights.client.delete_model_version(MODEL, "1")
+    with pytest.raises(NightStopped) as stop:
+        promote_version("tiny", None)
+    said = str(stop.value)
+    assert "version 2, was itself rolled back by hand" in said
+    assert f"there is no champion now: version 1 of {MODEL} was the champion and was deleted in the registry" in said
+    assert said.endswith("python -m flows promote tiny VERSION; its versions are 2")
+    nights.client.delete_model_version(MODEL, "2")
+    with pytest.raises(NightStopped, match=r"no previous champion .* no champion now: version 1 .* it has no version"):
+        promote_version("tiny", None)
+
+
+def test_what_a_person_does_is_noted_beside_what_the_night_decided(nights: Nights) -> None:
+    first = decided(nights.judged("one", 1.0))[1]
+    nights.judged("two", 0.9)
+    promote_version("tiny", 1)
+    tags = nights.client.get_model_version(MODEL, "1").tags
+    assert tags["nightschool.decision"] == first == "first model: there was no champion to compare with"
+    assert tags["nightschool.by_hand"].startswith("by hand, ")
+    assert tags["nightschool.by_hand"].endswith(", in place of version 2")
+    assert "nightschool.by_hand" not in nights.client.get_model_version(MODEL, "2").tags
+    nights.registry.make_champion(1, "a night said so again")
+    standing = nights.registry.standing()
+    assert standing is not None and standing.note == "a night said so again", "the newest reason is the one told"
+
+
 def test_a_rollback_in_the_registry_itself_is_one(nights: Nights) -> None:
     nights.judged("one", 1.0)
     nights.judged("two", 0.9)
     nights.client.set_registered_model_alias(MODEL, CHAMPION, "1")
     night, again = nights.night_of("two", 0.9)
     assert again.reused
-    told = "version 2 was rolled back in the registry by other hands, to version 1; champion now is version 1"
+    told = "version 2 was rolled back in the registry itself, to version 1; champion now is version 1"
     assert standing_of(night, again).startswith(told)
     decide_anew = replace(nights.recipe, promote=replace(nights.recipe.promote, seed=2))
     assert not decided(nights.judged("two", 0.9, decide_anew))[0]
@@ -200,7 +230,12 @@ def test_a_champion_that_somebody_removed_is_no_first_model(nights: Nights, remo
     promoted, reason = decided(nights.judged("three", 0.8))
     assert not promoted
     assert f"version 2 of {MODEL} was the champion" in reason
-    assert ("alias was taken" if removed == "alias" else "not in the registry any more") in reason
+    told = {
+        "version": "was the champion and was deleted in the registry",
+        "alias": "was the champion and had the alias champion taken from it in the registry",
+        "model": "was the champion and is not in this registry, which has no model",
+    }
+    assert told[removed] in reason
     assert nights.aliases()[CHAMPION] is None
     newest = 1 if removed == "model" else 3
     promote_version("tiny", newest)
@@ -262,7 +297,9 @@ def test_a_person_names_what_there_is(nights: Nights) -> None:
     nights.judged("one", 1.0)
     with pytest.raises(NightStopped, match="no previous champion of nightschool-tiny"):
         promote_version(None, None)
-    with pytest.raises(NightStopped, match=r"no version 9 of nightschool-tiny.*\n.*registered model: tiny"):
+    with pytest.raises(
+        NightStopped, match=r"no version 9 of nightschool-tiny; its versions are 1\n.*registered model: tiny"
+    ):
         promote_version(None, 9)
     with pytest.raises(NightStopped, match=r"no version 1 of nightschool-unknown.*\n.*registered model: tiny"):
         promote_version("unknown", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from tasks.errors import MESSAGE_LIMIT, Denied, NightStopped, Refused, StoreAway
 from tasks.night.by_hand import promote_version
 from tasks.tracking import client as boundary
 from tasks.tracking.client import EXPERIMENT, connect, within
+from tasks.tracking.delivery import Outbox
 from tasks.tracking.mlflow_store import Store
 from tests.tiny_recipe import tiny_recipe
 
@@ -119,14 +121,74 @@ def test_the_probe_is_short_and_its_length_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["mlruns", "./mlruns", "file:///runs", "nonsense://host/db", "postgres+none://me:secret@host/db", "http//x"]
+    ("uri", "reason"),
+    [
+        ("mlruns", "neither the address of a server nor of a database"),
+        ("/nonexist", "neither the address of a server nor of a database"),
+        ("http//x", "neither the address of a server nor of a database"),
+        ("postgresql://host:port/db", "neither the address of a server nor of a database"),
+        ("file:///runs", "file: is neither a server nor a database"),
+        ("nonsense://host/db", "nonsense: is neither a server nor a database"),
+        ("postgres+none://me:secret@host/db", "is neither a server nor a database"),
+        ("http://", "it names no host"),
+        ("https:///path", "it names no host"),
+        ("http://[::1", "it is no address"),
+        ("http://host:99999", "its port is no number from 0 to 65535"),
+        ("http://my host", "there is a space in it"),
+        ("sqlite://", "in memory is gone with the process"),
+        ("databricks", "Databricks names an experiment by a path"),
+        ("databricks://profile", "Databricks names an experiment by a path"),
+    ],
 )
-def test_an_address_that_cannot_be_used_is_named_with_the_cure(uri: str, tmp_path: Path) -> None:
+def test_an_address_that_can_never_answer_is_named_with_the_cure(
+    uri: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A night must not run without tracking for a slip of the pen."""
-    with pytest.raises(Refused, match=r"MLFLOW_TRACKING_URI=.*cannot be used") as stop:
+    with pytest.raises(Refused, match=r"MLFLOW_TRACKING_URI=.* cannot be used, as .*: set it to the address") as stop:
         Store(uri, tmp_path).check()
-    assert "secret" not in str(stop.value)
+    assert reason in str(stop.value)
+    assert not any(text in str(stop.value) for text in ("secret", "SQLAlchemy", "plugin"))
     assert len(str(stop.value)) < MESSAGE_LIMIT
+    assert not caplog.records, "nothing waits for an address that never answers"
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://me:secret@host/mlflow/", "http://[::1]:80"])
+def test_any_other_address_of_a_server_may_answer(uri: str) -> None:
+    assert boundary.why_unusable(uri) == ""
+
+
+def test_a_place_where_no_database_can_be_is_named_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in (
+        ("/proc/x.db", "MLflow's database /proc/x.db cannot be made (No such file or directory)"),
+        (f"{tmp_path}/file/x.db", f"cannot be made ({tmp_path}/file is a file)"),
+        (tmp_path, f"the database {tmp_path} cannot be read: it is a folder"),
+    ):
+        with pytest.raises(NightStopped) as stop:
+            Store(f"sqlite:///{path}", tmp_path).check()
+        assert reason in str(stop.value)
+    assert not caplog.records
+
+
+def test_a_database_whose_disk_goes_away_in_a_night_is_a_store_that_is_away(tmp_path: Path) -> None:
+    gone = False
+
+    def prepare() -> None:
+        if gone:
+            raise NightStopped("no file can be made there")
+
+    outbox = Outbox(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, prepare=prepare)
+    outbox.client()
+    gone = True
+    with pytest.raises(StoreAway, match="away with its disk"):
+        outbox.call(lambda client: (_ for _ in ()).throw(StoreAway("away with its disk")))
+    with pytest.raises(StoreAway, match="no file can be made there"):
+        outbox.call(lambda client: client.get_experiment("0"))
+    with pytest.raises(NightStopped) as at_the_start:
+        Outbox(outbox.tracking_uri, tmp_path, prepare=prepare).client()
+    assert not isinstance(at_the_start.value, StoreAway)
 
 
 def test_a_missing_driver_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,11 +246,19 @@ def test_a_run_that_is_deleted_meanwhile_is_told_once_and_ends_nothing(
     assert not store.reopen(lost)
 
 
-def test_promoting_by_hand_without_a_registry_stops_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promoting_by_hand_without_a_registry_stops_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free.getsockname()[1]}")
     home.mkdir()
-    with pytest.raises(NightStopped, match="did not answer"):
+    with pytest.raises(StoreAway) as stop:
         promote_version("demo", 1)
+    address = os.environ["MLFLOW_TRACKING_URI"]
+    assert str(stop.value) == (
+        f"the model registry at {address} did not answer (connection refused); nothing was changed, run the same "
+        "again when it answers"
+    )
+    assert not caplog.records, "nothing of it waits"
     assert not (home / "lease.json").exists()

@@ -116,6 +116,7 @@ QUESTIONS: dict[str, Callable[[Registry], object]] = {
     "clear_rolled_back": lambda r: r.clear_rolled_back(1),
     "adopt_old_versions": lambda r: r.adopt_old_versions(),
     "recipes": lambda r: r.recipes(),
+    "versions": lambda r: r.versions(),
     "make_champion": lambda r: r.make_champion(1, "why"),
     "register": lambda r: r.register("0" * 32, "digest", "why", DATA_OF_TINY),
 }
