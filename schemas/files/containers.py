@@ -92,6 +92,8 @@ def rows_within(value: object, is_alone: bool) -> str | None:
         if are_turns(value[0]):
             command = "jq -c '.[] | {conversations: .}' FILE"
             return f'an array of arrays; make each element an object, {{"conversations": […]}}: {command}'
+        if not is_alone and is_row(value[0]):
+            return "arrays whose rows begin with different keys; write each row on a line of its own: jq -c '.[]' FILE"
         if is_alone and not (isinstance(value[0], dict) and value[0]):
             kinds: dict[type, str] = {str: "a string", list: "an array", dict: "an empty object"}
             what = kinds.get(type(value[0]), "no object")

@@ -20,6 +20,8 @@ TABLE = (
     "a table in CSV or TSV; convert it, in Python: polars.read_csv(FILE).write_ndjson(NEW), "
     r"for TSV with separator='\t'"
 )
+IN_A_ROW = "JSON values in a row; write each on a line of its own: jq -c . FILE"
+COMMAS = "JSON values with commas between; put [ and ] around them"
 PATH = "a path; bring the file that it names"
 BINARY = {
     rb"\x1f\x8b": "gzip; rename the file to end in .gz",
@@ -53,6 +55,9 @@ TEXTUAL = {
 STRING = rb'"(?:[^"\\\n]++|\\[^\n])*+"'
 FIRST_ROW = re.compile(rb"\s*\[(?P<body>)\s*(?P<row>)\{\s*(?P<key>" + STRING + rb")\s*:")
 MEMBER = re.compile(rb"\s*(?P<before>[{,])\s*(?P<key>" + STRING + rb")\s*:\s*")
+
+BEGUN = re.compile(rb'\[\s*(\{\s*("[^"\\\n]*"?\s*)?)?')
+"""Of an array of objects no more than the first key."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,8 @@ def may_end_at(stop: int, head: bytes, first: re.Match[bytes], is_wrapped: bool)
         return not after
     if first["key"].strip(b'"').decode("latin-1") in TURN_KEYS:
         return False
+    if BEGUN.fullmatch(after):
+        return True
     following = FIRST_ROW.match(after)
     return following["key"] == first["key"] if following else after[:1] not in (b"{", b"[")
 
@@ -168,6 +175,8 @@ def kind_of(head: bytes, whole: bool) -> str | None:
     over_lines = "\n" in text[:stop].rstrip()
     if whole and over_lines and is_complete and stop == len(text):
         return DOCUMENT
+    if "\n" not in text and is_complete and (next_one := re.match(r"[ \t]*(,?)[ \t]*\{", text[stop:])):
+        return COMMAS if next_one[1] else IN_A_ROW
     rows, _ = parse_chunk(Chunk(1, [], head.split(b"\n"), {}))
     if any(row is not None for row in rows):
         return None
