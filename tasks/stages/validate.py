@@ -161,7 +161,8 @@ def of_lines(
     else:
         more = f"and {len(others)} other rule{'s' * (len(others) > 1)}"
         breaks = "breaks" if found["count"] == 1 else "break"
-        told = f"none of its {plural(number, 'line')} is a valid row. {found['count']:,} of them {breaks} the rule {rule}, {more}"
+        told = f"none of its {plural(number, 'line')} is a valid row. "
+        told += f"{found['count']:,} of them {breaks} the rule {rule}, {more}"
     part = next(piece for piece in pieces if rule in piece.scanned.rules)
     cure = likely_setting(next(raw_lines(part, folder, rule)), source.kind, source.format)
     if len(sum(other_shapes(pieces, [source], folder).values(), Counter())) > 1:
