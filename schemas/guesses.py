@@ -17,13 +17,20 @@ LEAST_COMMON_SHARE = 0.12
 CYRILLIC = "оеаинтсрвлкмдпуяыгзб"
 WESTERN = "éèêàâçëîïôûùüöäßñóíáúãõåæøœ’“”–—…«»¿¡°£€"
 SETTINGS = (
-    (r'"from"\s*:.*"value"\s*:|"value"\s*:.*"from"\s*:', "sharegpt"),
+    (r'"conversations"\s*:\s*\[.*(?:"from"\s*:.*"value"\s*:|"value"\s*:.*"from"\s*:)', "sharegpt"),
     (r'"messages"\s*:\s*\[', "openai"),
     (r'"conversations"\s*:\s*\[', "minimind"),
     (r'"instruction"\s*:', "alpaca"),
     (r'"(?:text|content)"\s*:\s*"', "text"),
 )
 """What a row of each format holds; the first that fits is it."""
+ARRAY, TURN = "array", "turn"
+"""What a line may be that is a row of no format."""
+CURES = {
+    ARRAY: 'Its rows are bare arrays: make each an object, {"conversations": [turns]}.',
+    TURN: 'Its rows are single turns: make each conversation a row, {"conversations": [turns]}.',
+    "text": "Its rows look like plain text: set `kind: pretrain` for the source.",
+}
 
 
 def likely_encoding(data: bytes) -> str | None:
@@ -51,10 +58,25 @@ def common_share(data: bytes, encoding: str, common: str) -> float:
     return sum(letter in common for letter in letters) / max(1, len(letters))
 
 
-def likely_setting(row: str, kind: str, row_format: str) -> str:
-    """How a source's setting should read for a row, given as JSON, perhaps its beginning alone; empty if it fits."""
-    likely = next((name for pattern, name in SETTINGS if re.search(pattern, row, re.DOTALL)), None)
+def other_shape(row: str, kind: str, row_format: str) -> str:
+    """The format that a row seems to be of, ARRAY or TURN; empty if it is that of its source, or nothing is known.
+
+    `row`: JSON, perhaps its beginning alone.
+    """
+    if kind == "chat" and re.match(r"\s*\[\s*[\[{]", row):
+        return ARRAY
+    if kind == "chat" and re.match(r'\s*\{[^\[{]*"(?:role|from)"\s*:', row):
+        return TURN
+    likely = next((name for pattern, name in SETTINGS if re.search(pattern, row, re.DOTALL)), "")
     if likely == "text" and kind == "chat":
-        return "Its rows look like plain text: set `kind: pretrain` for the source."
-    fits = likely in (None, row_format) or (row_format == "minimind" and likely in ("sharegpt", "text"))
-    return "" if fits else f"Its rows look like those of another format: set `format: {likely}` for the source."
+        return likely
+    fits = likely == row_format or (row_format == "minimind" and likely in ("sharegpt", "text"))
+    return "" if fits else likely
+
+
+def likely_setting(row: str, kind: str, row_format: str) -> str:
+    """How a source's setting should read for a row, or what should become of its rows; empty if it fits."""
+    shape = other_shape(row, kind, row_format)
+    if shape in CURES and kind == "chat":
+        return CURES[shape]
+    return f"Its rows look like those of another format: set `format: {shape}` for the source." if shape else ""

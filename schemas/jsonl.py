@@ -43,6 +43,15 @@ def line_too_long(num_bytes: int, limit: int) -> Fault:
     return Fault("line_too_long", f"{num_bytes} bytes, the limit is {limit} (validate.max_line_bytes)")
 
 
+def broken_off(error: Exception, num_lines: int, at: int, noun: str) -> Fault:
+    """Reading met `error` after `num_lines` whole lines, or what else `noun` calls them, that end before byte `at`."""
+    why = f"({str(error)[:80] or type(error).__name__})"
+    if not num_lines:
+        return Fault("file_unreadable", f"nothing of it can be read {why}; bring it anew, or name it after what it is")
+    are = f"1 {noun} is" if num_lines == 1 else f"{num_lines:,} {noun}s are"
+    return Fault("file_unreadable", f"it breaks off {why}: {are} read, what follows byte {at:,} is lost; bring it anew")
+
+
 def excerpt(line: bytes) -> str:
     """The line's bounded beginning as text; bytes that are no UTF-8 appear as escapes."""
     return line[:KEPT_OF_BAD_LINE_BYTES].decode("utf-8", errors="backslashreplace")

@@ -173,6 +173,7 @@ UTF = {name: rows(1, 3).decode().encode(name) for name in ("utf-16-le", "utf-16-
 PRETTY = json.dumps([json.loads(row(number)) for number in range(3)], indent=2).encode()
 ENTRIES = b"[\n" + b",\n".join(row(number) for number in range(3)) + b"\n]\n"
 LONG = b"[\n" + rows(1, 4_000).replace(b"\n", b",\n") + row(0) + b"\n]\n"
+TURNS = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
 ZSTD = zstandard.ZstdCompressor()
 
 ENDINGS = [
@@ -253,7 +254,37 @@ SHAPES = [
     other("array-in-an-object-twice", b'{"train": ' + ENTRIES + b', "test": ' + ENTRIES + b"}"),
     plain("array-of-all-sorts", b'[{"text": "a"}, 1, "b, c", null, [{"text": "d"}], {"text": "e"}]', 2,
           not_json=0, not_an_object=4),
-    plain("arrays-on-lines", b"[" + row(1) + b"]\n[" + row(2) + b"]\n", not_an_object=2),
+    plain("arrays-on-lines", b"[" + row(1) + b"]\n[" + row(2) + b"]\n", 2),
+    plain("long-arrays-on-lines", LONG + LONG.replace(b"\n", b"") + b"\n", 8_002),
+    plain("second-array-torn", b"[" + row(1) + b"]\n[" + row(2) + b", " + row(3)[:9], 2, deferred=1),
+    plain("second-array-torn-in-a-key", b"[" + row(1) + b']\n[{"te', 1, file_unreadable=1),
+    plain("array-and-other-array", b"[" + row(1) + b"]\n[1, 2]\n", not_an_object=2),
+    plain("array-and-a-word", b"[" + row(1) + b", " + row(2) + b"];\n", 2, file_unreadable=1),
+    plain("arrays-of-turns-on-lines", (json.dumps(TURNS) + "\n").encode() * 3, not_an_object=3),
+    plain("array-under-any-key", b'{"meta": {"a": {"b": [1]}}, "texts_of_2024": ' + ENTRIES + b"}", 3),
+    plain("long-array-under-any-key", b'{"texts_of_2024": ' + LONG.replace(b"\n", b"") + b"}", 4_001),
+    plain("long-row-with-rows-in-it", json.dumps({"texts": [{"text": "a" * 1_000}] * 90, "text": "b"}).encode()
+          + b"\n" + rows(1, 2), 3),
+    plain("list-of-who-knows-what", b'{"text": "a", "examples": [{"text": "b"}]}\n', 1),
+    other("arrays-of-unlike-rows", b"[" + row(1) + b'] [{"n": 1, "text": "b"}]\n'),
+    other("array-of-arrays", json.dumps([TURNS] * 5).encode()),
+    other("long-array-of-arrays", json.dumps([TURNS] * 2_000).encode()),
+    other("arrays-of-arrays-on-lines", (json.dumps([TURNS] * 5) + "\n").encode() * 2),
+    other("pretty-array-of-arrays", json.dumps([TURNS] * 5, indent=1).encode()),
+    other("array-of-strings", json.dumps(["One text.", "Another."]).encode()),
+    other("array-with-a-header", b'[{}, ' + row(1) + b", " + row(2) + b"]"),
+    other("rows-deep-in-an-object", b'{"meta": {"n": 1}, "data": {"train": ' + ENTRIES.replace(b"\n", b"") + b"}}"),
+    other("long-rows-deep-in-an-object", b'{"data": {"train": ' + LONG.replace(b"\n", b"") + b"}}"),
+    other("two-lists-on-a-line", b'{"train": ' + ENTRIES.replace(b"\n", b"") + b', "test": [' + row(5) + b"]}"),
+    other("lists-on-lines", (b'{"train": ' + ENTRIES.replace(b"\n", b"") + b"}\n") * 2),
+    other("conversations-in-a-conversation", json.dumps({"conversations": [TURNS] * 5}).encode()),
+    other("rows-by-name", json.dumps({f"r{n}": json.loads(row(n)) for n in range(3)}).encode()),
+    other("table-by-columns", json.dumps({"text": {"0": "One text.", "1": "Another."}}).encode()),
+    other("comment-above-an-array", b"// exported by hand\n" + ENTRIES.replace(b"\n", b"")),
+    other("array-in-javascript", b"const rows = " + ENTRIES.replace(b"\n", b"") + b";\n"),
+    other("rows-in-a-row", rows(1, 3).replace(b"\n", b"")),
+    other("rows-and-commas", rows(1, 3).replace(b"\n", b", ")),
+    other("array-in-python", b"[{'text': 'One text.'}, {'text': 'Another.'}]"),
     plain("array-with-a-broken-row", ENTRIES.replace(b"1,", b'1 "and,', 1), 2, not_json=1),
     plain("array-and-more", LONG + b" and more", 4_001, file_unreadable=1),
     plain("two-arrays-in-an-object", b'{"data": ' + LONG + b', "test": ' + LONG + b"}", 4_001, file_unreadable=1),

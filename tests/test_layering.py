@@ -23,7 +23,7 @@ OWN = {
 FOREIGN = {
     "flows": {"prefect", "yaml"},
     "data": {"numpy", "polars", "pyarrow", "scipy", "tokenizers", "gigatoken", "awkward"},
-    "schemas": {"pandera", "polars", "orjson", "zstandard", "stdnum"},
+    "schemas": {"pandera", "polars", "orjson", "pydantic_core", "zstandard", "stdnum"},
     "model": {"torch", "numpy", "safetensors", "tokenizers", "entmax", "gguf"},
 }
 """What else a package may import, beside the standard library; `tasks` may import anything installed."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from schemas.files.kinds import Array, first_value
-from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, line_too_long
+from schemas.files.containers import first_value
+from schemas.files.kinds import Array
+from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, broken_off, line_too_long
 
 ROW_OVERHEAD_BYTES = 64
 HELD_BYTES = 4 << 20
@@ -20,6 +21,8 @@ CLOSING = re.compile(
     rb'\s*(?:,\s*"[^"\\]*+"\s*:\s*(?:' + STRING + rb'"|[-\w.+]+|\{[^{}]*\}|\[[^\[\]{}]*\])\s*)*\}?\s*\Z'
 )
 """What may follow the array: members of the object around it that hold no rows, and its end."""
+NEXT_ARRAY = re.compile(rb"[\s,]*\[?\s*")
+"""What may stand between two arrays."""
 
 
 class RowBuilder:
@@ -33,7 +36,8 @@ class RowBuilder:
         self._is_range = is_range  # of a file's bytes, which need not hold the end of the array
         self._chunk, self.held_bytes = Chunk(first_line, [], [], {}), 0
         self._limit, self._is_wrapped, self._key = max_line_bytes, array.is_wrapped, array.key
-        self._next_row = re.compile(rb"[,\s](?=\{\s*" + re.escape(array.key) + rb"\s*:)")
+        row = rb"(?=\{\s*" + re.escape(array.key) + rb"\s*:)"
+        self._next_row, self._row_after_end = re.compile(rb"[,\s]" + row), re.compile(rb"[,\s\[]" + row)
         self._buffer, self._base, self._at = b"", offset, 0  # bytes, the offset of their first, how far they are read
         self._start, self._kept, self._depth = offset, b"", 0  # of the element that is begun
         self._num_dropped = 0  # bytes after the array
@@ -86,11 +90,14 @@ class RowBuilder:
         return True
 
     def _reopen(self) -> bool:
-        """After the end of the array: go on where there is another row all the same."""
-        if self._is_wrapped or not (found := self._next_row.search(self._buffer, self._at)):
+        """After the end of the array: go on where there is another row all the same, or another array of them."""
+        if self._is_wrapped or not (found := self._row_after_end.search(self._buffer, self._at)):
             return False
         self.is_closed = False
-        self._emit(found.end())
+        if NEXT_ARRAY.fullmatch(self._buffer, self._at + 1, found.end()):
+            self._at = found.end()
+        else:
+            self._emit(found.end())
         return True
 
     def _inside(self) -> bool:
@@ -151,14 +158,25 @@ class RowBuilder:
         """What is wrong with the end of the file: empty if nothing is."""
         if self.is_closed:
             tail, num_bytes = self._buffer[self._at + 1 :], len(self._buffer) - self._at - 1 + self._num_dropped
-            is_plain = CLOSING.match(tail) and not self._num_dropped
-            return "" if is_plain else f"{num_bytes:,} bytes after the array of rows are not read"
+            is_plain = NEXT_ARRAY.fullmatch(tail) or CLOSING.match(tail)
+            if is_plain and not self._num_dropped:
+                return ""
+            bytes_are = (
+                "1 byte after the array of rows is"
+                if num_bytes == 1
+                else f"{num_bytes:,} bytes after the array of rows are"
+            )
+            return f"{bytes_are} not read; if they hold rows, give those a file of their own"
         return "its last row is not finished" if self._depth else "the array of its rows is not closed"
 
     def finish(self) -> None:
         """No more bytes come. What is not finished is a line, too."""
         self.settle()
-        if self._depth or (self.is_closed and self.rest) or not (self._is_range or self.is_closed):
+        gap = GAP.match(self._buffer, self._at).end()  # type: ignore[union-attr]
+        if self._is_range and not self._depth and not self.is_closed and gap < len(self._buffer):  # words, no element
+            self._start = self._base + gap
+            self._emit(len(self._buffer))
+        elif self._depth or (self.is_closed and self.rest) or not (self._is_range or self.is_closed):
             fault = None if self._depth else Fault("file_unreadable", self.rest)
             self._start = self._start if self._depth else self._base + self._at
             if fault:
@@ -167,7 +185,8 @@ class RowBuilder:
 
     def break_off(self, error: Exception) -> None:
         """End with a line that stands for all that could not be read."""
-        self._chunk.faults[len(self._chunk.lines)] = Fault("file_unreadable", f"{type(error).__name__}: {error}"[:200])
+        num_rows = len(self._chunk.lines)
+        self._chunk.faults[num_rows] = broken_off(error, self._chunk.first_line - 1 + num_rows, self.end, "row")
         self._start = self._start if self._depth else self._base + self._at
         self._emit(len(self._buffer))
 

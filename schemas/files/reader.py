@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.files.arrays import RowBuilder
 from schemas.files.blocks import UNREADABLE, blocks_of
 from schemas.files.kinds import BYTE_ORDER_MARK, Array, what_is
-from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, Fault, line_too_long
+from schemas.jsonl import KEPT_OF_BAD_LINE_BYTES, Chunk, broken_off, line_too_long
 
 LINE_OVERHEAD_BYTES = 64  # what a line costs beside its bytes; a chunk of very short lines would be huge without it
 
@@ -60,7 +60,8 @@ class ChunkBuilder:
 
     def break_off(self, error: Exception) -> None:
         """End with a line that stands for all that could not be read."""
-        self._chunk.faults[len(self._chunk.lines)] = Fault("file_unreadable", f"{type(error).__name__}: {error}"[:200])
+        num_lines = len(self._chunk.lines)
+        self._chunk.faults[num_lines] = broken_off(error, self._chunk.first_line - 1 + num_lines, self._offset, "line")
         self._chunk.lines.append(bytes(self._begun[:KEPT_OF_BAD_LINE_BYTES]))
         self._chunk.offsets.append(self._offset)
 

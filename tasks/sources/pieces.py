@@ -143,9 +143,17 @@ class RangeReader:
         start = self.next_line(pieces[-1].end or 0) if pieces else 0
         line = sum(piece.num_lines for piece in pieces) + 1
         end = self.end_of_lines(start)
+        if end < self.size and what_is(self.file.path, end):  # the reader will not see what follows
+            pieces, _ = replace(self, size=end).pieces(known)
+            return pieces, self.unfinished(end)
         pieces += tuple(self.new_pieces(start, end, line)) if self.size else (self.measured(0, 0, 1),)
-        deferred = f"its last line ({plural(self.size - end, 'byte')}) is not finished; it is left for the next night"
-        return pieces, deferred if end < self.size else ""
+        return pieces, self.unfinished(end)
+
+    def unfinished(self, end: int) -> str:
+        """Why what follows on the last whole line is deferred; empty if nothing does."""
+        if end == self.size:
+            return ""
+        return f"its last line ({plural(self.size - end, 'byte')}) is not finished; it is left for the next night"
 
     def array_pieces(self, array: Array, known: Sequence[Piece]) -> tuple[tuple[Piece, ...], str]:
         """The same of a JSON array, whose elements are its lines."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.pages.text import format_bytes, plural
 from tasks.recipes.stage_configs import HUB, SourceConfig
 from tasks.sources.builtin import MAKERS
-from tasks.sources.resolve import BUILTIN, locate
+from tasks.sources.resolve import BUILTIN, locate, nothing_found
 
 
 def look_at_sources(sources: Sequence[SourceConfig], home: Path) -> Iterator[tuple[SourceConfig, str, bool]]:
@@ -27,6 +27,6 @@ def presence_of(source: SourceConfig, home: Path) -> tuple[str, bool]:
         return f"{location} (remote, not looked at)", False
     files = [path for _, path in locate(source, home)]
     if not files:
-        return f"nothing found at {location}", True
+        return nothing_found(location), True
     num_bytes = sum(path.stat().st_size for path in files if path.is_file())
     return f"{plural(len(files), 'file')}, {format_bytes(num_bytes)}", False

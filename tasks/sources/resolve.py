@@ -18,7 +18,7 @@ from data.rows.piece import Piece
 from tasks.errors import NightStopped
 from tasks.recipes.stage_configs import HUB, SourceConfig
 from tasks.sources.builtin import MAKERS, build_corpus
-from tasks.sources.pieces import FileCutter, RawFile, state_of
+from tasks.sources.pieces import TABLES, FileCutter, RawFile, state_of
 from tasks.sources.remote import bring_from_hub, bring_remote
 from tasks.sources.tables import as_jsonl
 
@@ -26,7 +26,7 @@ BUILTIN = "builtin:"
 PIECE_BYTES = 16 << 20
 PIECES = "sources.json"
 """Of a home: the pieces of every file that it knows."""
-REASONS_SHOWN = 5
+REASONS_SHOWN, NAMES_SHOWN = 5, 4
 DEEP = re.compile(r"(?:^|(?<=/))(?:\*\*(?:/|$))+")
 """Folders of any depth, in a glob."""
 
@@ -98,7 +98,7 @@ def resolve(
             cut_file = cutter.cut(file, known_of[file.source, file.label], file.path in moving)
             path = as_jsonl(file, cut_file.pieces, home / "downloads")
         except (OSError, ValueError, pa.ArrowException) as error:
-            unreadable.append(Deferred(file.label, getattr(error, "strerror", None) or str(error)[:200]))
+            unreadable.append(Deferred(file.label, why_unreadable(file.path, error)))
             continue
         pieces += [LocatedPiece(piece, source, path) for piece in cut_file.pieces]
         if cut_file.deferred:
@@ -108,6 +108,18 @@ def resolve(
     for source in sources:
         stop_if_nothing_is_left(source, resolved)
     return resolved
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, and what helps, on one line."""
+    words = " ".join((getattr(error, "strerror", None) or str(error)).split())
+    if path.is_dir():
+        return f"{words}; name its files, as in {path.name}/*.jsonl"
+    if path.suffix in TABLES and path.is_file() and not isinstance(error, PermissionError):
+        return (
+            f"it is cut off, or no {path.suffix[1:]} file ({words[:120]}); bring it anew, or name it after what it is"
+        )
+    return words[:200]
 
 
 def stop_if_nothing_is_left(source: SourceConfig, resolved: Resolved) -> None:
@@ -123,10 +135,24 @@ def files_of(source: SourceConfig, home: Path) -> list[RawFile]:
     """Files of one source, those that are remote brought here. Raises NightStopped if there is none."""
     located = locate(source, home)
     if not located:
-        raise NightStopped(f"source {source.name}: nothing found at {source.location}")
+        raise NightStopped(f"source {source.name}: {nothing_found(source.location)}")
     is_ours = source.location.startswith((BUILTIN, HUB)) or "://" in source.location
     ends = shortest_ends([origin for origin, _ in located])
     return [RawFile(source.name, f"{source.name}/{shown(ends[origin])}", path, is_ours) for origin, path in located]
+
+
+def nothing_found(location: str) -> str:
+    """That there is no file at a location, and what is where one was looked for."""
+    if "://" in location:
+        return f"nothing found at {location}; correct the address"
+    path = Path(location).expanduser().absolute()
+    folder = next(above for above in path.parents if not glob.has_magic(str(above)) and above.is_dir())
+    with suppress(OSError):
+        names = sorted(shown(entry.name) for entry in os.scandir(folder) if not entry.name.startswith("."))
+        there = f"holds {', '.join(names[:NAMES_SHOWN])}" if names else "is empty"
+        more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+        return f"nothing found at {location}; {folder} {there}{more}; correct the location, or bring the files"
+    return f"nothing found at {location}; {folder} cannot be listed; correct the location"
 
 
 def is_utf8(text: str) -> bool:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from data.rows.piece import Piece
 from model.files import made_once
-from schemas.files.kinds import ROW_KEYS
+from schemas.files.containers import ROW_KEYS
 from tasks.home.code import code_version
 from tasks.sources.pieces import TABLES, RawFile
 

@@ -6,12 +6,11 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from data.rows.parts import Part
 from data.rows.scan import ScanJob, ScanRules, scan
@@ -19,9 +18,17 @@ from data.rows.statistics import Statistics
 from data.workers import run_jobs
 from schemas.guesses import likely_setting
 from schemas.jsonl import FILE_RULES
-from schemas.report import EXAMPLES_PER_RULE
 from tasks.errors import NightStopped
 from tasks.home.code import code_version
+from tasks.home.contents.bad_lines import (
+    cures_of_formats,
+    held,
+    left_out,
+    lines_by_file,
+    other_shapes,
+    raw_lines,
+    rules_broken,
+)
 from tasks.home.contents.validated import PARTS, REPORT, ScannedPiece, read_pieces, write_pieces
 from tasks.home.digests import digest_of
 from tasks.home.links import link_files
@@ -36,6 +43,8 @@ from tasks.stage import Night, Outcome, StageRun, stage
 log = logging.getLogger("nightschool")
 QUARANTINE_SHOWN_BYTES = 8 << 20
 """How much of tonight's quarantine goes to MLflow; all of it lies beside the parts."""
+FILES_SHOWN = 5
+"""Of a source of which nothing is left."""
 SCANNERS = ("data.rows.scan", "tasks.sources.tables")
 """The modules whose code decides what becomes of a line: the second writes a table as lines."""
 
@@ -112,43 +121,6 @@ def scan_pieces(
     ]
 
 
-def lines_by_file(pieces: Sequence[ScannedPiece]) -> dict[str, Counter[str]]:
-    """Lines of each file by what became of them, and conversations in which turns were merged."""
-    counts: dict[str, Counter[str]] = {}
-    for piece in pieces:
-        names = ("read", "valid", "quarantined", "blank", "merged")
-        lines = {name: getattr(piece.scanned, name) for name in names}
-        counts.setdefault(piece.label, Counter()).update(lines)
-    return counts
-
-
-def rules_broken(pieces: Sequence[ScannedPiece]) -> dict[str, dict[str, Any]]:
-    """Quarantined lines by rule, most frequent first, with a few examples."""
-    counts: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    for piece in pieces:
-        for rule, found in piece.scanned.rules.items():
-            counts[rule] += found["count"]
-            shown = examples.setdefault(rule, [])
-            shown += found["examples"][: EXAMPLES_PER_RULE - len(shown)]
-    return {rule: {"count": count, "examples": examples[rule]} for rule, count in counts.most_common()}
-
-
-def held(lines: Counter[str]) -> int:
-    """Lines that hold something."""
-    return lines["read"] - lines["blank"]
-
-
-def left_out(pieces: Sequence[ScannedPiece]) -> list[tuple[str, str]]:
-    """(file, reason) of files that are something else, or break off: one bad line stands for all of such a file."""
-    return [
-        (piece.label, example.removeprefix(piece.label).partition(" ")[2])
-        for piece in pieces
-        for rule in FILE_RULES
-        for example in piece.scanned.rules.get(rule, {"examples": []})["examples"]
-    ]
-
-
 def stop_if_a_source_is_lost(pieces: Sequence[ScannedPiece], sources: Sequence[SourceConfig], folder: Path) -> None:
     """Raise NightStopped if a source has no valid row, with its commonest fault and what may cure it."""
     for source in sources:
@@ -161,18 +133,41 @@ def stop_if_a_source_is_lost(pieces: Sequence[ScannedPiece], sources: Sequence[S
             raise NightStopped(
                 f"source {source.name}: there is no row in {source.location}{blank}; nothing was trained"
             )
-        (rule, found), *others = rules_broken(mine).items()
-        part = next(Part(folder, piece.number) for piece in mine if rule in piece.scanned.rules)
-        with part.path("quarantine.jsonl").open("rb") as stream:
-            raw = next(bad["raw"] for bad in map(orjson.loads, stream) if bad["rule"] == rule)
-        cure = likely_setting(raw, source.kind, source.format) or "Repair the data, or leave the source out."
-        more = f", and {len(others)} other rule{'s' * (len(others) > 1)}" if others else ""
+        broken = rules_broken(mine)
+        told = of_files(mine) if broken.keys() <= set(FILE_RULES) else of_lines(mine, source, broken, folder)
         raise NightStopped(
-            f"source {source.name}: none of its {plural(held(lines), 'line')} is a valid row. {found['count']:,} of "
-            f"them {'breaks' if found['count'] == 1 else 'break'} the rule {rule}{more}, "
-            f"e.g. {found['examples'][0]}\n{cure}\n"
+            f"source {source.name}: {told}\n"
             f"Nothing was trained, the champion is untouched. All lines, with file, line and reason: {folder}"
         )
+
+
+def of_files(pieces: Sequence[ScannedPiece]) -> str:
+    """Why no row could be read in the files of a source, each of which is something else."""
+    reasons = [f"{label}: {reason}" for label, reason in left_out(pieces)]
+    more = [f"and {len(reasons) - FILES_SHOWN} more"] if len(reasons) > FILES_SHOWN else []
+    return "\n  ".join(["no row could be read", *reasons[:FILES_SHOWN], *more])
+
+
+def of_lines(
+    pieces: Sequence[ScannedPiece], source: SourceConfig, broken: Mapping[str, Mapping[str, Any]], folder: Path
+) -> str:
+    """What is wrong with the lines of a source, all of which are bad, and what may cure it."""
+    (rule, found), *others = broken.items()
+    number = sum(each["count"] for each in broken.values())
+    if number == 1:
+        told = f"its one line is no valid row: it breaks the rule {rule}"
+    elif not others:
+        told = f"none of its {plural(number, 'line')} is a valid row, all break the rule {rule}"
+    else:
+        more = f"and {len(others)} other rule{'s' * (len(others) > 1)}"
+        breaks = "breaks" if found["count"] == 1 else "break"
+        told = f"none of its {plural(number, 'line')} is a valid row. "
+        told += f"{found['count']:,} of them {breaks} the rule {rule}, {more}"
+    part = next(piece for piece in pieces if rule in piece.scanned.rules)
+    cure = likely_setting(next(raw_lines(part, folder, rule)), source.kind, source.format)
+    if len(sum(other_shapes(pieces, [source], folder).values(), Counter())) > 1:
+        cure = "\n".join(cures_of_formats(pieces, [source], folder))
+    return f"{told}, e.g. {found['examples'][0]}\n{cure or 'Repair the data, or leave the source out.'}"
 
 
 def bad_of(lines: Counter[str]) -> str:
@@ -182,14 +177,20 @@ def bad_of(lines: Counter[str]) -> str:
 
 
 def stop_if_too_bad(
-    by_file: Mapping[str, Counter[str]], broken: Mapping[str, Mapping[str, Any]], config: ValidateConfig, where: Path
-) -> None:
-    """Raise NightStopped if the bad share of a file or of all is over its limit, or nothing is left."""
+    by_file: Mapping[str, Counter[str]], broken: Mapping[str, Mapping[str, Any]], config: ValidateConfig, where: Path,
+    cures: Callable[[], Sequence[str]] = tuple,
+) -> None:  # fmt: skip
+    """Raise NightStopped if the bad share of a file or of all is over its limit, or nothing is left.
+
+    `cures`: asked for sentences to say beside it.
+    """
     total: Counter[str] = sum(by_file.values(), Counter())
     worst = [
         f"{rule['count']:>8,}  {name}  e.g. {rule['examples'][0]}" for name, rule in itertools.islice(broken.items(), 6)
     ]
-    ending = "\n".join([*worst, f"All of them, with file, line and reason: {where}"])
+
+    def ending() -> str:
+        return "\n".join([*cures(), *worst, f"All of them, with file, line and reason: {where}"])
 
     def share(lines: Counter[str]) -> float:
         return lines["quarantined"] / max(1, held(lines))
@@ -198,17 +199,17 @@ def stop_if_too_bad(
         raise NightStopped(
             f"{bad_of(total)}: {share(total):.1%}, the limit is "
             f"{config.max_bad_share:.1%} (validate.max_bad_share). Nothing was trained, the champion is untouched.\n"
-            f"{ending}"
+            f"{ending()}"
         )
     for label, lines in by_file.items():
         if held(lines) >= config.min_lines_to_judge and share(lines) > config.max_bad_share_per_file:
             raise NightStopped(
                 f"{label}: {bad_of(lines)}: {share(lines):.1%}, the limit "
                 f"for one file is {config.max_bad_share_per_file:.1%} (validate.max_bad_share_per_file). Repair it or "
-                f"leave it out; nothing was trained.\n{ending}"
+                f"leave it out; nothing was trained.\n{ending()}"
             )
     if not total["valid"]:
-        raise NightStopped(f"none of {plural(total['read'], 'line')} is valid; see {where}\n{ending}")
+        raise NightStopped(f"none of {plural(total['read'], 'line')} is valid; see {where}\n{ending()}")
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,8 @@ def validate(run: StageRun) -> Outcome:
     run.tracker.artifact(shown_quarantine(run, new), "quarantine")
     run.tracker.artifact(row_length_histogram(lengths_of(pieces), run.logs / "row-lengths.png"), "figures")
     stop_if_a_source_is_lost(pieces, run.recipe.sources, run.folder / PARTS)
-    stop_if_too_bad(by_file, broken, run.recipe.validate, run.folder / PARTS)
+    cures = partial(cures_of_formats, pieces, run.recipe.sources, run.folder / PARTS)
+    stop_if_too_bad(by_file, broken, run.recipe.validate, run.folder / PARTS, cures)
     grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
     blank = f" + {total['blank']:,} blank" if total["blank"] else ""
     merged = f"; turns of one role in a row merged in {total['merged']:,}" if total["merged"] else ""

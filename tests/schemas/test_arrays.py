@@ -61,6 +61,23 @@ def test_each_row_has_its_number_and_place(
         assert lines_of(path, block, end=offset) == found[: number - 1]
 
 
+@given(arrays=st.lists(rows, min_size=2, max_size=4), indent=indents,
+       between=st.sampled_from([b"\n", b"", b",\n", b" "]), block=st.integers(1, 40), data=st.data())  # fmt: skip
+def test_arrays_one_after_another_are_rows_of_one_file(
+    folder: Path, arrays: list[list[object]], indent: int | None, between: bytes, block: int, data: st.DataObject
+) -> None:
+    body = between.join(json.dumps(array, indent=indent, sort_keys=True).encode() for array in arrays) + b"\n"
+    path = folder / "c.json"
+    path.write_bytes(body)
+    found = lines_of(path, block)
+    assert [json.loads(line) for _, _, line in found] == [row for array in arrays for row in array]
+    assert all(body[offset:].startswith(line) for _, offset, line in found)
+    number, offset, _ = data.draw(st.sampled_from(found))
+    assert lines_of(path, block, start=offset, end=len(body), first_line=number) == found[number - 1 :]
+    if number > 1:
+        assert lines_of(path, block, end=offset) == found[: number - 1]
+
+
 @given(count=st.integers(0, 4), more=st.integers(1, 4), broken=st.sampled_from(BROKEN), block=st.integers(1, 40),
        between=st.sampled_from([b",", b", ", b",\n", b"\n,\n  "]))  # fmt: skip
 def test_a_broken_row_spoils_no_other(

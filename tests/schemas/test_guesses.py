@@ -44,6 +44,11 @@ def test_bytes_of_no_text_are_not_guessed_at(data: bytes) -> None:
         ('{"conversations": [{"role": "a", "content": "b"}]}', "chat", "sharegpt", "format: minimind"),
         ('{"conversations": [{"from": "a", "value": "b"}]}', "chat", "minimind", ""),
         ('{"text": "a"}', "pretrain", "minimind", ""),
+        ('[{"role": "user", "content": "a"}]', "chat", "minimind", "bare arrays"),
+        ('[[{"role": "user", "content": "a"}]]', "chat", "openai", "bare arrays"),
+        ('{"id": 1, "role": "user", "content": "a"}', "chat", "minimind", "single turns"),
+        ('{"from": "human", "value": "a"}', "chat", "sharegpt", "single turns"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', "pretrain", "minimind", "format: openai"),
         ("nothing of the sort", "chat", "minimind", ""),
     ],
 )

@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.adapters import check_rows
 from schemas.files.reader import read_chunks
@@ -69,6 +71,29 @@ def test_every_line_ends_as_it_should(broken: BrokenFile, tmp_path: Path) -> Non
     assert of_lines == broken.line_faults
     assert of_lines + of_rows == broken.faults
     assert (kept, kept + of_lines.total() + of_rows.total()) == (broken.kept, broken.lines - broken.blank)
+
+
+FRAGMENTS = [
+    b"[", b"]", b"{", b"}", b", ", b"\n", b'"text": ', b'"data": ', b'"mine": ', b'"a"', b"1", b"null", b"// x\n", b'"',
+    b'{"text": "a"}', b'[{"text": "b"}, {"text": "c"}]', b'{"n": 1, "text": "d"}', b'{"data": [{"text": "e"}]}', b"\\",
+    b'{"role": "user", "content": "f"}', b'[[{"role": "user", "content": "g"}]]', b"[[", b"{}", b"[]", b'{"mine": [',
+]  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=14).map(b"".join))
+def test_whatever_json_a_file_seems_to_be_its_pieces_have_the_lines_that_they_say(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    path = write(body, "any.json", folder)
+    try:
+        found = resolved(path, "pretrain", folder / "home")
+    except NightStopped as stop:
+        assert "is not finished" in str(stop) or "is not closed" in str(stop)
+        return
+    kept, of_lines, of_rows = fates(found)
+    assert kept + of_lines.total() + of_rows.total() == sum(located.piece.num_lines for located in found.pieces)
 
 
 @pytest.mark.parametrize("broken", params([file for file in BROKEN_FILES if file.deferred or file.unreadable]))

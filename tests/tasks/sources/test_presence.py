@@ -9,14 +9,16 @@ import pytest
 from tasks.recipes.stage_configs import SourceConfig
 from tasks.sources.presence import look_at_sources
 
+BESIDE = "; {there} holds a.jsonl, b.jsonl; correct the location, or bring the files"
+
 
 @pytest.mark.parametrize(
     ("location", "said", "is_gone"),
     [
         ("{there}/*.jsonl", "2 files, 6 B", False),
         ("{there}/a.jsonl", "1 file, 3 B", False),
-        ("{there}/none-*.jsonl", "nothing found at {there}/none-*.jsonl", True),
-        ("{there}/gone.jsonl", "nothing found at {there}/gone.jsonl", True),
+        ("{there}/none-*.jsonl", f"nothing found at {{there}}/none-*.jsonl{BESIDE}", True),
+        ("{there}/gone.jsonl", f"nothing found at {{there}}/gone.jsonl{BESIDE}", True),
         ("builtin:chat-english", "built in", False),
         ("builtin:nope", "nothing found: there is no builtin:nope", True),
         ("hub:owner/name", "hub:owner/name (remote, not looked at)", False),

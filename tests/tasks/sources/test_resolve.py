@@ -126,6 +126,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_taken(tmp_path: P
     resolved = resolve([source(tmp_path / "*.jsonl")], tmp_path)
     assert [located.piece.label for located in resolved.pieces] == [f"mine/{n}.jsonl" for n in range(9)]
     assert [d.label for d in resolved.unreadable] == ["mine/folder.jsonl", "mine/link.jsonl"]
+    assert resolved.unreadable[0].reason == "a folder, not a file; name its files, as in folder.jsonl/*.jsonl"
     assert resolved.unreadable[1].reason == "a link to gone.jsonl, which is not there"
     assert resolved.set_aside == [(d.label, d.reason) for d in resolved.unreadable]
 
@@ -134,6 +135,24 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_taken(tmp_path: P
 def test_nothing_found_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert f"nothing found at {location}" in refusal(location, tmp_path)
+
+
+def test_a_location_without_a_file_says_what_is_beside_it(tmp_path: Path) -> None:
+    told = refusal(tmp_path / "deep" / "er" / "*.jsonl", tmp_path)
+    assert told.endswith(f"er/*.jsonl; {tmp_path} is empty; correct the location, or bring the files")
+    write(tmp_path, *(f"{n}.txt" for n in range(6)))
+    told = refusal(tmp_path / "*.jsonl", tmp_path)
+    assert f"{tmp_path} holds 0.txt, 1.txt, 2.txt, 3.txt and 2 more; correct" in told
+
+
+def test_a_broken_table_says_what_helps(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl")
+    for name in ("b.parquet", "c.arrow"):
+        (tmp_path / name).write_bytes(b"PAR1 and no more")
+    for file in resolve([source(tmp_path / "*.*")], tmp_path / "home").unreadable:
+        kind = file.label.partition(".")[2]
+        assert file.reason.startswith(f"it is cut off, or no {kind} file (")
+        assert file.reason.endswith("); bring it anew, or name it after what it is")
 
 
 def test_one_source_without_a_file_stops_all(tmp_path: Path) -> None:
@@ -222,7 +241,9 @@ def test_a_pattern_of_an_object_store_is_its_files_in_order(bucket: fsspec.Abstr
     files = found("memory://bucket/*.jsonl", tmp_path)
     assert [file.path.name for file in files] == ["a.jsonl", "b.jsonl"]
     assert [file.path.read_bytes() for file in files] == [BODY + b"1", BODY + b"2"]
-    assert refusal("memory://bucket/*.txt", tmp_path).endswith("nothing found at memory://bucket/*.txt")
+    assert refusal("memory://bucket/*.txt", tmp_path).endswith(
+        "nothing found at memory://bucket/*.txt; correct the address"
+    )
 
 
 def test_only_what_changed_in_an_object_store_is_brought(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:

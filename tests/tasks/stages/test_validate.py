@@ -7,6 +7,7 @@ import json
 import os
 import tracemalloc
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,11 @@ from data.rows.parts import Part
 from data.rows.scan import ScanRules
 from schemas.filters import FilterConfig
 from tasks.errors import NightStopped
+from tasks.home.contents.bad_lines import cures_of_formats, left_out, lines_by_file, rules_broken
 from tasks.home.contents.validated import PARTS, ScannedPiece
 from tasks.recipes.stage_configs import SourceConfig, ValidateConfig
 from tasks.sources.resolve import resolve
 from tasks.stages.validate import (
-    left_out,
-    lines_by_file,
-    rules_broken,
     scan_key,
     scan_pieces,
     stop_if_a_source_is_lost,
@@ -191,7 +190,7 @@ def lost(body: bytes, folder: Path, kind: str = "chat") -> str:
 def test_a_source_without_a_good_row_stops_with_its_rule_and_the_cure(tmp_path: Path) -> None:
     openai = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}\n'
     told = lost(openai * 3 + b"no json\n", tmp_path)
-    for part in ("source s: none of its 4 lines is a valid row", "3 of them break the rule conversations_missing",
+    for part in ("source s: none of its 4 lines is a valid row.", "3 of them break the rule conversations_missing",
                  "and 1 other rule", "s/lost.jsonl:1", "set `format: openai`", str(tmp_path / "out")):  # fmt: skip
         assert part in told
     chinese = '{"text": "今天天气很好，我们一起去公园。"}\n'.encode("gbk")
@@ -199,6 +198,50 @@ def test_a_source_without_a_good_row_stops_with_its_rule_and_the_cure(tmp_path: 
     assert "rename the file to end in .gz" in lost(gzip.compress(good(1)), tmp_path, "pretrain")
     assert "there is no row in" in lost(b"", tmp_path)
     assert "3 blank lines alone" in lost(b"\n \n\n", tmp_path)
+
+
+SHAPES_ALONE = {
+    "[[{turns}], [{turns}]]": ("no row could be read\n  s/lost.jsonl: ", "an array of arrays", "jq -c '.[] | {conv"),
+    '{"data": {"train": [{"conversations": [{turns}]}]}}': ("holds its rows in data.train", "jq -c '.data.train[]'"),
+    '{"train": [{"conversations": [{turns}]}], "test": [{"conversations": []}]}': ("2 lists (train, test)", "a file"),
+    '// comment\n[{"conversations": [{turns}]}]': ("no row could be read", "below a comment; remove"),
+    "[{turns}]\n[{turns}]\n": ("none of its 2 lines is a valid row, all break the rule not_an_object", "bare arrays"),
+    '{"role": "user", "content": "Hi"}\n{"role": "assistant", "content": "Hello"}\n': ("2 lines", "single turns"),
+    "{}": ("its one line is no valid row: it breaks the rule conversations_missing", "Repair the data"),
+    '{"messages": [{turns}]}\n{"instruction": "a", "output": "b"}\n': ("1 like openai, 1 like alpaca", "Split it"),
+    "user,assistant\nHi,Hello\n": ("a table in CSV or TSV; convert it", "polars.read_csv(FILE).write_ndjson(NEW)"),
+}  # fmt: skip
+TURNS = '{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}'
+
+
+@pytest.mark.parametrize("body", SHAPES_ALONE)
+def test_a_source_of_one_strange_file_stops_with_what_it_is_and_its_cure(body: str, tmp_path: Path) -> None:
+    told = lost(body.replace("{turns}", TURNS).encode(), tmp_path)
+    for part in SHAPES_ALONE[body]:
+        assert part in told
+    for wrong in ("kind: pretrain", "row_keys_unsupported", "0 bytes", "its 1 line"):
+        assert wrong not in told
+
+
+def test_files_in_other_formats_among_good_ones_are_named_with_the_cure(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    ours, openai = f'{{"conversations": [{TURNS}]}}\n', f'{{"messages": [{TURNS}]}}\n'
+    alpaca = '{"instruction": "a", "output": "b"}\n'
+    for name, body in (("fine", ours * 9), ("mixed", (ours + openai + alpaca) * 3), ("theirs", openai * 5),
+                       ("bad", '{"conversations": []}\n')):  # fmt: skip
+        (data / f"{name}.jsonl").write_text(body)
+    sources = [SourceConfig(name="s", kind="chat", location=str(data / "*"))]
+    pieces = scanned(data / "*", out, "chat")
+    cures = partial(cures_of_formats, pieces, sources, out / PARTS)
+    with pytest.raises(NightStopped) as stop:
+        stop_if_too_bad(lines_by_file(pieces), rules_broken(pieces), LIMIT, out / PARTS, cures)
+    assert (
+        "s/mixed.jsonl: bad rows look like others: 3 like openai, 3 like alpaca. Split it by format, and make each "
+        "part a source with its `format`.\n"
+        "s/theirs.jsonl: its rows look like openai. Make it a source of its own with `format: openai`.\n"
+    ) in str(stop.value)
+    assert "s/bad.jsonl: " not in str(stop.value)
 
 
 def test_a_source_beside_others_is_judged_by_itself(tmp_path: Path) -> None:
@@ -230,6 +273,22 @@ def test_a_file_that_is_something_else_is_told_like_one_left_out(tmp_path: Path)
     assert (page, torn) == ("s/page.jsonl", "s/torn.jsonl.gz")
     assert reason.startswith("the file looks like HTML")
     assert "Not a gzipped file" in broken
+    assert "1 line is read, what follows byte 35 is lost; bring it anew" in broken
+
+
+def test_a_compressed_array_that_breaks_off_says_how_much_was_read(tmp_path: Path) -> None:
+    lines = [good(number) for number in range(900)]
+    body = gzip.compress(b"[" + b", ".join(lines) + b"]")
+    path = tmp_path / "cut.json.gz"
+    path.write_bytes(body[: len(body) // 2])
+    pieces = scanned(path, tmp_path / "out")
+    [(label, reason)] = left_out(pieces)
+    [piece] = pieces
+    valid = piece.scanned.valid
+    assert (label, 0 < valid < 900) == ("s/cut.json.gz", True)
+    offset = len(b"[" + b", ".join(lines[:valid]))
+    assert f"{valid:,} rows are read, what follows byte {offset:,} is lost; bring it anew" in reason
+    assert "EOFError" not in reason
 
 
 def test_merged_turns_are_counted(tmp_path: Path) -> None:
