@@ -7,6 +7,7 @@ from tasks.faults import disk_faults
 from tasks.home.journal import Journal, now
 from tasks.night.incumbent import take_over, what_became_of
 from tasks.night.opening import log
+from tasks.pages.text import plural
 from tasks.relocation import relocate
 from tasks.settings import Settings
 from tasks.tracking.mlflow_store import Store
@@ -96,5 +97,5 @@ def versions_told(registry: Registry) -> str:
     versions = registry.versions()
     newest = ", ".join(map(str, versions[:VERSIONS_TOLD]))
     if len(versions) > VERSIONS_TOLD:
-        return f"the newest of its {len(versions):,} versions are {newest}"
+        return f"the newest of its {plural(len(versions), 'version')} are {newest}"
     return f"its versions are {newest}" if versions else "it has no version"

@@ -18,7 +18,6 @@ from tasks.relocation import relocate
 from tasks.services.addresses import MLFLOW_PORT, PREFECT_PORT
 from tasks.services.databases import MLFLOW, PREFECT, make_whole
 from tasks.services.deployments import POOL, own_recipes, register, schedule_lines, set_armed
-from tasks.services.endings import close_runs_without_worker, noted_processes
 from tasks.services.mlflow_pages import nights_of
 from tasks.services.processes import (
     Service,
@@ -131,12 +130,18 @@ def stop_leftovers(home: Path) -> None:
 
 def tell_lost_runs(home: Path, prefect_url: str) -> None:
     """Runs that a worker began and that nothing carries on: what a stopped or killed worker left."""
+    from tasks.services.endings import (
+        close_runs_without_worker,
+    )  # Prefect, which it needs, looks for a home that is there
+
     for name in close_runs_without_worker(home, f"{prefect_url}/api"):
         print(f"marked as crashed, as its worker ended before it did: {name}; start it again")
 
 
 def stop_worker(service: Service, home: Path) -> int:
     """End the worker and the nights that it started, one that it left behind, too. Returns how many processes ended."""
+    from tasks.services.endings import noted_processes
+
     stopped = stop_service(service)
     for _, night, on_worker in noted_processes(home):
         if on_worker and night.process() and (count := stop_service(night)):
