@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import DiskFault, NightStopped
 
@@ -214,7 +215,21 @@ def ending(error: Exception, home: Path) -> tuple[str, int]:
     usage = shutil.disk_usage(nearest(home))
     if usage.free < FULL_BELOW_BYTES:
         return f"{full(errno.ENOSPC, home, home)}. {GO_ON} What failed: {in_a_line(error)}", DiskFault.exit_code
+    if said := server_failed(error, home):
+        return f"{said}. {GO_ON}", NightStopped.exit_code
     return f"{in_a_line(error)}\nThis is a fault of the program; {where_traceback_is(error, home)}", 1
+
+
+def server_failed(error: BaseException, home: Path) -> str:
+    """What a status of 500 and more says to a person, which a server answers that cannot write; empty for others."""
+    response: Any = getattr(error, "response", None)  # of httpx, which Prefect's own error wraps
+    status = getattr(response, "status_code", 0)
+    if not isinstance(status, int) or status < 500:
+        return ""
+    return (
+        f"a server failed (status {status} of {response.url}): it may not be able to write its database, by a full "
+        f"disk, a quota or a limit on the size of files (ulimit -f); the logs of ours are in {home / 'services'}"
+    )
 
 
 def in_a_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows.__main__ import main
@@ -80,6 +81,15 @@ def test_a_fault_of_the_program_is_one_line_that_names_its_traceback(tmp_path: P
         kept = Path(message.rpartition(" ")[2])
         assert kept.is_relative_to(tmp_path / "crashes")
         assert str(error) in kept.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, 2), (503, 2), (404, 1)])
+def test_a_server_that_cannot_write_is_told_as_such(status: int, code: int, tmp_path: Path) -> None:
+    request = httpx.Request("POST", "http://127.0.0.1:1/api/flow_runs/")
+    error = httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+    said, ended = ending(error, tmp_path)
+    assert ended == code
+    assert ("ulimit -f" in said, "fault of the program" in said) == (code == 2, code == 1)
 
 
 def test_the_command_line_ends_with_the_message(
