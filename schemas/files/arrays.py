@@ -172,9 +172,8 @@ class RowBuilder:
     def finish(self) -> None:
         """No more bytes come. What is not finished is a line, too."""
         self.settle()
-        gap = GAP.match(self._buffer, self._at).end()  # type: ignore[union-attr]
-        if self._is_range and not self._depth and not self.is_closed and gap < len(self._buffer):  # words, no element
-            self._start = self._base + gap
+        has_words = not self._depth and not self.is_closed and self._at < len(self._buffer)
+        if self._is_range and has_words:
             self._emit(len(self._buffer))
         elif self._depth or (self.is_closed and self.rest) or not (self._is_range or self.is_closed):
             fault = None if self._depth else Fault("file_unreadable", self.rest)

@@ -130,9 +130,8 @@ def stop_leftovers(home: Path) -> None:
 
 def tell_lost_runs(home: Path, prefect_url: str) -> None:
     """Runs that a worker began and that nothing carries on: what a stopped or killed worker left."""
-    from tasks.services.endings import (
-        close_runs_without_worker,
-    )  # Prefect, which it needs, looks for a home that is there
+    # Prefect, which it needs, looks for a home that is there
+    from tasks.services.endings import close_runs_without_worker
 
     for name in close_runs_without_worker(home, f"{prefect_url}/api"):
         print(f"marked as crashed, as its worker ended before it did: {name}; start it again")

@@ -187,7 +187,7 @@ def readable(path: Path) -> Iterator[sqlite3.Connection]:
 
 def revision(path: Path) -> str:
     """The schema's revision, or an empty string if there is none."""
-    if not os.path.exists(path):  # noqa: PTH110 - Path's raises where a folder may not be looked into
+    if not os.access(path, os.F_OK):  # unlike Path.exists it says so of a folder that may not be looked into, too
         return ""
     with readable(path) as connection:
         there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()

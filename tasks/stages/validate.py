@@ -159,7 +159,7 @@ def of_lines(
     elif not others:
         told = f"none of its {plural(number, 'line')} is a valid row, all break the rule {rule}"
     else:
-        more = f"and {len(others)} other rule{'s' * (len(others) > 1)}"
+        more = f"and {plural(len(others), 'other rule')}"
         breaks = "breaks" if found["count"] == 1 else "break"
         told = f"none of its {plural(number, 'line')} is a valid row. "
         told += f"{found['count']:,} of them {breaks} the rule {rule}, {more}"
