@@ -29,7 +29,7 @@ from tasks.pages.text import plural
 from tasks.planning.disk import disk_needed
 from tasks.recipes.recipe import Recipe, as_params
 from tasks.relocation import relocate
-from tasks.services.endings import cancel_subflows, noted_run
+from tasks.services.endings import cancel_subflows, note_run
 from tasks.services.output import outlive_reader
 from tasks.settings import Settings, make_home
 from tasks.sources.resolve import PIECES, resolve
@@ -63,7 +63,8 @@ def open_night(
     try:
         store.check()
         on_disk = partial(disk_faults, settings.home, settings.home, partial(disk_needed, recipe))
-        with on_disk(), journal.lease(recipe.name) as token, noted_run(settings.home):
+        with on_disk(), journal.lease(recipe.name) as token:
+            note_run(settings.home)
             if orphans := store.close_orphans():
                 log.info("%s of a night that died: closed", plural(orphans, "tracking run"))
             raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)

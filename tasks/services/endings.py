@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -97,8 +96,7 @@ ON_FAILURE: list[Any] = [end_by_intent, tell_failure]
 ON_REFUSAL: list[Any] = [end_refused]
 
 
-@contextmanager
-def noted_run(home: Path) -> Iterator[None]:
+def note_run(home: Path) -> None:
     """Note the flow run of this process, after runs are ended whose process is gone.
 
     Call it while holding the lease. The note stays: only a later process can know that Prefect was told of the end.
@@ -109,7 +107,6 @@ def noted_run(home: Path) -> Iterator[None]:
         run, me = context.flow_run, psutil.Process()
         content = {"name": run.name, "pid": me.pid, "started": me.create_time(), "on_worker": bool(run.deployment_id)}
         write_json(notes(home) / f"{run.id}.json", content)
-    yield
 
 
 def notes(home: Path) -> Path:

@@ -23,7 +23,7 @@ from flows import find_lr, prepare_data, promote_model, retrain_nightly, sweep, 
 from tasks.errors import Diverged, Interrupted, NightBusy, NightStopped, StoreAway, is_passing
 from tasks.home.stage_table import STAGES
 from tasks.services import endings
-from tasks.services.endings import ON_FAILURE, ON_REFUSAL, may_help, noted_run, tell_failure
+from tasks.services.endings import ON_FAILURE, ON_REFUSAL, may_help, note_run, tell_failure
 from tasks.stage import declared
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -218,8 +218,7 @@ def alive(_: UUID) -> dict[str, Any]:
 
 def test_runs_whose_process_is_gone_are_crashed(home: Path) -> None:
     ids = left_behind(home, dead, Running())
-    with noted_run(home):
-        pass
+    note_run(home)
     for run_id in ids:
         state = state_of(run_id)
         assert state.type.value == "CRASHED"
@@ -265,8 +264,7 @@ def test_runs_that_a_worker_began_and_nothing_carries_on_are_crashed(home: Path)
 def test_a_note_outlives_its_night_and_the_next_one_looks_after_it(home: Path) -> None:
     @flow(name="night")
     def night() -> None:
-        with noted_run(home):
-            pass
+        note_run(home)
 
     night()
     [(_, service, on_worker)] = endings.noted_processes(home)
@@ -297,12 +295,12 @@ def test_subflows_of_a_night_that_is_stopped_are_cancelled(home: Path) -> None:
 
     @flow(name="night", on_failure=ON_FAILURE)
     def night() -> None:
-        with noted_run(home):
-            assert [path.stem for path in endings.notes(home).iterdir()] == [str(FlowRunContext.get().flow_run.id)]
-            try:
-                part()
-            finally:
-                endings.cancel_subflows()
+        note_run(home)
+        assert [path.stem for path in endings.notes(home).iterdir()] == [str(FlowRunContext.get().flow_run.id)]
+        try:
+            part()
+        finally:
+            endings.cancel_subflows()
 
     with pytest.raises(Interrupted):
         night()
