@@ -10,7 +10,7 @@ from tasks.home.records import StageRecord
 from tasks.night.candidate import Candidate, give_up, waiting_candidates
 from tasks.night.conclusion import conclude_waiting
 from tasks.night.incumbent import incumbent_of
-from tasks.night.opening import note_path
+from tasks.night.lineage.notes import note_path
 from tasks.stage import Night
 from tasks.stages.evaluate import evaluate
 from tasks.stages.register import register

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from tasks.night.by_hand import promote_version
-from tasks.night.naming import promotion_run_name
+from tasks.night.lineage.naming import promotion_run_name
 from tasks.services.endings import ON_REFUSAL
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.prepare_data import packed_data
-from tasks.night.naming import night_run_name
+from tasks.night.lineage.naming import night_run_name
 from tasks.night.opening import open_night
 from tasks.recipes.recipe import Recipe
 from tasks.services.endings import ON_FAILURE

@@ -22,7 +22,6 @@ from typing import Any
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import TaskRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import task_run
 
@@ -34,11 +33,12 @@ from tasks.home.digests import digest_of, plain
 from tasks.home.journal import Journal
 from tasks.home.records import LOGS, Content, StageRecord, elapsed, file_digests, stage_name
 from tasks.home.stage_table import StageEntry, entry_of
+from tasks.home.trunk import FROM_SCRATCH, Start, start_inputs
 from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
 from tasks.planning.disk import disk_needed
 from tasks.recipes.overrides import told
 from tasks.recipes.recipe import Recipe, params_of_stage
-from tasks.services.endings import may_help, tell_failure
+from tasks.services.endings import may_help, prefect_tags, tell_failure
 from tasks.sources.resolve import Resolved
 from tasks.tracking.mlflow_store import Store, open_run, source_tags
 from tasks.tracking.registry import Registry
@@ -61,8 +61,12 @@ class Night:
     """Fencing token of the lease."""
     raw: Resolved
     """Tonight's raw data, piece by piece."""
+    start: Start = FROM_SCRATCH
+    """What its pretraining begins with."""
     day: str = ""
     """On which it was opened first, in UTC, as 2026-11-28: it tells people which night this is."""
+    opened_at: float = 0.0
+    """When this run of it was opened, in seconds since 1970."""
     name: str = ""
     """Of its run, with what differs from the night before; empty for a trial."""
     branch: str = ""
@@ -149,10 +153,8 @@ class StageFrame:
         digests, base = dict(self.inputs(night, **arguments)), None
         if self.grows and "rows" in arguments:
             base, digests["base"] = self._base(night, arguments["rows"], config, version)
-        identity = {"stage": self.entry.name, "branch": night.branch, "inputs": digests}
-        key = digest_of({**identity, "config": config, "code": version})
-        record = night.journal.finished(name, key)
-        if record:
+        of = {"stage": self.entry.name, "branch": night.branch, "inputs": digests, "config": config, "code": version}
+        if record := night.journal.finished(name, key := digest_of(of)):
             log.info("%-11s reused     %s", name, record.headline)
         else:
             tags = {f"nightschool.input.{n}": digests[n] for n in digests if isinstance(arguments.get(n), Content)}
@@ -268,7 +270,8 @@ def training_stage(work: Callable[..., Outcome]) -> Task[..., StageRecord]:
         return {"model": recipe.model, "train": getattr(recipe, entry.name)}
 
     def inputs(night: Night, tokens: StageRecord, **weights: StageRecord) -> dict[str, str]:
-        return {"tokens": digest_of_kind(tokens, entry.kind), **by_content(night, **weights)}
+        start = {} if entry.starts_from else start_inputs(night.start, night.home)
+        return {"tokens": digest_of_kind(tokens, entry.kind), **start, **by_content(night, **weights)}
 
     return stage(config=config, inputs=inputs, resumable=True, system_metrics=True, timeout_seconds=None)(work)
 
@@ -290,9 +293,3 @@ def task_run_name() -> str:
     """Of the task that runs, from its parameters, as Prefect asks for it: the name of its tracking run."""
     given = {**task_run.parameters, **task_run.parameters.get("named", {})}
     return title_of(given["night"], str(task_run.task_name), given.get("label", ""))
-
-
-def prefect_tags() -> dict[str, str]:
-    """Which task run this is, if it is one."""
-    run = context.task_run if (context := TaskRunContext.get()) else None
-    return {"prefect.task_run_id": str(run.id), "prefect.flow_run_id": str(run.flow_run_id)} if run else {}

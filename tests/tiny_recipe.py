@@ -40,7 +40,7 @@ def tiny_content(paths: dict[str, Path]) -> dict[str, Any]:
             "vocab_size": 500, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
             "num_key_value_heads": 1, "head_dim": 16, "num_experts": 4, "moe_intermediate_size": 32,
         },
-        "pretrain": train | {"num_tokens": 64 * 4 * 12, "optim": {"peak_lr": 0.01}},
+        "pretrain": train | {"num_tokens": 64 * 4 * 12, "optim": {"peak_lr": 0.01, "stable_share": 0.5}},
         "sft": train | {"num_tokens": 64 * 4 * 8, "optim": {"peak_lr": 0.005}},
         "evaluate": {"max_new_tokens": 8},
         "promote": {"resamples": 200, "min_documents": 10, "min_bytes": 500},

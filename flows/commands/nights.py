@@ -34,7 +34,13 @@ def recipe_file(text: str) -> str:
 def add_recipe_in_a_file(parser: argparse.ArgumentParser) -> None:
     """What the command without a name takes."""
     add_recipe_file(parser, required=True)
+    add_night_options(parser)
+
+
+def add_night_options(parser: argparse.ArgumentParser) -> None:
+    """What the command that runs a night takes."""
     add_recipe_options(parser)
+    parser.add_argument("--again", action="store_true", help="do the night even if nothing is new since the last one")
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +80,7 @@ def run_recipe(arguments: argparse.Namespace) -> int:
 
     with reaching_prefect():
         from flows.retrain_nightly import retrain_nightly
-    print(f"\n{retrain_nightly(recipe=original, overrides=overrides).as_text()}")
+    print(f"\n{retrain_nightly(recipe=original, overrides=overrides, again=arguments.again).as_text()}")
     return 0
 
 

@@ -125,7 +125,7 @@ def recipe_commands() -> dict[str, Command]:
                 f"{place} has a recipe {shared[0]!r}, which is the name of a command; give it another name"
             )
     descriptions = own | known
-    run = Command(name="", help="", run=nights.run_recipe, add_arguments=nights.add_recipe_options)
+    run = Command(name="", help="", run=nights.run_recipe, add_arguments=nights.add_night_options)
     return {name: replace(run, name=name, help=f"run this recipe: {text}") for name, text in descriptions.items()}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.parallel.ranks import ALONE, Ranks
-from model.tokens.order import rows_of_step
+from model.tokens.order import Replay, rows_of_step
 from model.tokens.packing import IGNORED, PackedTokens, ShardedTokens
 
 
@@ -51,14 +51,15 @@ def batch_of_rows(packed: PackedTokens | ShardedTokens, row_numbers: np.ndarray)
 
 def batch_of_step(
     packed: PackedTokens | ShardedTokens, batch_rows: int, seed: int, step: int, ranks: Ranks = ALONE,
-    micro_batch_rows: int = 1,
+    micro_batch_rows: int = 1, replay: Replay | None = None,
 ) -> Batch:  # fmt: skip
-    """The batch of optimizer step `step`, counted from 0: `batch_rows` of `packed` in the order that `seed` gives them.
+    """The batch of optimizer step `step`, counted from 0: `batch_rows` of `packed` in the order that `seed` gives them,
+    with `replay` those that are new to a trunk mixed with others.
 
     Of several ranks the share of this one, micro-batch by micro-batch, see `Ranks.rows`. Raises ValueError if there are
     no rows, or if they cannot be dealt evenly.
     """
     if packed.num_rows == 0:
         raise ValueError("the training side has no packed rows; give the recipe more text or shorter rows")
-    row_numbers = rows_of_step(packed.num_rows, batch_rows, seed, step)
+    row_numbers = rows_of_step(packed.num_rows, batch_rows, seed, step, replay)
     return batch_of_rows(packed, ranks.rows(row_numbers, micro_batch_rows))

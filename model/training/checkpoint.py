@@ -92,17 +92,22 @@ def load_into(state: TrainState, checkpoint: Checkpoint, identity: str) -> None:
             f"{checkpoint.path.name} was written by run {checkpoint.identity[:12]}, this is run {identity[:12]}; "
             "configuration or data changed, start the stage anew"
         )
-    state.model.load_state_dict(load_file(checkpoint.path / "model.safetensors"), strict=True)
+    load_model_and_optimizer(state, checkpoint.path)
+    meta = json.loads((checkpoint.path / "meta.json").read_text())
+    state.step, state.tokens_seen = meta["step"], meta["tokens_seen"]
+
+
+def load_model_and_optimizer(state: TrainState, checkpoint_folder: Path) -> None:
+    """Weights and moments, for a training that goes on from another's; its own counters stay. Strict."""
+    load_weights(state.model, checkpoint_folder)
     state.optimizer.state.clear()
     saved: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(checkpoint.path / "optimizer.safetensors").items():
+    for name, tensor in load_file(checkpoint_folder / "optimizer.safetensors").items():
         owner, _, key = name.rpartition(":")
         saved.setdefault(owner, {})[key] = tensor
     for name, parameter in state.model.named_parameters():
         if name in saved:
             state.optimizer.state[parameter] = {k: value.to(parameter.device) for k, value in saved[name].items()}
-    meta = json.loads((checkpoint.path / "meta.json").read_text())
-    state.step, state.tokens_seen = meta["step"], meta["tokens_seen"]
 
 
 def load_weights(model: torch.nn.Module, checkpoint_folder: Path) -> None:

@@ -27,6 +27,7 @@ from model.optim.groups import set_learning_rate
 from model.optim.schedule import learning_rate
 from model.parallel.ranks import ALONE, Ranks
 from model.precision import autocast
+from model.tokens.order import Replay
 from model.tokens.packing import IGNORED, PackedTokens, ShardedTokens
 from model.training.batches import Batch, batch_of_step
 from model.training.cross_entropy import cross_entropy_sum
@@ -201,22 +202,24 @@ def train_step(
 
 
 def train(
-    state: TrainState, packed: PackedTokens | ShardedTokens, config: TrainConfig, ranks: Ranks = ALONE
-) -> Iterator[StepMetrics]:
+    state: TrainState, packed: PackedTokens | ShardedTokens, config: TrainConfig, ranks: Ranks = ALONE,
+    replay: Replay | None = None,
+) -> Iterator[StepMetrics]:  # fmt: skip
     """Train on rows of `packed` from `state.step` to the last step of `config`, yielding after each step.
 
-    The rows of a step depend on data, seed and step number alone, so a run that was interrupted and resumed from a
-    checkpoint gives the same bits as one that was not; each of several ranks computes its share of them. Changes of
-    experts are the caller's: what it puts into `state` between two steps, on every rank, is trained on. Raises RankLost
-    if another rank has ended, RanksDiffer if weights differ at a step that `checkpoint_every_steps` names.
+    The rows of a step depend on data, seed, `replay` and step number alone, so a run that was interrupted and resumed
+    from a checkpoint gives the same bits as one that was not; each of several ranks computes its share of them. Changes
+    of experts are the caller's: what it puts into `state` between two steps, on every rank, is trained on. Raises
+    RankLost if another rank has ended, RanksDiffer if weights differ at a step that `checkpoint_every_steps` names.
     """
     num_steps = config.num_steps(packed.sequence_length_tokens)
     device = next(state.model.parameters()).device
     state.model.train()
     while state.step < num_steps:
         started = time.perf_counter()
-        batch = batch_of_step(packed, config.batch_rows, config.seed, state.step, ranks, config.micro_batch_rows)
-        batch = batch.to(device)
+        batch = batch_of_step(
+            packed, config.batch_rows, config.seed, state.step, ranks, config.micro_batch_rows, replay
+        ).to(device)
         waited = time.perf_counter() - started
         step = train_step(state, batch, config, num_steps, ranks)
         if state.step % config.checkpoint_every_steps == 0 or state.step == num_steps:

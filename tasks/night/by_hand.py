@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from tasks.errors import NightStopped
 from tasks.faults import disk_faults
 from tasks.home.journal import Journal, now
 from tasks.night.incumbent import take_over, what_became_of
-from tasks.night.opening import log
+from tasks.night.lineage.trunks import back_by_hand
 from tasks.pages.text import plural
 from tasks.relocation import relocate
 from tasks.settings import Settings
@@ -16,6 +18,7 @@ from tasks.tracking.versions import CHAMPION, OLD_MODEL, PREVIOUS
 
 VERSIONS_TOLD = 10
 """In a message."""
+log = logging.getLogger("nightschool")
 
 
 def promote_version(recipe: str | None, version: int | None) -> str:
@@ -49,6 +52,8 @@ def promote_version(recipe: str | None, version: int | None) -> str:
         said = f"champion is version {wanted}, before it was {before or 'none'} ({registry.model})"
         if withdrawn:
             said += f"; version {withdrawn} is marked as rolled back, no night promotes it again"
+            if went_back := back_by_hand(journal, registry.recipe, wanted):
+                said += f"; {went_back}"
         journal.note(
             event="promoted by hand", recipe=registry.recipe, version=wanted, before=before, rolled_back=withdrawn
         )

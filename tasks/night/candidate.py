@@ -14,13 +14,12 @@ from tasks.errors import NightStopped, without_password
 from tasks.evaluation.twin import TWIN, TrainedTwin
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
-from tasks.night.naming import day_of
+from tasks.night.lineage.naming import day_of
+from tasks.night.lineage.notes import WAITING
 from tasks.recipes.recipe import recipe_from
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
 
-WAITING = "waiting"
-"""What a night's note holds under this name: its recipe, as plain values, and why its model waits."""
 NEEDED = ("split", "tokens", "inspect", "evaluate")
 """Stages whose records a decision takes, beside that of the model."""
 log = logging.getLogger("nightschool")

@@ -22,9 +22,11 @@ from tasks.home.contents.scores import read_documents, read_samples
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
-from tasks.night.candidate import WAITING, Candidate, store_label
+from tasks.night.candidate import Candidate, store_label
+from tasks.night.ending import concluded
 from tasks.night.incumbent import standing_now
-from tasks.night.opening import note_path
+from tasks.night.lineage.notes import WAITING, note_path
+from tasks.night.lineage.start import move_trunk
 from tasks.night.report import NightReport
 from tasks.pages.text import artifact_key, plural
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe
@@ -39,11 +41,14 @@ EVALUATED = (*(entry.name for entry in TRAINING_STAGES), "evaluate")
 """Stages that the dense twin has, too."""
 
 
-def conclude(candidate: Candidate, registered: StageRecord | StoreAway, status: str = "RUNNING") -> NightReport:
+def conclude(
+    candidate: Candidate, registered: StageRecord | StoreAway, status: str = "RUNNING", late: bool = False
+) -> NightReport:
     """Put the headline numbers on the parent run, the summary into Prefect and MLflow, and return it.
 
     registered: the record of the register stage, or why it has to wait.
     status: of the parent run from now on; of tonight's, `open_night` says the last word.
+    late: whether the night had ended before it was decided on.
     """
     night, twin = candidate.night, candidate.twin
     waiting = str(registered) if isinstance(registered, StoreAway) else ""
@@ -79,6 +84,9 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway, status: 
     # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
     tracker.tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
     tracker.close(status)
+    worse = report.sentence if report.decision.get("clearly_worse") else ""
+    back = move_trunk(night, candidate.record_of("pretrain"), worse, late)
+    concluded(candidate, report.decision, back).note(night.journal)
     later = None
     if waiting:
         diverged = twin.diverged if twin else ""
@@ -127,7 +135,7 @@ def replaced_settings(recipe: Recipe, noted: Mapping[str, Any]) -> list[tuple[st
 
 def conclude_waiting(candidate: Candidate, registered: StageRecord) -> None:
     """Conclude an earlier night once its model is registered, and end its parent run, which nothing else does."""
-    conclude(candidate, registered, "FINISHED")
+    conclude(candidate, registered, "FINISHED", late=True)
 
 
 def validation_told(candidate: Candidate) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +17,18 @@ from prefect.context import FlowRunContext
 
 from data.rows.piece import Piece
 from model.files import write_json
-from tasks.errors import PlainMessages
+from tasks.errors import NightBusy, PlainMessages
 from tasks.faults import disk_faults, whatever_it_says
 from tasks.home.code import code_version
 from tasks.home.contents.validated import read_pieces
-from tasks.home.digests import digest_of, plain
+from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
+from tasks.night.ending import broken_off
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
-from tasks.night.naming import MODE, Identity, day_of, differences, night_before, run_name, told_beside
+from tasks.night.lineage.naming import MODE, Identity, day_of, differences, night_before, run_name, told_beside
+from tasks.night.lineage.notes import NIGHT, add_to_note, note_path
+from tasks.night.skipping import MADE_OF, NightSkipped, require_something_new
 from tasks.pages.text import plural
 from tasks.planning.disk import disk_needed
 from tasks.recipes.recipe import Recipe, as_params
@@ -36,7 +40,14 @@ from tasks.sources.resolve import PIECES, resolve
 from tasks.stage import Night
 from tasks.tracking.mlflow_store import Store, source_tags
 
-NIGHT = "night"
+MAKING = tuple(
+    entry.name
+    for entry in STAGES
+    if entry.of_night and (entry.trains or entry.name in ("validate", "deduplicate", "split", "tokens"))
+)
+"""Stages whose code decides what model comes out of a night; the others look at it."""
+NOT_OF_NIGHT = ("retention", "alarms")
+"""Fields of a recipe that change nothing of a night."""
 CHANGED = "changed"
 """Before the name of a setting that differs from the recipe or from the night before: MLflow lists parameters by name,
 so these come first."""
@@ -45,13 +56,16 @@ log = logging.getLogger("nightschool")
 
 @contextmanager
 def open_night(
-    recipe: Recipe, kind: str = NIGHT, asked: object = None, original: Recipe | None = None
+    recipe: Recipe, kind: str = NIGHT, asked: object = None, original: Recipe | None = None, again: bool = False
 ) -> Iterator[Night]:
     """Hold the lease and the parent run of a night, and end the run as the night ended, with the reason.
 
     A night is named by the digest of recipe, raw bytes and code. Running the same night again goes on in the same
     parent run, so an interruption does not leave two halves to compare. Another `kind` is a trial on the recipe's data,
     and what is `asked` of it belongs to its name. `original` is the recipe before single values were replaced.
+
+    Raises NightSkipped, before anything is tracked, where nothing is new since a night that came to its end, unless it
+    is to be done `again`.
     """
     prepare_logging()
     outlive_reader()
@@ -70,23 +84,43 @@ def open_night(
             raw = resolve(recipe.sources, settings.home, known_pieces(journal, recipe), recipe.validate.settle_seconds)
             for label, reason in raw.set_aside:
                 log.info("left out  %s: %s", label, reason)
-            pieces = [located.piece for located in raw.pieces]
-            code = {entry.name: code_version(entry.module) for entry in STAGES if entry.of_night or kind != NIGHT}
-            trial = {"kind": kind, "asked": asked} if asked else {}
-            key = digest_of({"recipe": plain(recipe), "pieces": pieces, "code": code, **trial})
-            identity = Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
+            key, made_of, identity = identify(recipe, raw, kind, asked)
+            if kind == NIGHT and not again:
+                require_something_new(journal, store.registry(recipe.name), key, made_of)
             special, marked = beside(original or recipe, identity, earlier_night(settings.home, recipe, key, kind))
             name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
             run_id, day, name = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
-            of_night = name if kind == NIGHT else ""
-            night = Night(recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day, of_night)
+            night = Night(
+                recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day, opened_at=time.time(),
+                name=name if kind == NIGHT else "",
+            )  # fmt: skip
+            add_to_note(note_path(settings.home, recipe.name, key, kind), {MADE_OF: made_of})
             link_flow_run(night, name)
             with ending_as_it_ended(night), on_disk():
                 yield night
+    except NightSkipped:
+        raise
     except BaseException as error:
         if night is None:
             explain_before_start(recipe.name, error)
+        if kind == NIGHT and not isinstance(error, NightBusy):
+            with whatever_it_says("how the night ended"):
+                of = (night.key, night.day, night.run_id) if night else ("", "", "")
+                broken_off(recipe.name, *of, error, settings.home).note(journal)
         raise
+
+
+def identify(recipe: Recipe, raw: Resolved, kind: str, asked: object) -> tuple[str, str, Identity]:
+    """A night's key, the digest of what its model is made of, and what the next night compares itself with."""
+    pieces = [located.piece for located in raw.pieces]
+    code = {entry.name: code_version(entry.module) for entry in STAGES if entry.of_night or kind != NIGHT}
+    content = {
+        "recipe": {name: value for name, value in vars(recipe).items() if name not in NOT_OF_NIGHT},
+        "pieces": pieces,
+    }
+    key = digest_of({**content, "code": code, **({"kind": kind, "asked": asked} if asked else {})})
+    made_of = digest_of({**content, "code": {name: code[name] for name in MAKING}})
+    return key, made_of, Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
 
 
 @contextmanager
@@ -120,12 +154,6 @@ def prepare_logging() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(f, PlainMessages) for f in logger.filters):
             logger.addFilter(PlainMessages())
-
-
-def note_path(home: Path, recipe: str, key: str, kind: str = NIGHT) -> Path:
-    """Where a night notes its run and outcome. Trials have a folder of their own: they are no nights to ask about."""
-    name = f"{recipe}@{key[:KEY_CHARACTERS]}.json"
-    return home / "nights" / name if kind == NIGHT else home / "trials" / f"{kind}-{name}"
 
 
 @dataclass(frozen=True)
@@ -171,6 +199,11 @@ def open_parent(
     content = {"run_id": run_id, "key": key, "name": name, "identity": identity.as_note()}
     write_json(note, content | {"replaced": dict(marked.replaced)})
     return run_id, identity.day, name
+
+
+def night_content(recipe: Recipe) -> dict[str, object]:
+    """What of a recipe names a night."""
+    return {name: value for name, value in vars(recipe).items() if name not in NOT_OF_NIGHT}
 
 
 def earlier_night(home: Path, recipe: Recipe, key: str, kind: str) -> Identity | None:

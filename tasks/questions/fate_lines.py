@@ -87,7 +87,10 @@ def reading_lines(training: FinishedTraining, segments: Iterable[Segment]) -> li
     if not rows:
         return []
     steps = sorted({step for row in rows if (step := last_step(training.record.path, reading, row))})
-    whole = f"{reading.whole_epochs:,} whole epoch{'s' * (reading.whole_epochs > 1)}" if reading.whole_epochs else ""
+    epochs = max(reading.pool_of(row).whole_epochs for row in rows)
+    trunk = max(int(reading.replay.before[row]) for row in rows) if reading.replay else 0
+    whole = plural(epochs, "whole epoch") if epochs else ""
     partial = f"step{'s' * (len(steps) > 1)} {listed([f'{step:,}' for step in steps])}" if steps else ""
-    often = " and ".join(filter(None, (whole, partial))) or "not read"
+    earlier = f"{plural(trunk, 'time')} by its trunk on earlier nights" if trunk else ""
+    often = " and ".join(filter(None, (earlier, whole, partial))) or "not read"
     return [f"    {training.name} (run {training.record.run_id}): {often}"]

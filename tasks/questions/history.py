@@ -16,9 +16,9 @@ from data.lookup.exposure import TrainingInput
 from data.lookup.fates import Corpus
 from data.rows.parts import KINDS
 from data.sides.rules import SideRules
-from model.tokens.order import Reading
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import digest_of_kind
+from tasks.home.contents.pretrained import reading_of
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord, stage_name
@@ -173,11 +173,8 @@ class History:
 
     def training(self, record: StageRecord, packed: StageRecord) -> FinishedTraining:
         """A training stage together with its reading order over the packed rows."""
-        kind, config = entry_of(record.stage).kind, record.config["train"]
-        reading = Reading(
-            num_rows=packed.counts[f"{kind}_train_rows"], batch_rows=config["batch_rows"], seed=config["seed"],
-            num_steps=record.counts["steps"],
-        )  # fmt: skip
+        kind = entry_of(record.stage).kind
+        reading = reading_of(record, packed.counts[f"{kind}_train_rows"])
         return FinishedTraining(record, TrainingInput(kind, packed.path, reading))
 
     def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[FinishedTraining]:

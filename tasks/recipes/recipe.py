@@ -15,11 +15,13 @@ from data.sides.rules import SideRules
 from model.config.checks import STRICT, require
 from model.config.exportable import export_obstacles
 from model.config.network import ModelConfig
+from model.config.optim import OptimConfig
 from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
 from tasks.recipes.data_identity import DataIdentity, identity_from
 from tasks.recipes.overrides import set_dotted
+from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.recipes.stage_configs import (
     DataConfig,
     DeduplicateConfig,
@@ -75,8 +77,8 @@ class Recipe:
     """How far tonight's data may drift from the champion's."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model at the end of the night."""
-    pretrain: TrainConfig = field(default_factory=TrainConfig)
-    """Training on text."""
+    pretrain: PretrainConfig = field(default_factory=lambda: PretrainConfig(optim=OptimConfig(stable_share=0.75)))
+    """Training on text, and how it goes on from night to night."""
     sft: TrainConfig = field(default_factory=TrainConfig)
     """Training on conversations, from the weights of pretraining."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -111,6 +111,8 @@ class InspectConfig:
 
     max_drift_psi: Annotated[float, Range(0, 1_000, above=True)] | None = None
     """Population stability index of any feature above which the night stops; null reports and goes on."""
+    restart_drift_psi: Annotated[float, Range(0, 1_000, above=True)] | None = None
+    """The same above which pretraining begins from scratch instead of going on from the trunk; null never does."""
     warn_lost_share_per_source: Annotated[float, Range(0, 1, above=True)] = 0.5
     """Share of a source's rows that one stage may leave out before log, summary and report name the source."""
     warn_lost_answers_share: Annotated[float, Range(0, 1)] = 0.01

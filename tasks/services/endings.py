@@ -25,7 +25,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import State, StateType
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
@@ -194,3 +194,9 @@ def subflows(client: SyncPrefectClient, run_id: UUID) -> list[Any]:
 
 def stages(client: SyncPrefectClient, run_id: UUID) -> list[Any]:
     return client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+
+
+def prefect_tags() -> dict[str, str]:
+    """Which task run this is, if it is one."""
+    run = context.task_run if (context := TaskRunContext.get()) else None
+    return {"prefect.task_run_id": str(run.id), "prefect.flow_run_id": str(run.flow_run_id)} if run else {}

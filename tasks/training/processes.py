@@ -201,7 +201,7 @@ def train_beside_rank_0(rank: int, start: TrainingStart, folder: Path, connectio
     connection.send(rank)
     ranks = meet(folder / MEETING, rank, start.config.num_ranks, best_device(), RANK_TIMEOUT)
     with suppress(NonFiniteLoss):  # rank 0 meets it in the same step, and reports it
-        for step in train(state, tokens, start.config, ranks):
+        for step in train(state, tokens, start.config, ranks, start.replay):
             phase = phase_beginning_at(phases, step.number)
             if validator is not None and phase is not None:
                 start.change_experts(state, phase, validator)

@@ -21,21 +21,26 @@ from model.config.network import ModelConfig
 from model.config.phases import Phase
 from model.config.training import TrainConfig
 from model.files import write_json
+from model.optim.schedule import first_step_of_decay
 from model.parallel.ranks import Ranks
 from model.tokens.order import Reading
 from model.training.state import NonFiniteLoss
 from model.training.trainer import train
 from tasks.errors import Diverged, Interrupted
 from tasks.home.contents.packed import open_packed
+from tasks.home.contents.pretrained import Grown, digest_of_rows, write_reading
 from tasks.home.digests import digest_of
 from tasks.home.records import StageRecord
+from tasks.home.trunk import Start
 from tasks.pages.figures import expert_load, training_curves
 from tasks.planning.compiling import should_compile
 from tasks.planning.cost import StagePlan, plan_stage
 from tasks.planning.expert_path import choose_expert_path
 from tasks.planning.machine import held_memory_bytes, keep_freed_memory, peak_memory_bytes
+from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.stage import Outcome, StageRun
 from tasks.training.curve import CURVE, Curve, training_seconds
+from tasks.training.going_on import GoingOn, going_on
 from tasks.training.meters import StageMeters
 from tasks.training.processes import rank_processes
 from tasks.training.progress import Progress, stop_requests
@@ -55,7 +60,7 @@ log = logging.getLogger("nightschool")
 
 def prepare(
     run: StageRun, kind: str, packed: StageRecord, model_config: ModelConfig, config: TrainConfig,
-    start_from: StageRecord | None = None,
+    start_from: StageRecord | None = None, trunk: Start | None = None,
 ) -> TrainingRun:  # fmt: skip
     """Open the data, plan, choose expert path and compilation, create or restore the state, and validate at step 0.
 
@@ -64,15 +69,19 @@ def prepare(
     model_config: the model at the end of the stage.
     config: how it trains; if the stage's folder has checkpoints of the same training, it goes on from the newest.
     start_from: a training stage whose last weights this one begins with; None for weights from `config.seed`.
+    trunk: for a stage that grows from night to night, a PretrainConfig its `config`, what it begins with.
     """
     keep_freed_memory()
     run.tracker.dataset(packed, kind, "training")
     tokens, validator = open_packed(packed, kind, "train"), Validator.open(packed, kind, config)
     row_length_tokens = tokens.sequence_length_tokens
+    on = GoingOn(config, final_weights(start_from.path), digest=start_from.digest) if start_from else GoingOn(config)
+    if trunk and isinstance(config, PretrainConfig):
+        on = going_on(run, trunk, tokens, model_config, config)
+    keeps_trunk, config = isinstance(config, PretrainConfig) and config.start == "trunk", on.config
     num_steps = config.num_steps(row_length_tokens)
-    from_digest = start_from.digest if start_from else ""
     identity = digest_of(
-        {"model": model_config, "train": config, "data": tokens.fingerprint, "from": from_digest}
+        {"model": model_config, "train": config, "data": tokens.fingerprint, "from": on.digest}
     )  # of the recipe's model: the expert path chosen on this machine is noted in the logs
     model_config = choose_expert_path(run.logs, run.stage, model_config, config, row_length_tokens)
     saved = checkpoints_of(run.folder, identity)
@@ -86,7 +95,7 @@ def prepare(
         stage=run.stage, kind=kind, tokens=packed, model=model_config, config=config, identity=identity,
         compile_blocks=should_compile(run.logs, run.stage, model_config, config, row_length_tokens, planned_seconds),
         resume_from=saved[-1] if saved else None,
-        initial_weights=final_weights(start_from.path) if start_from else None,
+        initial_weights=on.weights, with_moments=on.with_moments, replay=on.replay,
     )  # fmt: skip
     state = start.create_state(tokens)
     if saved:
@@ -99,7 +108,8 @@ def prepare(
         run.tracker.metrics(at_start, step=0)
     return TrainingRun(
         run=run, start=start, tokens=tokens, validator=validator, phases=start.phases(num_steps), num_steps=num_steps,
-        state=state, curve=curve, meters=meters,
+        state=state, curve=curve, meters=meters, earlier_positions=on.earlier_positions, nights=on.nights,
+        branch_step=first_step_of_decay(config.optim, num_steps) if keeps_trunk else None,
     )  # fmt: skip
 
 
@@ -123,7 +133,7 @@ def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
         while training.state.step < num_steps:
             verdict = GO_ON
             try:
-                for step in train(training.state, training.tokens, training.start.config, ranks):
+                for step in train(training.state, training.tokens, training.start.config, ranks, training.start.replay):
                     number = step.number
                     measured, validation = training.record_step(step)
                     progress.update(step, validation.get("val/bpb"))
@@ -174,8 +184,7 @@ def roll_back(training: TrainingRun, ranks: Ranks, rollbacks: Counter[int], step
 def finish(training: TrainingRun) -> Outcome:
     """Pictures, curve, what was read, and the headline of a training stage that made its last step."""
     run, start, curve, state = training.run, training.start, training.curve, training.state
-    reading = Reading(training.tokens.num_rows, start.config.batch_rows, start.config.seed, state.step)
-    note_reading(run.folder, TrainingInput(start.kind, start.tokens.path, reading))
+    note_what_was_read(training)
     model_config = training.phases[-1].model
     write_json(run.folder / MODEL_CONFIG, model_config.__dict__)
     losses = training_curves(curve.points, f"{start.stage}: loss and learning rate", run.logs / "loss.png")
@@ -198,6 +207,19 @@ def finish(training: TrainingRun) -> Outcome:
         headline="; ".join(headline),
         figures={name: values[-1] for name in FIGURES_IN_RECORD if (values := curve.values(name))},
     )
+
+
+def note_what_was_read(training: TrainingRun) -> None:
+    """Write which rows the stage read, for questions about them and for a later night that goes on from it."""
+    run, start, tokens = training.run, training.start, training.tokens
+    config = start.config
+    reading = Reading(tokens.num_rows, config.batch_rows, config.seed, training.state.step, start.replay)
+    grown = Grown(
+        branch_step=training.branch_step, nights=training.nights, earlier_positions=training.earlier_positions,
+        rows_digest=digest_of_rows(tokens, tokens.num_rows), tokenizer=start.tokens.files["tokenizer.json"],
+    )  # fmt: skip
+    write_reading(run.folder, reading, grown)
+    note_reading(run.folder, TrainingInput(start.kind, start.tokens.path, reading))
 
 
 def change_summaries(curve: Curve, phases: Sequence[Phase]) -> list[str]:

@@ -10,6 +10,7 @@ from model.config.network import ModelConfig
 from model.config.phases import Phase, phase_after, phases
 from model.config.training import TrainConfig
 from model.network.transformer import compile_blocks
+from model.tokens.order import Replay
 from model.tokens.packing import ShardedTokens
 from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
@@ -40,6 +41,10 @@ class TrainingStart:
     """Where an interrupted stage goes on."""
     initial_weights: Path | None
     """Folder of the checkpoint whose weights it begins with unless it resumes; None for weights from the seed."""
+    with_moments: bool = False
+    """Whether it begins with the optimizer's moments of that checkpoint, too."""
+    replay: Replay | None = None
+    """How rows that are new to its weights mix with others; None for epochs of all rows."""
 
     def phases(self, num_steps: int) -> list[Phase]:
         """The phases of `num_steps` optimizer steps, in order; one if the experts never change."""
@@ -57,6 +62,8 @@ class TrainingStart:
         state = TrainState.create(first_phase.model, self.config, best_device(), tokens_per_step)
         if self.resume_from:
             checkpoint.load_into(state, self.resume_from, self.identity)
+        elif self.initial_weights and self.with_moments:
+            checkpoint.load_model_and_optimizer(state, self.initial_weights)
         elif self.initial_weights:
             checkpoint.load_weights(state.model, self.initial_weights)
         return self._compiled(state)

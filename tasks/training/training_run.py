@@ -13,6 +13,7 @@ from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.trainer import StepMetrics
+from tasks.home.contents.pretrained import TRUNK
 from tasks.stage import StageRun
 from tasks.training.curve import Curve
 from tasks.training.meters import StageMeters
@@ -36,6 +37,12 @@ class TrainingRun:
     state: TrainState
     curve: Curve
     meters: StageMeters
+    branch_step: int | None = None
+    """Steps before the decay, where the state is kept for a later night to go on from; None keeps none."""
+    nights: int = 1
+    """That the weights have been through, this one included."""
+    earlier_positions: int = 0
+    """Packed rows that the weights had read before this stage, counted each time."""
 
     def record_step(self, step: StepMetrics) -> tuple[dict[str, float], dict[str, float]]:
         """Make what is due after a step, a change of experts or a validation, and log it.
@@ -64,13 +71,16 @@ class TrainingRun:
         return validation | {"change/bpb_before": before, "change/bpb_after": after}
 
     def save_if_due(self, step: int, stopping: bool) -> None:
-        """Save a checkpoint every `checkpoint_every_steps`, where experts changed, before a stop and at the end."""
+        """Save a checkpoint every `checkpoint_every_steps`, where experts changed, before a stop and at the end; the
+        trunk where it branches."""
         config, last = self.start.config, step == self.num_steps
         changed = phase_beginning_at(self.phases, step) is not None
         if step % config.checkpoint_every_steps == 0 or changed or stopping or last:
             keep = 1 if last else config.keep_checkpoints
             self.curve.sync()
             checkpoint.save(self.state, self.run.folder / CHECKPOINTS, self.start.identity, keep)
+        if step == self.branch_step:
+            checkpoint.save(self.state, self.run.folder / TRUNK, self.start.identity, keep=1)
 
     def restore(self, saved: Checkpoint | None) -> None:
         """Go back to a checkpoint, or to the stage's start if it is None; curve and meters go back with the state."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.home.journal import now
-from tasks.night.naming import (
+from tasks.night.lineage.naming import (
     Identity,
     differences,
     night_before,
@@ -95,6 +95,6 @@ def test_a_flow_run_is_called_by_its_replaced_settings_in_the_order_of_the_recip
         {"promote.mode": "ask", "twin": True, "pretrain.optim.peak_lr": 0.001},
     ):
         run = SimpleNamespace(parameters={"recipe": recipe, "overrides": overrides}, flow_name="retrain-nightly")
-        monkeypatch.setattr("tasks.night.naming.flow_run", run)
+        monkeypatch.setattr("tasks.night.lineage.naming.flow_run", run)
         names.add(night_run_name().replace(now()[:10], "DAY"))
     assert names == {"tiny DAY peak_lr=0.001 twin=true"}

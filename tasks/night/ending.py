@@ -1,0 +1,99 @@
+"""How a night ended, as a line of the journal: from its stages where it came to its end, else from what ended it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect.exceptions import TerminationSignal
+
+from data.sides.slices import read_slices, validation_version
+from tasks.errors import Diverged, Interrupted, NightStopped
+from tasks.home.contents.validated import read_pieces
+from tasks.home.journal import KEY_CHARACTERS, now
+from tasks.home.outcomes import Ending, NightOutcome
+from tasks.night.candidate import Candidate
+from tasks.night.failure import reason_of
+from tasks.stage import Night
+
+
+def ending_of(error: BaseException) -> Ending:
+    """In a word."""
+    if isinstance(error, Interrupted | KeyboardInterrupt | TerminationSignal):
+        return "interrupted"
+    return "diverged" if isinstance(error, Diverged) else "stopped" if isinstance(error, NightStopped) else "failed"
+
+
+def broken_off(recipe: str, key: str, day: str, run_id: str, error: BaseException, home: Path) -> NightOutcome:
+    """A night that did not come to its end."""
+    at = now()
+    return NightOutcome(
+        recipe=recipe, key=key[:KEY_CHARACTERS], day=day or at[:10], at=at, ending=ending_of(error),
+        reason=reason_of(error), run_id=run_id, home_bytes=disk_of(home),
+    )  # fmt: skip
+
+
+def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: str) -> NightOutcome:
+    """A night that came to its end.
+
+    decision: what the register stage noted, without a version where it waits for the registry.
+    went_back: why the trunk went back, where it did.
+    """
+    night, scored = candidate.night, candidate.scored
+    slices = read_slices(scored.path)
+
+    def number(name: str) -> float | None:
+        value = decision.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    version = decision["version"]
+    return NightOutcome(
+        recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], day=night.day, at=now(), ending=verdict(decision),
+        reason=str(decision["reason"]), run_id=night.run_id, version=version if isinstance(version, int) else None,
+        bits_per_byte=scored.figures.get("val/bpb"), difference_bpb=number("difference_bpb"),
+        lower_bpb=number("lower_bpb"), upper_bpb=number("upper_bpb"),
+        validation=str(validation_version(slices)) if slices else "",
+        rows=sum(candidate.rows.counts[f"{kind}_train"] for kind in ("pretrain", "chat")),
+        new_bytes=new_bytes(night, candidate), home_bytes=disk_of(night.home),
+        seconds=round(time.time() - night.opened_at, 1) if night.opened_at else None, went_back=went_back,
+    )  # fmt: skip
+
+
+def verdict(decision: Mapping[str, object]) -> Ending:
+    if decision["promoted"]:
+        return "promoted"
+    if decision.get("refused"):
+        return "refused"
+    return "waits" if decision["version"] is None or decision.get("waits") else "kept"
+
+
+def new_bytes(night: Night, candidate: Candidate) -> int:
+    """Raw bytes of the pieces that were not in the data before tonight's."""
+    validated = candidate.record_of("validate")
+    fresh = validated.counts.get("fresh_pieces", 0)
+    new = {scanned.piece.digest for scanned in read_pieces(validated.path)[-fresh:]} if fresh else set()
+    return sum(located.num_bytes for located in night.raw.pieces if located.piece.digest in new)
+
+
+def disk_of(home: Path) -> int:
+    """Bytes on the disk below a folder, each file once however many links it has."""
+    seen, total, folders = set[tuple[int, int]](), 0, [str(home)]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except OSError:
+            continue  # gone since it was listed
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
+    return total

@@ -1,0 +1,1 @@
+"""How nights of a recipe follow one another: their notes and names, what each begins with, where a model comes from."""

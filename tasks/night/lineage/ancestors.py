@@ -1,0 +1,64 @@
+"""Where a model comes from: the nights that its weights went through, oldest first, as each night's note holds them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.records import StageRecord
+from tasks.home.trunk import Start
+from tasks.night.lineage.naming import Identity, differences
+from tasks.night.lineage.notes import STAGES_DONE, concluded_notes, note_path, read_note
+from tasks.stage import Night
+
+LINEAGE = "lineage"
+"""What a night's note holds under this name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ancestor:
+    """A night that a model's weights went through."""
+
+    night: str
+    """The beginning of its key."""
+    day: str
+    run_id: str
+    began: str
+    """What its pretraining began with, in words."""
+    from_night: str = ""
+    """The night whose weights those were; empty from scratch."""
+    version: int | None = None
+    """What it registered."""
+    bits_per_byte: float | None = None
+    data: str
+    """Digest of its raw rows."""
+    tokenizer: str
+    """Digest of its tokenizer's file."""
+    code: str
+    """Digest of the code of all stages."""
+    changes: dict[str, str] = field(default_factory=dict)
+    """Settings of its recipe that differ from those of the night it went on from, with their values."""
+
+
+def lineage_of(night: Night, start: Start, tokens: StageRecord) -> list[dict[str, Any]]:
+    """The chain of a night that begins with `start`: that of the night it goes on from, and tonight's entry."""
+    identity = Identity(**read_note(note_path(night.home, night.recipe.name, night.key))["identity"])
+    before = note_of_pretrained(night.home, night.recipe.name, start.parent) if start.parent else {}
+    earlier = [dict(entry) for entry in before.get(LINEAGE, [])]
+    if earlier:
+        earlier[-1] |= {"version": before.get("version"), "bits_per_byte": before.get("bits_per_byte")}
+    parent = Identity(**before["identity"]) if "identity" in before else None
+    entry = Ancestor(
+        night=night.key[:KEY_CHARACTERS], day=identity.day, run_id=night.run_id, began=start.reason,
+        from_night=str(before.get("key", ""))[:KEY_CHARACTERS], data=identity.data, code=identity.code,
+        tokenizer=tokens.files["tokenizer.json"],
+        changes=differences(identity.params, parent.params) if parent else {},
+    )  # fmt: skip
+    return [*earlier, asdict(entry)]
+
+
+def note_of_pretrained(home: Path, recipe: str, folder: str) -> dict[str, Any]:
+    """The note of the night that made this folder of the pretrain stage; empty if no note says so."""
+    return next((note for note in concluded_notes(home, recipe) if folder in note[STAGES_DONE].values()), {})

@@ -1,0 +1,47 @@
+"""Where a recipe's trunk is put, and which trunk a registered version came from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.home.contents.pretrained import TRUNK
+from tasks.home.journal import Journal
+from tasks.home.trunk import Trunk, read_trunk
+from tasks.night.lineage.notes import STAGES_DONE, concluded_notes
+
+PRETRAIN = "pretrain"
+log = logging.getLogger("nightschool")
+
+
+def pretrain_of_version(home: Path, recipe: str, version: int) -> str:
+    """Folder of the pretrain stage that a registered version came from; empty if no night here made it."""
+    return next(
+        (n[STAGES_DONE].get(PRETRAIN, "") for n in concluded_notes(home, recipe) if n.get("version") == version), ""
+    )
+
+
+def put_trunk(journal: Journal, recipe: str, trunk: Trunk) -> None:
+    """Have the next night go on from there, with a line in the journal if that is news."""
+    if trunk != read_trunk(journal.home, recipe):
+        trunk.write(journal.home, recipe)
+        journal.note(event="trunk", recipe=recipe, folder=trunk.folder, night=trunk.night, back=trunk.back)
+        if trunk.back:
+            log.warning("%s", trunk.back)
+
+
+def trunk_of_version(home: Path, recipe: str, version: int) -> str:
+    """Folder of the pretrain stage that a version came from, if it has its trunk; else empty."""
+    folder = pretrain_of_version(home, recipe, version)
+    return folder if folder and (home / "data" / folder / TRUNK).is_dir() else ""
+
+
+def back_by_hand(journal: Journal, recipe: str, version: int) -> str:
+    """A person made an older version the champion: the trunk goes back with it, where it is here. Says so."""
+    trunk, folder = read_trunk(journal.home, recipe), trunk_of_version(journal.home, recipe, version)
+    if trunk is None or not folder or trunk.folder == folder:
+        return ""
+    back = f"the trunk goes back to that of version {version}, {folder}"
+    put_trunk(journal, recipe, replace(trunk, folder=folder, back=f"a person went back to version {version}: {back}"))
+    return back

@@ -1,0 +1,108 @@
+"""A night that would repeat one that is done: it is skipped before anything is tracked or trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from prefect.states import Completed
+
+from tasks.errors import MESSAGE_LIMIT, StoreAway
+from tasks.home.journal import KEY_CHARACTERS, Journal, now
+from tasks.home.outcomes import NightOutcome
+from tasks.home.records import StageRecord
+from tasks.night.incumbent import standing_now
+from tasks.night.lineage.notes import STAGES_DONE, WAITING, earlier_notes, read_note
+from tasks.pages.text import one_line
+from tasks.tracking.registry import Registry
+
+MADE_OF = "made_of"
+"""What a night's note holds under this name: the digest of what it was made of."""
+SKIPPED_STATE = "Skipped"
+"""Name of the Prefect state, of type Completed: nothing is wrong and nothing was due."""
+log = logging.getLogger("nightschool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedNight:
+    """A night that did nothing, and why."""
+
+    recipe: str
+    reason: str
+    standing: str = ""
+    """What the registry says now."""
+
+    @property
+    def sentence(self) -> str:
+        return one_line(f"Skipped: {self.reason}", MESSAGE_LIMIT)
+
+    def as_text(self) -> str:
+        """For a terminal."""
+        lines = [f"Night {self.recipe}: skipped", f"  {self.reason}"]
+        if self.standing:
+            lines.append(f"  {self.standing}")
+        return "\n".join([
+            *lines,
+            f"  talk with it       python -m flows chat {self.recipe}",
+            f"  run it once more   python -m flows {self.recipe} --again",
+        ])  # fmt: skip
+
+
+class NightSkipped(Exception):
+    """Nothing is due. Ends the opening of a night."""
+
+    def __init__(self, night: SkippedNight) -> None:
+        super().__init__(night.sentence)
+        self.night = night
+
+
+def as_skipped_state(skipped: SkippedNight) -> SkippedNight:
+    """The night as a flow returns it: a state of its own name for Prefect, the night itself for the caller."""
+    return cast(SkippedNight, Completed(name=SKIPPED_STATE, message=skipped.sentence, data=skipped))
+
+
+def require_something_new(journal: Journal, registry: Registry, key: str, made_of: str) -> None:
+    """Raise NightSkipped, noted in the journal, if a night had the same rows, recipe and training code and came to its
+    end.
+
+    key: of tonight; made_of: digest of what decides its model. Where a model of the recipe waits for the registry, the
+    night is not skipped, so that it is registered.
+    """
+    notes = [read_note(path) for path in earlier_notes(journal.home, registry.recipe)]
+    if any(WAITING in note for note in notes):
+        return
+    done = [n for n in notes if n.get(MADE_OF) == made_of and STAGES_DONE in n and whole(journal.home, n[STAGES_DONE])]
+    if done:
+        night = skipped(registry, max(done, key=lambda note: str(note["identity"]["started"])))
+        outcome_of(night, key).note(journal)
+        log.info("%s", night.sentence)
+        raise NightSkipped(night)
+
+
+def whole(home: Path, stages: Mapping[str, str]) -> bool:
+    """Whether all that a night made is still there."""
+    return all(StageRecord.read(home / "data" / folder) for folder in stages.values())
+
+
+def skipped(registry: Registry, note: Mapping[str, Any]) -> SkippedNight:
+    """A night that would repeat the one of the note."""
+    day, version = str(note["identity"]["started"])[:10], note.get("version")
+    made = f", which made version {version}" if version else ""
+    reason = f"no row is new, and recipe and code are those of the night {registry.recipe} {day}{made}"
+    try:
+        standing = standing_now(registry, int(version)) if version else ""
+    except StoreAway as away:
+        standing = f"who is champion now is not known: {away}"
+    return SkippedNight(recipe=registry.recipe, reason=reason, standing=standing)
+
+
+def outcome_of(skipped_night: SkippedNight, key: str) -> NightOutcome:
+    """Its line of the journal."""
+    at = now()
+    return NightOutcome(
+        recipe=skipped_night.recipe, key=key[:KEY_CHARACTERS], day=at[:10], at=at, ending="skipped",
+        reason=skipped_night.reason,
+    )  # fmt: skip
