@@ -36,7 +36,7 @@ from tasks.relocation import relocate
 from tasks.services.endings import cancel_subflows, note_run
 from tasks.services.output import outlive_reader
 from tasks.settings import Settings, make_home
-from tasks.sources.resolve import PIECES, resolve
+from tasks.sources.resolve import PIECES, Resolved, resolve
 from tasks.stage import Night
 from tasks.tracking.mlflow_store import Store, source_tags
 
