@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.prepare_data import Prepared
 from tasks.errors import Diverged
-from tasks.evaluation.twin import TWIN, TrainedTwin, twin_of
+from tasks.evaluation.twin import TWIN, TrainedTwin, twin_of, twin_start
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.services.endings import ON_FAILURE
@@ -23,7 +23,10 @@ def train_twin(night: Night, prepared: Prepared) -> TrainedTwin:
 
     A twin that diverges is an answer, and the night goes on.
     """
-    branch = twin_of(night)
+    start = twin_start(night)
+    if isinstance(start, str):
+        return TrainedTwin([], diverged=start)
+    branch = twin_of(night, start)
     trained: dict[str, StageRecord] = {}
     try:
         for entry in TRAINING_STAGES:

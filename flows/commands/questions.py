@@ -55,6 +55,25 @@ def who_ate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_lineage_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "version",
+        nargs="?",
+        default="champion",
+        metavar="VERSION",
+        help="a registered version; the champion if left out",
+    )
+    parser.add_argument("--recipe", help=f"whose version or champion: {LAST_RECIPE}")
+
+
+def lineage(arguments: argparse.Namespace) -> int:
+    """Print which nights a model's weights went through."""
+    from tasks.questions.ancestry import lineage_lines
+
+    print_lines(lineage_lines(Settings.load().home, arguments.version, recipe_name(arguments.recipe)))
+    return 0
+
+
 def add_quarantine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", help=LAST_RECIPE)
     parser.add_argument("--rule", help="list the lines that broke this rule")

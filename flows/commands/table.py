@@ -65,6 +65,10 @@ COMMANDS = (
         help="which rows a model was trained on",
     ),
     Command(
+        name="lineage", run=questions.lineage, add_arguments=questions.add_lineage_arguments, only_reads=True,
+        help="which nights a model's weights went through",
+    ),
+    Command(
         name="quarantine", run=questions.quarantine, add_arguments=questions.add_quarantine_arguments,
         only_reads=True, help="which lines of raw data were not kept, and why",
     ),

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from model.config.network import ModelConfig
 from tasks.evaluation.gate import bootstrap_upper, paired_differences
 from tasks.home.contents.scores import read_documents
-from tasks.home.records import StageRecord
+from tasks.home.records import StageRecord, stage_name
+from tasks.home.trunk import Start
+from tasks.night.lineage.notes import STAGES_DONE, note_of_pretrained
 from tasks.recipes.recipe import as_params
 from tasks.recipes.stage_configs import PromoteConfig
 from tasks.stage import Night
@@ -31,11 +33,25 @@ class TrainedTwin:
     """Why it has no score."""
 
 
-def twin_of(night: Night) -> Night:
-    """The branch of a night that trains the twin."""
+def twin_start(night: Night) -> Start | str:
+    """What the twin begins with: the twin of what the night began with, or why there is none."""
+    if night.start.how == "scratch":
+        return night.start
+    beside = note_of_pretrained(night.home, night.recipe.name, night.start.parent).get(STAGES_DONE, {})
+    folder = beside.get(stage_name("pretrain", TWIN))
+    if folder and (night.home / "data" / folder / night.start.checkpoint).is_dir():
+        return replace(night.start, parent=folder)
+    return (
+        f"the night {night.start.reason}, and no twin was trained beside that; set pretrain.start: scratch to compare "
+        "both from scratch"
+    )
+
+
+def twin_of(night: Night, start: Start) -> Night:
+    """The branch of a night that trains the twin, from `start` on."""
     twin, ours = night.recipe.dense_twin(), as_params(replace(night.recipe, twin=False))
     changes = {key: value for key, value in as_params(twin).items() if value != ours[key]}
-    return replace(night, branch=TWIN, changes=changes, recipe=twin)
+    return replace(night, branch=TWIN, changes=changes, recipe=twin, start=start)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,7 @@ def conclude(
         experiment_id=night.store.experiment_id(),
         reports_waiting=night.store.waiting(),
         now=standing_of(night, registered),
+        began=night.start.reason,
     )
     tracker = night.store.tracker(night.run_id)
     if report_stages(tracker, report, note, noted.get("stages", {})):
@@ -91,7 +92,9 @@ def conclude(
     if waiting:
         diverged = twin.diverged if twin else ""
         later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
-    note_outcome(note, everything, report.decision, later)  # last: after a kill before it, all is told again
+    note_outcome(
+        note, everything, report.decision, candidate.scored.figures.get("val/bpb"), later
+    )  # last: after a kill before it, all is told again
     if FlowRunContext.get() is not None:
         key = artifact_key(night.recipe.name, "night")
         create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
@@ -200,16 +203,19 @@ def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str 
 
 
 def note_outcome(
-    note: Path, records: Sequence[StageRecord], decision: Mapping[str, object], waiting: object = None
-) -> None:
-    """Add to a night's note where its stages lie, which version it made, and what is needed if it waits for one.
+    note: Path, records: Sequence[StageRecord], decision: Mapping[str, object], bits_per_byte: float | None,
+    waiting: object = None,
+) -> None:  # fmt: skip
+    """Add to a night's note where its stages lie, which version it made and how good it is, and what is needed if it
+    waits for one.
 
     Questions, and the run that registers it later, need no tracking server then.
     """
     content = {name: value for name, value in json.loads(note.read_text()).items() if name != WAITING}
     stages = {record.name: record.path.name for record in records}
     later = {WAITING: waiting} if waiting else {}
-    write_json(note, {**content, "stages": stages, "version": decision["version"], **later})
+    made = {"version": decision["version"], "bits_per_byte": bits_per_byte}
+    write_json(note, {**content, "stages": stages, **made, **later})
 
 
 def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:

@@ -38,6 +38,8 @@ class NightReport:
     """Reports that the tracking store has not taken yet."""
     now: str = ""
     """What the registry says now, if the night was found done: the decision is one of then."""
+    began: str = ""
+    """What pretraining began with."""
     losses: Sequence[str] = ()
     """A sentence for each source of which a stage lost more than the recipe's share."""
     validation: Sequence[str] = ()
@@ -132,6 +134,7 @@ class NightReport:
         blocks = [
             self.title,
             self.replaced_table.as_text(),
+            f"pretraining {self.began}" if self.began else "",
             self.stage_table.only("stage", "time", "key figure").as_text(),
             "\n  ".join([f"{self.verdict.upper()}  {self.version}", reason, *self.afterwards]),
         ]
@@ -165,6 +168,7 @@ class NightReport:
             f"**{self.verdict}**, {self.version}: {reason}",
             *(markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.afterwards),
             self.replaced_table.as_markdown(),
+            f"Pretraining {markdown_line(self.began, MESSAGE_LIMIT)}" if self.began else "",
             self.stage_table.as_markdown(),
         ]
         if self.losses:

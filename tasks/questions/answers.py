@@ -157,6 +157,9 @@ def who_ate(home: Path, run: str, recipe: str | None = None) -> list[str]:
             f"  {training.record.stage:<8}  {plural(reading.num_steps, 'step')} of {reading.batch_rows} out of "
             f"{plural(reading.num_rows, 'packed row')}: {reading.epochs:.2f} epochs"
         )
+        if reading.replay:
+            earlier = int(reading.replay.before.sum(dtype=np.int64))
+            lines.append(f"  {'':<8}  and before, as its trunk, {plural(earlier, 'packed row')} of earlier nights")
     parts = model.data.corpus.ledger.parts
     eaten = dict.fromkeys(((part.source, part.kind) for part in parts), (0, 0))
     noted = {t.input.kind: ReadRows.read(t.record.path) for t in model.trainings}

@@ -112,7 +112,7 @@ def variants(recipe: Recipe, sweep: Sweep) -> list[Variant]:
         whole = base.with_overrides(changed)
         tokens = max(1, round(whole.pretrain.num_tokens * sweep.share))
         for seed in range(recipe.pretrain.seed, recipe.pretrain.seed + sweep.seeds):
-            short = replace(whole.pretrain, num_tokens=tokens, seed=seed)
+            short = replace(whole.pretrain, num_tokens=tokens, seed=seed, start="scratch")
             found.append(Variant(changed, seed, replace(whole, pretrain=short)))
     return found
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
 from tasks.night.lineage.naming import Identity, differences
-from tasks.night.lineage.notes import STAGES_DONE, concluded_notes, note_path, read_note
+from tasks.night.lineage.notes import note_of_pretrained, note_path, read_note
 from tasks.stage import Night
 
 LINEAGE = "lineage"
@@ -57,8 +56,3 @@ def lineage_of(night: Night, start: Start, tokens: StageRecord) -> list[dict[str
         changes=differences(identity.params, parent.params) if parent else {},
     )  # fmt: skip
     return [*earlier, asdict(entry)]
-
-
-def note_of_pretrained(home: Path, recipe: str, folder: str) -> dict[str, Any]:
-    """The note of the night that made this folder of the pretrain stage; empty if no note says so."""
-    return next((note for note in concluded_notes(home, recipe) if folder in note[STAGES_DONE].values()), {})

@@ -43,3 +43,8 @@ def add_to_note(path: Path, content: Mapping[str, Any]) -> None:
 def concluded_notes(home: Path, recipe: str) -> Iterator[dict[str, Any]]:
     """What the notes of nights hold that came to their end, in no order."""
     return (note for path in sorted(earlier_notes(home, recipe)) if STAGES_DONE in (note := read_note(path)))
+
+
+def note_of_pretrained(home: Path, recipe: str, folder: str) -> dict[str, Any]:
+    """The note of the night that made this folder of the pretrain stage; empty if no note says so."""
+    return next((note for note in concluded_notes(home, recipe) if folder in note[STAGES_DONE].values()), {})
