@@ -47,8 +47,8 @@ ARRIVALS = (
 )  # fmt: skip
 """The domain of each night's new text."""
 DOMAINS = tuple(dict.fromkeys(ARRIVALS))
-NIGHT_BYTES, HELD_OUT_BYTES = 600_000, 40_000
-"""Of new text a night at the most, and of held-out text a domain."""
+NIGHT_BYTES, HELD_OUT_BYTES, HELD_OUT_SHARE = 600_000, 40_000, 0.25
+"""Of new text a night at the most; of held-out text a domain at the most, and as a share of a small domain's text."""
 ROW_TOKENS = 256
 RUNS, TEXT = "runs.jsonl", "text"
 
@@ -87,11 +87,12 @@ def up_to(texts: Iterator[str], num_bytes: int) -> list[str]:
 def make_stream(home: Path) -> Stream:
     """Held-out text comes first in each domain's shuffled texts, then that of its nights."""
     corpus = build_corpus(home)
-    remaining = {}
+    remaining, held_out = {}, {}
     for domain in DOMAINS:
         texts = list(dict.fromkeys(texts_of(corpus, domain)))
+        share = int(HELD_OUT_SHARE * sum(len(text.encode()) for text in texts))
         remaining[domain] = iter([texts[n] for n in np.random.default_rng(0).permutation(len(texts))])
-    held_out = {domain: up_to(remaining[domain], HELD_OUT_BYTES) for domain in DOMAINS}
+        held_out[domain] = up_to(remaining[domain], min(HELD_OUT_BYTES, share))
     nights = [up_to(remaining[domain], NIGHT_BYTES) for domain in ARRIVALS]
     folder = home / TEXT
     if not (folder / "tokenizer.json").exists():
