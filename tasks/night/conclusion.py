@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import WAITING, Candidate, store_label
 from tasks.night.incumbent import standing_now
 from tasks.night.opening import note_path
+from tasks.night.page import night_page
 from tasks.night.report import NightReport
 from tasks.pages.text import artifact_key, plural
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe
@@ -70,6 +72,7 @@ def conclude(candidate: Candidate, registered: StageRecord | StoreAway, status: 
         reports_waiting=night.store.waiting(),
         now=standing_of(night, registered),
     )
+    report = replace(report, page=night_page(report, candidate, registered))
     tracker = night.store.tracker(night.run_id)
     if report_stages(tracker, report, note, noted.get("stages", {})):
         tracker.tags({VALIDATION: str(validation_version(read_slices(candidate.scored.path)))})
@@ -111,6 +114,8 @@ def report_stages(tracker: Tracker, report: NightReport, note: Path, told: Mappi
     summary = note.with_suffix(".md")
     write_text(summary, report.as_markdown())
     tracker.artifact(summary)
+    if report.page:
+        tracker.artifact(report.page)
     return True
 
 
