@@ -12,14 +12,14 @@ from typing import Any
 from data.rows.statistics import STATISTICS
 from tasks.errors import NightStopped, StoreAway
 from tasks.faults import where_traceback_is
+from tasks.home.contents.pages import night_page_path
 from tasks.home.contents.scores import read_samples
 from tasks.home.contents.story import OUTCOME, PLAN, told_events, told_load, told_numbers
-from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate
 from tasks.night.champion_night import ChampionNight, champion_night
-from tasks.night.naming import differences
+from tasks.night.naming import MODE, differences
 from tasks.night.opening import note_path
 from tasks.night.report import NightReport
 from tasks.pages.nights.curves import StageEvent, Training
@@ -38,16 +38,9 @@ from tasks.pages.nights.numbers import known, short_number
 from tasks.pages.nights.words import phrase
 from tasks.training.curve import stage_points
 
-PAGES = "pages"
-"""Folder of the home with the pages."""
 EXPERT_FIGURES = ("eval/dead_experts", "eval/load_entropy", "eval/route_drift")
 SETTINGS_SHOWN = 20
 log = logging.getLogger("nightschool")
-
-
-def page_path(home: Path, recipe: str, key: str) -> Path:
-    """Where the page of a recipe's night lies."""
-    return home / PAGES / f"{recipe}@{key[:KEY_CHARACTERS]}.html"
 
 
 def night_page(report: NightReport, candidate: Candidate, registered: StageRecord | StoreAway) -> Path | None:
@@ -56,7 +49,7 @@ def night_page(report: NightReport, candidate: Candidate, registered: StageRecor
     report: what the summary holds; candidate, registered: the night's records, the last of which may have to wait.
     """
     night = candidate.night
-    path = page_path(night.home, night.recipe.name, night.key)
+    path = night_page_path(night.home, night.recipe.name, night.key)
     try:
         return write_night_page(path, facts_of(report, candidate, registered))
     except (OSError, NightStopped):  # of the disk, which the night itself needs
@@ -252,7 +245,8 @@ def changed_settings(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
     if not before or not now:
         yield Change(what=phrase("change.no_settings"), before="–", now="–")
         return
-    changed = differences(now["params"], before["params"])
+    found = differences(now["params"], before["params"])
+    changed = {name: value for name, value in found.items() if name != MODE}
     for name in list(changed)[:SETTINGS_SHOWN]:
         yield Change(what=phrase("change.setting", name=name), before=before["params"][name], now=changed[name])
     if (more := len(changed) - SETTINGS_SHOWN) > 0:

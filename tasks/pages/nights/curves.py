@@ -105,6 +105,12 @@ class Training:
         return [[count * len(row) / (sum(row) or 1) for count in row] for row in self.load]
 
     @property
+    def load_headings(self) -> list[tuple[Phrase | str, str]]:
+        """Of the table of loads: the layer, then each expert's number."""
+        most = max((len(row) for row in self.load), default=0)
+        return [(phrase("column.layer"), "text"), *((str(expert), "number") for expert in range(most))]
+
+    @property
     def plan_rows(self) -> list[tuple[str, float | None, float | None, float | None]]:
         """Key of its word, planned, actual, and actual over planned."""
         rows = []

@@ -154,7 +154,7 @@ class NightFacts:
         if self.no_comparison or found.difference_bpb is None:
             return self.no_comparison or phrase("missing.comparison")
         known = "yes" if self.ending == "promoted" or (found.upper_bpb or 0) < 0 else "no"
-        answer = "worse" if found.clearly_worse else known
+        answer = "worse" if found.clearly_worse or (found.lower_bpb or 0) > 0 else known
         bounds = phrase("better.no_bounds")
         if found.upper_bpb is not None:
             lower = found.lower_bpb

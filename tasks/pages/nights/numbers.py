@@ -21,9 +21,10 @@ def signed(number: float | None) -> str:
 
 
 def short_number(number: float) -> str:
-    """At most four digits: 1.853, 12.3, 4.51k, 1.4e-05."""
+    """At most four digits: 1.853, 12.3, 4.51k, 1.4e-5."""
     if number and (abs(number) < 0.001 or abs(number) >= 1e12):
-        return f"{number:.1e}"
+        mantissa, exponent = f"{number:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(number) >= factor:
             return f"{number / factor:.3g}{unit}"
