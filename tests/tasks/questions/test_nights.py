@@ -17,7 +17,8 @@ from tests.tasks.pages.nights.reading import read_page
 
 def outcome(number: int, recipe: str = "demo", **changes: object) -> NightOutcome:
     values = {
-        "recipe": recipe, "key": f"{number:x}".ljust(64, "0"), "day": f"2026-11-{number:02d}", "ending": "kept", "version": number,
+        "recipe": recipe, "key": f"{number:x}".ljust(64, "0"), "day": f"2026-11-{number:02d}", "ending": "kept",
+        "version": number,
         "at": f"2026-11-{number:02d}T02:00:00+00:00", "reason": f"reason {number}", "bits_per_byte": 2.0,
     }  # fmt: skip
     return NightOutcome(**values | changes)  # type: ignore[arg-type]
@@ -89,7 +90,7 @@ def test_the_command_prints_the_table_and_writes_the_page(
 
 def test_what_is_not_there_is_named(past: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        NightStopped, match="no night of recipe 'nope' has ended in .*, there are nights of demo, other"
+        NightStopped, match=r"no night of recipe 'nope' has ended in .*, there are nights of demo, other"
     ):
         nights_facts(past, "nope")
     with pytest.raises(NightStopped, match=r"no night has ended in .*; run one"):
