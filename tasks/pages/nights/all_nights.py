@@ -95,16 +95,16 @@ class NightsFacts:
     def charts(self) -> list[Chart]:
         """Those for which there are values."""
         drawn = [
-            self._endings(), self._bits_per_byte(), self._differences(),
+            self._bits_per_byte(), self._differences(), self._endings(),
+            self._over_nights("minutes", lambda night: None if night.seconds is None else night.seconds / 60, "bars"),
             self._over_nights("rows", lambda night: night.rows),
             self._over_nights("disk", lambda night: night.home_bytes),
-            self._over_nights("minutes", lambda night: None if night.seconds is None else night.seconds / 60, "bars"),
         ]  # fmt: skip
         return [chart for chart in drawn if chart]
 
     @property
     def lanes(self) -> list[str]:
-        """Endings in the first chart, from top to bottom."""
+        """Endings in their chart, from top to bottom."""
         return [ending for ending, _ in self.endings]
 
     def _endings(self) -> Chart:

@@ -48,7 +48,7 @@ def test_every_night_has_its_row_and_every_ending_its_count(count: int, tmp_path
     assert rows == count == sum(number for _, number in facts.endings)
     for night in facts.nights:
         assert f"<bdi>{night.reason}</bdi>" in page.source
-    lanes = page.section("over_nights").split("</svg>")[0]
+    lanes = page.section("over_nights").split('aria-labelledby="nights-endings-title')[1].split("</svg>")[0]
     assert lanes.count("<use ") == count + len(facts.endings)
 
 
