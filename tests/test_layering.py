@@ -34,7 +34,7 @@ FLOORS = {
         "relocation",
         "recipes",
         "home pages services tracking.models",
-        "home.contents planning tracking",
+        "home.contents pages.nights planning tracking",
         "sources",
         "stage",
         "training night.lineage",

@@ -74,6 +74,20 @@ def lineage(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_nights_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="whose nights; the one whose night ended last if left out"
+    )
+
+
+def nights(arguments: argparse.Namespace) -> int:
+    """Print how the nights of a recipe ended, and write the page over all of them."""
+    from tasks.questions import nights as all_nights
+
+    print_lines(all_nights.nights(Settings.load().home, recipe_name(arguments.recipe)))
+    return 0
+
+
 def add_quarantine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", help=LAST_RECIPE)
     parser.add_argument("--rule", help="list the lines that broke this rule")

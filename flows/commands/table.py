@@ -73,6 +73,10 @@ COMMANDS = (
         only_reads=True, help="which lines of raw data were not kept, and why",
     ),
     Command(
+        name="nights", run=questions.nights, add_arguments=questions.add_nights_arguments, only_reads=True,
+        help="how all nights of a recipe ended, as a table and as a page with bits per byte, data, disk and time",
+    ),
+    Command(
         name="find-lr", run=trials.find_lr, add_arguments=trials.add_find_lr_arguments,
         help="suggest a peak learning rate for pretraining, from a range test on the recipe's own tokens and model",
     ),

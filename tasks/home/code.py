@@ -29,6 +29,7 @@ WITHOUT_EFFECT = {
     "tasks.training.progress": "reports",
     "tasks.training.meters": "figures for the curve; watchers are not given them, so they decide nothing",
     "tasks.training.curve": "reports",
+    "tasks.home.contents.story": "told to pages",
     "tasks.planning.plan": "tells before a night what it will cost; what a stage decides by is in tasks.planning.cost",
     "tasks.planning.memory": "planned memory, which is reported; nothing is decided by it",
     "data.lookup": "notes what was read, for questions about it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from tasks.night.ending import concluded
 from tasks.night.incumbent import standing_now
 from tasks.night.lineage.notes import WAITING, note_path
 from tasks.night.lineage.start import move_trunk
+from tasks.night.page import night_page
 from tasks.night.report import NightReport
 from tasks.pages.text import artifact_key, plural
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe
@@ -76,6 +78,7 @@ def conclude(
         now=standing_of(night, registered),
         began=night.start.reason,
     )
+    report = replace(report, page=night_page(report, candidate, registered))
     tracker = night.store.tracker(night.run_id)
     if report_stages(tracker, report, note, noted.get("stages", {})):
         tracker.tags({VALIDATION: str(validation_version(read_slices(candidate.scored.path)))})
@@ -122,6 +125,8 @@ def report_stages(tracker: Tracker, report: NightReport, note: Path, told: Mappi
     summary = note.with_suffix(".md")
     write_text(summary, report.as_markdown())
     tracker.artifact(summary)
+    if report.page:
+        tracker.artifact(report.page)
     return True
 
 

@@ -12,7 +12,7 @@ from tasks.evaluation.twin import TwinComparison
 from tasks.home.records import StageRecord
 from tasks.pages.tables import PATH_CHARACTERS, SENTENCE_CHARACTERS, Cell, Column, Link, Table
 from tasks.pages.text import markdown_line, one_line, plural
-from tasks.services.mlflow_pages import nights_page, run_page
+from tasks.services.mlflow_pages import artifact_page, nights_page, run_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ class NightReport:
     """A sentence for each source of which a stage lost more than the recipe's share."""
     validation: Sequence[str] = ()
     """Sentences on the validation side: which version the figures are on, what it gained, whether it is enough."""
+    page: Path | None = None
+    """The night's own page, which has all that the summary leaves out; None if it could not be made."""
     twin: TwinComparison | str | None = None
     """The comparison with the model's dense twin, why there is none, or None where the recipe trains no twin."""
 
@@ -114,44 +116,59 @@ class NightReport:
         """The page of a tracking run."""
         return Link(run_id[:8], run_page(self.tracking_ui, self.experiment_id, run_id))
 
+    @property
+    def time_told(self) -> str:
+        """What took how long, on one line; what was found done is counted."""
+        made = [f"{record.name} {record.seconds:.1f} s" for record in self.records if not record.reused]
+        reused = len(self.records) - len(made)
+        return ", ".join([*made, *([f"{plural(reused, 'stage')} reused"] if reused else [])])
+
     def as_text(self) -> str:
-        """For a terminal."""
-        reason = one_line(self.decision["reason"], MESSAGE_LIMIT)
-        loads = " (loads with transformers' AutoModelForCausalLM)" if self.registered else ""
-        tracking = ("tracking", f"{self.tracking_uri} (run {self.run_id})")
-        places = [
-            ("model", f"{self.export}{loads}"),
-            tracking,
-            ("nights", nights_page(self.tracking_ui, self.experiment_id)),
-            ("both UIs", "make up" if self.tracking_uri.startswith("http") else "make up, which serves the page above"),
-        ]
-        if self.registered:
-            chosen = "" if self.decision["promoted"] and not self.now else f" --version {self.decision['version']}"
-            places.insert(1, ("talk with it", f"python -m flows chat {self.recipe}{chosen}"))
-        if self.reports_waiting:
-            waiting = f"{plural(self.reports_waiting, 'report')} in spool/ for it; the next run delivers what waits"
-            places.insert(places.index(tracking) + 1, ("", waiting))
+        """For a terminal, on one screen: the verdict, what a person must know, a chat, and where all else lies."""
+        told = [
+            self.decision["reason"], *self.afterwards, *(f"lost on the way: {sentence}" for sentence in self.losses),
+            *(f"validation: {sentence}" for sentence in self.validation),
+            *([f"dense twin: {self.twin_sentences[0]}"] if self.twin else []),
+        ]  # fmt: skip
+        verdict = [f"{self.verdict.upper()}  {self.version}", *(one_line(line, MESSAGE_LIMIT) for line in told)]
+        began = [("pretraining", self.began)] if self.began else []
         blocks = [
             self.title,
             self.replaced_table.as_text(),
-            f"pretraining {self.began}" if self.began else "",
-            self.stage_table.only("stage", "time", "key figure").as_text(),
-            "\n  ".join([f"{self.verdict.upper()}  {self.version}", reason, *self.afterwards]),
+            "\n  ".join(verdict),
+            indent(
+                Table.of_pairs([*self.first_chat, *began, ("took", self.time_told)], SENTENCE_CHARACTERS).as_text(),
+                "  ",
+            ),
+            "Where to look\n" + indent(Table.of_pairs(self.places, PATH_CHARACTERS).as_text(), "  "),
         ]
-        if self.losses:
-            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.losses)
-            blocks.insert(2, "\n".join(["LOST ON THE WAY", *(f"  {sentence}" for sentence in sentences)]))
-        if self.validation:
-            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.validation)
-            blocks.append("\n".join(["VALIDATION", *(f"  {sentence}" for sentence in sentences)]))
-        if self.twin:
-            sentences = (one_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
-            blocks.append("\n".join(["BESIDE THE DENSE TWIN", *(f"  {sentence}" for sentence in sentences)]))
-        for chat in self.chats:
-            messages = [("user", chat["prompt"]), ("assistant", chat["reply"].strip() or "(silence)")]
-            blocks.append(indent(Table.of_pairs(messages, SENTENCE_CHARACTERS).as_text(), "  "))
-        blocks.append("Where to look\n" + indent(Table.of_pairs(places, PATH_CHARACTERS).as_text(), "  "))
         return "\n\n".join(filter(None, blocks))
+
+    @property
+    def first_chat(self) -> list[tuple[str, str]]:
+        """The first of the chats; the page has all, with the champion's replies beside."""
+        return [
+            pair
+            for chat in self.chats[:1]
+            for pair in (("user", chat["prompt"]), ("assistant", chat["reply"].strip() or "(silence)"))
+        ]
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Where what is."""
+        loads = " (loads with transformers' AutoModelForCausalLM)" if self.registered else ""
+        chosen = "" if self.decision["promoted"] and not self.now else f" --version {self.decision['version']}"
+        talk = [("talk with it", f"python -m flows chat {self.recipe}{chosen}")] if self.registered else []
+        waiting = f"{plural(self.reports_waiting, 'report')} in spool/ for it; the next run delivers what waits"
+        return [
+            *([("page", str(self.page))] if self.page else []),
+            ("model", f"{self.export}{loads}"),
+            *talk,
+            ("tracking", f"{self.tracking_uri} (run {self.run_id})"),
+            *([("", waiting)] if self.reports_waiting else []),
+            ("nights", nights_page(self.tracking_ui, self.experiment_id)),
+            ("both UIs", "make up" if self.tracking_uri.startswith("http") else "make up, which serves the page above"),
+        ]
 
     def as_markdown(self) -> str:
         """For Prefect and MLflow, with links to the tracking runs."""
@@ -180,5 +197,9 @@ class NightReport:
         if self.twin:
             sentences = (markdown_line(sentence, MESSAGE_LIMIT) for sentence in self.twin_sentences)
             blocks += ["**Beside the dense twin**", "\n".join(f"- {sentence}" for sentence in sentences)]
-        blocks += [f"Night: {self.link(self.run_id).as_markdown()}", chats.as_markdown()]
+        page = ""
+        if self.page:
+            address = artifact_page(self.tracking_ui, self.experiment_id, self.run_id, self.page.name)
+            page = f"Page: {Link(self.page.name, address).as_markdown()}"
+        blocks += [f"Night: {self.link(self.run_id).as_markdown()}", page, chats.as_markdown()]
         return "\n\n".join(block for block in blocks if block) + "\n"

@@ -38,3 +38,9 @@ def nights_of(server: str) -> str:
 def run_page(ui: str, experiment_id: str, run_id: str) -> str:
     """The page of a run, in the UI at this address."""
     return f"{ui}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def artifact_page(ui: str, experiment_id: str, run_id: str, name: str) -> str:
+    """The page of a run that shows an artifact, in the UI at this address. MLflow takes the name as it is: an @ that is
+    written as %40 selects nothing."""
+    return f"{run_page(ui, experiment_id, run_id)}/artifactPath/{name}"

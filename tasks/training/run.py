@@ -29,6 +29,7 @@ from model.training.trainer import train
 from tasks.errors import Diverged, Interrupted
 from tasks.home.contents.packed import open_packed
 from tasks.home.contents.pretrained import Grown, digest_of_rows, write_reading
+from tasks.home.contents.story import ROLL_BACK, tell_event, tell_outcome, tell_plan
 from tasks.home.digests import digest_of
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
@@ -90,6 +91,7 @@ def prepare(
         log.info("%-11s measuring a few steps, for the plan of time and memory", run.stage)
         planned = plan_stage(model_config, config, row_length_tokens, held_memory_bytes())
         run.tracker.metrics(planned.as_metrics("plan"))
+        tell_plan(run.logs, planned.as_metrics("plan"))
         planned_seconds = planned.seconds
     start = TrainingStart(
         stage=run.stage, kind=kind, tokens=packed, model=model_config, config=config, identity=identity,
@@ -177,6 +179,7 @@ def roll_back(training: TrainingRun, ranks: Ranks, rollbacks: Counter[int], step
             f"({start.config.optim.peak_lr}) and run again"
         )
     rollbacks[target_step] += 1
+    tell_event(training.run.logs, step, ROLL_BACK, f"{reason}; back to step {target_step}")
     log.warning("%-11s %s at step %d: rolled back to step %d", start.stage, reason, step, target_step)
     training.restore(target)
 
@@ -196,6 +199,7 @@ def finish(training: TrainingRun) -> Outcome:
     run.tracker.artifact(curve.path, "curves")
     actual = StagePlan(state.step, training_seconds(curve.points), peak_memory_bytes())
     run.tracker.final(actual.as_metrics("outcome"), state.step)
+    tell_outcome(run.logs, actual.as_metrics("outcome"), counts_LE.tolist())
     bpb, rates = curve.values("val/bpb"), curve.values("train/tokens_per_s")
     headline = [
         f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {state.tokens_seen:,} tokens at "

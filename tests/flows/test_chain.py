@@ -66,9 +66,9 @@ def runs(lived: Lived, wanted: str) -> list:
 
 def test_every_stage_is_told_with_its_key_figure(lived: Lived) -> None:
     assert [record.stage for record in lived.first.records] == STAGES
-    text = lived.first.as_text()
+    text, markdown = lived.first.as_text(), lived.first.as_markdown()
     for record in lived.first.records:
-        assert record.headline in text
+        assert record.headline in markdown and f"{record.name} {record.seconds:.1f} s" in text
     assert "PROMOTED  version 1" in text
     assert "first model" in text
     assert len(lived.first.chats) == 3
@@ -287,13 +287,35 @@ def test_names_say_recipe_day_and_what_differs_from_the_night_before(lived: Live
     assert task_run.name == child.info.run_name
 
 
+def test_each_night_has_a_page_which_is_an_artifact_of_its_run(lived: Lived) -> None:
+    for report in (lived.first, lived.second):
+        assert report.page == lived.home / "pages" / f"tiny@{report.key}.html"
+        names = [artifact.path for artifact in lived.client.list_artifacts(report.run_id)]
+        assert report.page.name in names
+        assert str(report.page) in report.as_text()
+    assert lived.again.page == lived.first.page
+
+
+def test_the_page_tells_what_the_night_did_beside_the_champion(lived: Lived) -> None:
+    first, second = (report.page.read_text(encoding="utf-8") for report in (lived.first, lived.second) if report.page)
+    assert "there was no champion to compare with" in first
+    assert "nothing to lay beside this night" in first
+    assert "bits per byte against version <bdi>1</bdi>" in second
+    assert "pretrain.optim.peak_lr" in second.partition('id="changes"')[2].partition("</section>")[0]
+    for page in (first, second):
+        assert page.count('<svg class="chart"') == 4  # loss and learning rate of pretraining and SFT
+        assert "kept no plan" not in page and "No load by layer" not in page
+    replies = second.partition('id="replies"')[2].partition("</section>")[0]
+    assert replies.count("<dl") == len(lived.second.chats) and "was not asked" not in replies
+
+
 def test_replaced_settings_come_first_and_stand_in_the_summary(lived: Lived) -> None:
     params = lived.client.get_run(lived.second.run_id).data.params
     assert params["changed.twin"] == "true (recipe: false; night before: false)"
     replaced = ("pretrain.optim.peak_lr", "promote.mode", "sft.optim.peak_lr", "twin")
     assert sorted(params)[:4] == [f"changed.{setting}" for setting in replaced]
-    for told in (lived.second.as_text(), lived.second.as_markdown()):
-        assert told.index("changed for this night") < told.index("0.0001") < told.index("validate")
+    for told, next_block in ((lived.second.as_text(), "NOT PROMOTED"), (lived.second.as_markdown(), "validate")):
+        assert told.index("changed for this night") < told.index("0.0001") < told.index(next_block)
     assert "changed for this night" not in lived.first.as_text()
 
 
@@ -367,8 +389,8 @@ def test_the_night_says_what_the_experts_are_worth(lived: Lived) -> None:
         of_stages = [r.run_id for r in report.records if r.name in (f"{stage}pretrain", f"{stage}sft")]
         outcomes = [lived.client.get_run(run_id).data.metrics["outcome/seconds"] for run_id in of_stages]
         assert metrics[total] == pytest.approx(sum(outcomes))
-    for told in (report.as_text(), report.as_markdown()):
-        assert all(said in told for said in (twin.verdict, twin.price, twin.sizes))
+    assert f"dense twin: {twin.verdict}" in report.as_text()
+    assert all(said in report.as_markdown() for said in (twin.verdict, twin.price, twin.sizes))
     assert twin.verdict in run.data.tags["nightschool.twin"]
 
 

@@ -58,7 +58,7 @@ def test_the_count_is_told_in_headline_log_summary_and_report(lived: Lived) -> N
     )
     assert said in tokens.headline
     assert said in lived.log
-    assert said in lived.report.as_text()
+    assert said in lived.report.as_markdown()
     assert tokens.counts["answers_in_no_row"] == held.lost
     assert tokens.counts["conversations_in_no_row"] == held.unpacked
     assert tokens.figures["data/lost_answers_share"] == held.lost_share

@@ -40,16 +40,17 @@ def line_with(text: str, part: str) -> str:
     return line
 
 
-def test_the_text_holds_stages_decision_chats_and_places() -> None:
-    text = night([{"prompt": f"question {n}", "reply": f"answer {n}"} for n in range(3)]).as_text()
+def test_the_text_is_a_screen_with_verdict_times_a_chat_and_places() -> None:
+    page = Path("/srv/nights/pages/demo@0123456789ab.html")
+    text = night([{"prompt": f"question {n}", "reply": f"answer {n}"} for n in range(3)], page=page).as_text()
+    assert len(text.splitlines()) <= 24
+    took = line_with(text, "took ")
     for number, stage in enumerate(STAGES):
-        line = line_with(text, f"{stage} did well")
-        assert line.startswith(stage)
-        assert f"{number + 0.3:.1f} s" in line
+        assert f"{stage} {number + 0.3:.1f} s" in took
     assert line_with(text, "PROMOTED") == "PROMOTED  version 7"
-    for n in range(3):
-        assert line_with(text, f"question {n}").split()[0] == "user"
-        assert line_with(text, f"answer {n}").split()[0] == "assistant"
+    assert line_with(text, "question 0").split()[0] == "user" and "question 1" not in text
+    assert line_with(text, "answer 0").split()[0] == "assistant"
+    assert line_with(text, str(page)).split()[0] == "page"
     for part in (
         "demo",
         "0123456789ab",
@@ -61,10 +62,19 @@ def test_the_text_holds_stages_decision_chats_and_places() -> None:
         assert part in text
 
 
+def test_without_a_page_none_is_named() -> None:
+    assert "\n  page " not in night().as_text() and "Page:" not in night().as_markdown()
+
+
+def test_the_markdown_leads_to_the_page_where_mlflow_shows_it() -> None:
+    markdown = night(page=Path("/srv/nights/pages/demo@0123456789ab.html")).as_markdown()
+    address = "http://127.0.0.1:5000/#/experiments/3/runs/parent-run-id/artifactPath/demo@0123456789ab.html"
+    assert f"]({address})" in line_with(markdown, "Page: ")
+
+
 def test_stages_come_in_the_order_they_ran() -> None:
-    text, markdown = night().as_text(), night().as_markdown()
-    for summary in (text, markdown):
-        places = [summary.index(f"{stage} did well") for stage in STAGES]
+    markdown, took = night().as_markdown(), line_with(night().as_text(), "took ")
+    for places in ([markdown.index(f"{stage} did well") for stage in STAGES], [took.index(f"{s} ") for s in STAGES]):
         assert places == sorted(places)
 
 
@@ -98,7 +108,7 @@ def test_what_waits_for_a_person_comes_with_the_command(waits: bool) -> None:
 def test_a_reused_stage_is_marked_instead_of_timed() -> None:
     records = [stage_record(Path("split@1"), headline="done before", seconds=99.0, reused=True)]
     report = night(records=records)
-    assert "reused" in line_with(report.as_text(), "done before")
+    assert line_with(report.as_text(), "took ").split(maxsplit=1)[1] == "1 stage reused"
     assert "| reused |" in line_with(report.as_markdown(), "done before")
     assert "99.0" not in report.as_text() + report.as_markdown()
 
@@ -132,15 +142,15 @@ def test_no_chat_breaks_the_table(prompt: str, reply: str) -> None:
 @given(prompt=chat_text, reply=chat_text)
 def test_every_chat_is_two_lines_of_text(prompt: str, reply: str) -> None:
     with_chat, without = (night(chats).as_text().splitlines() for chats in ([{"prompt": prompt, "reply": reply}], []))
-    assert len(with_chat) == len(without) + 3
+    assert len(with_chat) == len(without) + 2
 
 
 def test_a_source_that_lost_most_of_its_rows_is_named() -> None:
     sentence = "source tales: 299 of 300 rows are near duplicates of others (deduplicate); keep more"
     report = night(losses=(sentence,))
-    assert "LOST ON THE WAY" in report.as_text() and sentence in report.as_text()
+    assert f"lost on the way: {sentence}" in report.as_text()
     assert sentence in report.as_markdown()
-    assert "LOST" not in night().as_text()
+    assert "lost" not in night().as_text()
 
 
 def test_the_validation_side_is_told_in_both_forms() -> None:
@@ -148,4 +158,4 @@ def test_the_validation_side_is_told_in_both_forms() -> None:
     report = night(validation=sentences)
     for sentence in sentences:
         assert sentence in report.as_text() and sentence in report.as_markdown()
-    assert "VALIDATION" in report.as_text() and "VALIDATION" not in night().as_text()
+    assert "validation: version" in report.as_text() and "validation" not in night().as_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -38,6 +37,7 @@ def test_the_style_sheet_is_in_the_page_as_it_is_in_its_file() -> None:
 def test_templates_are_part_of_the_package() -> None:
     content = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = content["tool"]["setuptools"]["package-data"]["tasks.pages"]
-    files = [path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.suffix in (".j2", ".css")]
-    assert len(files) == 6
-    assert all(any(fnmatch(file, pattern) for pattern in patterns) for file in files)
+    files = {path for path in (FOLDER / "templates").rglob("*") if path.is_file()}
+    assert len(files) == 12
+    globs = {found for pattern in patterns for found in FOLDER.glob(pattern)}  # as setuptools reads them
+    assert files <= globs

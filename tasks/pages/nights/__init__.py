@@ -1,0 +1,1 @@
+"""Pages about nights: one of a single night, one over all nights of a recipe."""
