@@ -37,7 +37,7 @@ FLOORS = {
         "home.contents planning tracking",
         "sources",
         "stage",
-        "training",
+        "training evaluation.measures",
         "evaluation",
         "stages night",
         "trials questions in_use",
