@@ -98,21 +98,29 @@ def questions_of(rows: pl.DataFrame, kind: str, seed: int) -> list[Question]:
                 plural(len(others), "continuation"), kind, domain, OPTIONS,
             )  # fmt: skip
             continue
-        for beginning in beginnings:
-            wrong = wrong_options(beginning, others, seed)
-            length = min(map(len, (beginning.continuation, *wrong)))
-            options = tuple(text[:length] for text in (beginning.continuation, *wrong))
-            if len(set(options)) == OPTIONS:
-                questions.append(Question(kind, str(domain), beginning.row_id, beginning.context, options))
+        found = [(beginning, options_of(beginning, others, seed)) for beginning in beginnings]
+        questions += [Question(kind, str(domain), b.row_id, b.context, options) for b, options in found if options]
+        if alike := sum(not options for _, options in found):
+            log.info("choices: %s of %s and %s go on as others do", plural(alike, "row"), kind, domain)
     return questions
 
 
-def wrong_options(beginning: Beginning, others: Sequence[str], seed: int) -> list[str]:
-    """Continuations of other texts, drawn by lot from those of the nearest length; `others` are sorted by length."""
+def options_of(beginning: Beginning, others: Sequence[str], seed: int) -> tuple[str, ...]:
+    """The true continuation and three others, equally long and all different; empty if there are not as many.
+
+    Others are drawn by lot from those of the nearest length; `others` are sorted by length.
+    """
     there = np.searchsorted([len(text) for text in others], len(beginning.continuation))
     first = int(np.clip(there - NEAREST // 2, 0, max(0, len(others) - NEAREST)))
-    near = [text for text in others[first : first + NEAREST] if text != beginning.continuation]
-    return sorted(near, key=lambda text: lot(seed, beginning.row_id, text))[: OPTIONS - 1]
+    near, options = others[first : first + NEAREST], (beginning.continuation,)
+    for text in sorted(near, key=lambda text: lot(seed, beginning.row_id, text)):
+        length = min(len(text), len(options[0]))
+        more = tuple(option[:length] for option in (*options, text))
+        if len(set(more)) == len(more):
+            options = more
+        if len(options) == OPTIONS:
+            return options
+    return ()
 
 
 def drawn(questions: Sequence[Question], number: int, seed: int) -> list[Question]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -12,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 
 from model.tokens.packing import PackedTokens
 from tasks.home.contents.scores import ROUTES
+
+log = logging.getLogger("nightschool")
 
 ROUTED_ROWS = 16
 """Packed validation rows of each kind, evenly spread, whose routes are kept."""
@@ -98,6 +101,13 @@ def route_drift(ours: Path, theirs: Path, num_experts: int) -> RouteDrift | str:
     if not one["id"].equals(other["id"]):
         return "no routes to compare: the models were asked other tokens, of another tokenizer or version of the slices"
     return drift_of(one["experts"].to_numpy(), other["experts"].to_numpy(), num_experts)
+
+
+def drift_figures(challenger: Path, champion: Path, num_experts: int) -> dict[str, float]:
+    """`eval/route_drift` of two evaluations, which is logged; empty where it cannot be told, and the log says why."""
+    drift = route_drift(challenger, champion, num_experts)
+    log.info("%s", drift if isinstance(drift, str) else drift.sentence)
+    return {} if isinstance(drift, str) else {"eval/route_drift": drift.share}
 
 
 def drift_of(ours_NLK: np.ndarray, theirs_NLK: np.ndarray, num_experts: int) -> RouteDrift:
