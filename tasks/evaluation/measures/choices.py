@@ -112,7 +112,8 @@ def options_of(beginning: Beginning, others: Sequence[str], seed: int) -> tuple[
     """
     there = np.searchsorted([len(text) for text in others], len(beginning.continuation))
     first = int(np.clip(there - NEAREST // 2, 0, max(0, len(others) - NEAREST)))
-    near, options = others[first : first + NEAREST], (beginning.continuation,)
+    near = others[first : first + NEAREST]
+    options: tuple[str, ...] = (beginning.continuation,)
     for text in sorted(near, key=lambda text: lot(seed, beginning.row_id, text)):
         length = min(len(text), len(options[0]))
         more = tuple(option[:length] for option in (*options, text))
