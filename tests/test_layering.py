@@ -37,7 +37,7 @@ FLOORS = {
         "home.contents pages.nights planning tracking",
         "sources",
         "stage",
-        "training night.lineage",
+        "training night.lineage evaluation.measures",
         "evaluation",
         "stages night",
         "trials questions in_use",

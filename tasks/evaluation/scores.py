@@ -1,4 +1,4 @@
-"""A model's scores: per document, overall, per kind, source and slice; and its sample replies."""
+"""A model and its scores: overall, per kind, source and slice."""
 
 from __future__ import annotations
 
@@ -9,34 +9,10 @@ import polars as pl
 from tokenizers import Tokenizer
 
 from data.tokens.contamination import CONTAMINATED_FROM
-from data.tokens.encode import Encoder
-from data.tokens.tokenise import pack_table
-from model.tokens.packing import IGNORED
-from model.tokens.tokenizer import load_tokenizer, token_byte_lengths
-from tasks.recipes.stage_configs import EvaluateConfig
+from model.tokens.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
-
-
-def score_documents(
-    model: Transformer, tokenizer: Tokenizer, rows: pl.DataFrame, max_tokens: int, precision: str
-) -> pl.DataFrame:
-    """Nats, targets and target bytes of each row: (row_id, source, nats, tokens, num_bytes).
-
-    Rows are encoded with the model's own tokenizer, so a champion with another vocabulary is asked for the same text.
-    """
-    from model.training.scoring import score  # torch takes seconds to import; a reused stage must not pay
-
-    packed = pack_table(rows, Encoder.of(tokenizer), max_tokens)
-    nats = score(model, packed.tokens, precision=precision)
-    num_bytes = packed.target_bytes(token_byte_lengths(tokenizer))
-    by_segment = packed.segments.select("row_id", "source").with_columns(
-        nats=pl.Series(packed.sums(nats)),
-        tokens=pl.Series(packed.sums(packed.tokens.labels != IGNORED)).cast(pl.Int64),
-        num_bytes=pl.Series(packed.sums(num_bytes)).cast(pl.Int64),
-    )
-    return by_segment.group_by("row_id", "source", maintain_order=True).sum()
 
 
 def load_model(folder: Path, tokens: Path) -> tuple[Transformer, Tokenizer]:
@@ -48,23 +24,6 @@ def load_model(folder: Path, tokens: Path) -> tuple[Transformer, Tokenizer]:
     exported = is_exported(folder)
     model = import_hugging_face(folder) if exported else load_trained(folder)
     return model.to(best_device()), load_tokenizer(folder if exported else tokens)
-
-
-def sample_chats(model: Transformer, tokenizer: Tokenizer, config: EvaluateConfig) -> list[dict[str, str]]:
-    """The model's reply to each prompt of the recipe."""
-    from model.config.sampling import Sampling
-    from model.generation.generate import reply
-
-    return [
-        {
-            "prompt": prompt,
-            "reply": reply(
-                model, tokenizer, [("user", prompt)],
-                Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=number),
-            ),
-        }
-        for number, prompt in enumerate(config.prompts)
-    ]  # fmt: skip
 
 
 def headline_scores(documents: pl.DataFrame) -> dict[str, float]:

@@ -33,7 +33,6 @@ WITHOUT_EFFECT = {
     "tasks.planning.plan": "tells before a night what it will cost; what a stage decides by is in tasks.planning.cost",
     "tasks.planning.memory": "planned memory, which is reported; nothing is decided by it",
     "data.lookup": "notes what was read, for questions about it",
-    "model.generation": "samples that are shown; nothing is decided by them",
     "tasks.stage": "the frame around every stage",
     "tasks.home.code": "the frame",
     "tasks.home.digests": "the frame",

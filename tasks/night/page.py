@@ -19,8 +19,8 @@ from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate
 from tasks.night.champion_night import ChampionNight, champion_night
-from tasks.night.naming import MODE, differences
-from tasks.night.opening import note_path
+from tasks.night.lineage.naming import MODE, differences
+from tasks.night.lineage.notes import note_path
 from tasks.night.report import NightReport
 from tasks.pages.nights.curves import StageEvent, Training
 from tasks.pages.nights.night import (

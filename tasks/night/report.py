@@ -132,6 +132,7 @@ class NightReport:
         ]  # fmt: skip
         verdict = [f"{self.verdict.upper()}  {self.version}", *(one_line(line, MESSAGE_LIMIT) for line in told)]
         began = [("pretraining", self.began)] if self.began else []
+        told = [*self.first_chat, *began, ("took", self.time_told)]
         blocks = [
             self.title,
             self.replaced_table.as_text(),

@@ -128,7 +128,7 @@ class InspectConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """The samples that are generated for people to read, beside the scores."""
+    """What a model is asked beside its scores on the validation rows."""
 
     __pydantic_config__ = STRICT
 
@@ -138,9 +138,25 @@ class EvaluateConfig:
     """Tokens of a reply at most."""
     temperature: Annotated[float, Range(0, 1_000)] = 0.5
     """Of sampling; 0 always takes the likeliest token."""
+    held_out_prompts: Annotated[int, Range(0, 10_000)] = 48
+    """Beginnings of held-out conversations that are answered, too, for the shares of replies that end, repeat and keep
+    the format."""
+    choices: Annotated[int, Range(0, 100_000)] = 100
+    """Multiple-choice questions made of held-out text: how it goes on, against how three others do."""
+    seed: Seed = 1
+    """Of the choice of prompts and questions."""
+    harness_tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness that the exported model is asked, by name."""
+    harness_folder: str = ""
+    """Folder with those tasks' YAML files and data; nothing is fetched."""
 
     def __post_init__(self) -> None:
-        require(field_problems(self), "EvaluateConfig")
+        problems = field_problems(self)
+        if self.harness_tasks and not self.harness_folder:
+            problems.append(
+                f"harness_tasks ({', '.join(self.harness_tasks)}) needs harness_folder, where their files lie"
+            )
+        require(problems, "EvaluateConfig")
 
 
 @dataclass(frozen=True, kw_only=True)

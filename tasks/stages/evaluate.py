@@ -1,17 +1,15 @@
-"""A model → its score on the validation rows, document by document, and a few replies."""
+"""A model → its score on the validation rows, document by document, its replies, and what else is asked of it."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-
-import polars as pl
 
 from data.rows.parts import KINDS
 from data.sides.slices import SLICES, read_slices, validation_version
 from data.tokens.overlap import CONTAMINATED, FINGERPRINTS, contamination
-from tasks.evaluation.scores import headline_scores, load_model, sample_chats, score_documents
-from tasks.home.contents.scores import DOCUMENTS, SAMPLES, SCORES
+from tasks.evaluation.measurement import SHOWN, measure_model
+from tasks.evaluation.measures.harness import harness_identity, harness_scores
+from tasks.evaluation.scores import is_exported, load_model
 from tasks.home.contents.sides import read_rows
 from tasks.home.records import Content, StageRecord
 from tasks.pages.text import plural
@@ -30,20 +28,21 @@ def scoring(recipe: Recipe) -> dict[str, object]:
 
 
 def what_is_scored(
-    _night: Night, model: Content, rows: StageRecord, tokens: StageRecord, label: str
+    night: Night, model: Content, rows: StageRecord, tokens: StageRecord, label: str
 ) -> dict[str, str]:  # fmt: skip
-    """Digests of the model, of the version of the validation side, and of what is known of its documents: a champion
-    that was scored on this version is found done, whatever else came to the train side."""
+    """Digests of the model, of the version of the validation side, of what is known of its documents, and of what the
+    harness asks: a champion that was scored on this version is found done, whatever else came to the train side."""
     return {
         "model": model.digest,
         "rows": rows.digest_of_files(*(f"{kind}.val." for kind in KINDS), SLICES),
         "tokens": tokens.digest_of_files("tokenizer.json", FINGERPRINTS, CONTAMINATED),
+        **harness_identity(night.recipe.evaluate),
     }
 
 
 @stage(config=scoring, inputs=what_is_scored)
 def evaluate(run: StageRun, model: Content, rows: StageRecord, tokens: StageRecord, label: str) -> Outcome:
-    """Score one model on all validation rows.
+    """Score one model on all validation rows, and ask it what the recipe asks.
 
     model: a training stage's record, or a registered version, which brings its own tokenizer.
     rows, tokens: records of split and tokens.
@@ -56,25 +55,19 @@ def evaluate(run: StageRun, model: Content, rows: StageRecord, tokens: StageReco
     run.tracker.tags({"nightschool.model": label, VALIDATION: str(version)})
     run.tracker.params({f"slice.{name.replace('/', '.')}": str(its.newest) for name, its in slices.items()})
     run.tracker.dataset(replace(rows, digest=version.digest), f"validation v{version.number}", "validation")
-    documents = pl.concat(
-        score_documents(
-            network, tokenizer, read_rows(rows.path, kind, "val"), recipe.data.sequence_length_tokens,
-            recipe.pretrain.precision,
-        ).with_columns(kind=pl.lit(kind))
-        for kind in KINDS
-    )  # fmt: skip
-    shares = contamination(rows.path, tokens.path).rename({"share": "contaminated_share"})
-    documents = documents.join(shares, on=["row_id", "kind"], how="left", maintain_order="left")
-    scores = headline_scores(documents)
-    samples = sample_chats(network, tokenizer, recipe.evaluate)
-    documents.write_parquet(run.folder / DOCUMENTS)
+    known = contamination(rows.path, tokens.path).rename({"share": "contaminated_share"})
+    held_out = {kind: read_rows(rows.path, kind, "val") for kind in KINDS}
+    found = measure_model(network, tokenizer, recipe, held_out, known)
+    asked = harness_scores(network, tokenizer, model.path if is_exported(model.path) else None, recipe.evaluate)
+    found = replace(found, scores={**found.scores, **asked})
+    found.write(run.folder)
     (run.folder / SLICES).write_bytes((rows.path / SLICES).read_bytes())
-    for name, content in ((SAMPLES, samples), (SCORES, scores)):
-        (run.folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    for name in SHOWN:
         run.tracker.artifact(run.folder / name, "evaluation")
+    documents, figures = found.documents, found.figures
     return Outcome(
         counts={"documents": len(documents), "tokens": int(documents["tokens"].sum())},
-        headline=f"{label} {scores['val/bpb']:.4f} bits per byte on {plural(len(documents), 'document')} of "
-        f"validation {version}, perplexity {scores['val/perplexity']:.1f}",
-        figures=scores,
+        headline=f"{label} {figures['val/bpb']:.4f} bits per byte on {plural(len(documents), 'document')} of "
+        f"validation {version}, perplexity {figures['val/perplexity']:.1f}",
+        figures=figures,
     )

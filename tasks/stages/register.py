@@ -10,6 +10,7 @@ from pathlib import Path
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
 from tasks.evaluation.gate import Decision, decide
+from tasks.evaluation.measures.experts import drift_figures
 from tasks.evaluation.parity import Parity, compare, validation_ids
 from tasks.evaluation.scores import load_model
 from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DATA
@@ -77,9 +78,11 @@ def register(
         (run.folder / name).write_text(json.dumps(written, indent=1), encoding="utf-8")
         run.tracker.artifact(run.folder / name)
     figures = parity.figures | {"promote/promoted": float(decision.promoted)}
+    figures["export/megabytes"] = sum(f.stat().st_size for f in (run.folder / EXPORT).rglob("*") if f.is_file()) / 1e6
     headline = f"version {version}, {'promoted' if decision.promoted else 'not promoted'}"
     if champion_scored:
         figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
+        figures |= drift_figures(scored.path, champion_scored.path, run.recipe.model.num_experts)
     return Outcome(counts={"version": version}, headline=headline, figures=figures)
 
 

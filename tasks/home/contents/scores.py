@@ -1,20 +1,52 @@
-"""The folder of `evaluate`: scores document by document and overall, and sample replies."""
+"""The folder of `evaluate`: scores document by document and overall, intervals, replies, choices and routes."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 DOCUMENTS, SAMPLES, SCORES = "documents.parquet", "samples.json", "scores.json"
+INTERVALS, CALIBRATION, EXPERTS = "intervals.json", "calibration.json", "experts.json"
+CHOICES, ROUTES = "choices.parquet", "routes.parquet"
+SPEED = "speed.json"
+"""Below the stage's logs: times count for no digest."""
 
 
 def read_documents(folder: Path) -> pl.DataFrame:
-    """A row for each validation document: row_id, kind, source, nats, tokens, num_bytes."""
+    """A row for each validation document: row_id, kind, source, domain, nats, tokens, num_bytes, contaminated_share."""
     return pl.read_parquet(folder / DOCUMENTS)
 
 
-def read_samples(folder: Path) -> list[dict[str, str]]:
-    """Prompt and reply of each sample."""
+def read_replies(folder: Path) -> list[dict[str, Any]]:
+    """Every reply: prompt, reply, and shown, ended, valid, ngrams, repeated_ngrams, which older evaluations lack."""
     return list(json.loads((folder / SAMPLES).read_text(encoding="utf-8")))
+
+
+def read_samples(folder: Path) -> list[dict[str, str]]:
+    """Prompt and reply of the recipe's own prompts, for people to read."""
+    shown = (each for each in read_replies(folder) if each.get("shown", True))
+    return [{"prompt": each["prompt"], "reply": each["reply"]} for each in shown]
+
+
+def side_by_side(challenger: Path, champion: Path, most: int = 12) -> list[dict[str, str]]:
+    """What two models answered to the same prompts: `prompt`, `challenger`, `champion`; the recipe's prompts first.
+
+    Prompts that one of them was not asked are left out.
+
+    challenger, champion: folders of the evaluate stage.
+    most: how many pairs at the most.
+    """
+    theirs = {each["prompt"]: each["reply"] for each in read_replies(champion)}
+    ours = sorted(read_replies(challenger), key=lambda each: not each.get("shown", True))
+    both = (each for each in ours if each["prompt"] in theirs)
+    pairs = [{"prompt": e["prompt"], "challenger": e["reply"], "champion": theirs[e["prompt"]]} for e in both]
+    return pairs[:most]
+
+
+def read_table(folder: Path, name: str) -> list[dict[str, Any]]:
+    """INTERVALS, CALIBRATION or EXPERTS, a line each; empty of an evaluation from before there was one."""
+    path = folder / name
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []

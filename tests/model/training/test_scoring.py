@@ -9,7 +9,7 @@ import torch
 from model.network.transformer import Transformer
 from model.tokens.packing import IGNORED, PackedTokens
 from model.training.batches import batch_of_rows
-from model.training.scoring import score, totals
+from model.training.scoring import measure, score, totals
 from tests.model.tiny import packed_rows, silenced, tiny_config
 from tests.reference.losses import scores_of_rows
 
@@ -95,3 +95,30 @@ def test_nothing_to_score_is_refused() -> None:
     byte_lengths = np.array([0, 0, 0, 1])
     with pytest.raises(ValueError, match="no target with text"):
         totals(np.zeros(labels.shape, dtype=np.float32), labels, byte_lengths)
+
+
+@pytest.mark.parametrize("batch_rows", [2, 16])
+def test_what_is_measured_is_what_a_batch_at_once_gives(model: Transformer, batch_rows: int) -> None:
+    """Nats as `score` has them, sureness from whole logits, load and routes from the routing, padding left out."""
+    tokens, sampled = packed_rows(NUM_ROWS), np.array([0, 3])
+    found = measure(model, tokens, sampled, batch_rows, precision="fp32")
+    np.testing.assert_array_equal(found.nats_RT, score(model, tokens, batch_rows, precision="fp32"))
+    batch = batch_of_rows(tokens, np.arange(NUM_ROWS))
+    with torch.no_grad():
+        hidden, routing = model.eval().hidden(batch.ids_BT, batch.segment_BT)
+        best_BT, choice_BT = model.logits(hidden).softmax(dim=-1).max(dim=-1)
+    targets = tokens.labels != IGNORED
+    np.testing.assert_allclose(found.confidence_RT[targets], best_BT.numpy()[targets], rtol=1e-4)
+    np.testing.assert_array_equal(found.correct_RT[targets], (choice_BT.numpy() == tokens.labels)[targets])
+    assert not found.confidence_RT[~targets].any() and not found.correct_RT[~targets].any()
+    for layer, its in enumerate(routing):
+        experts = its.experts_NK.numpy().reshape(NUM_ROWS, -1, 2)
+        np.testing.assert_array_equal(found.routes_STLK[:, :, layer], experts[sampled])
+        real = experts[tokens.segment_ids != 0]
+        np.testing.assert_array_equal(found.counts_LE[layer], np.bincount(real.ravel(), minlength=4))
+
+
+def test_a_dense_model_has_neither_load_nor_routes() -> None:
+    found = measure(Transformer(tiny_config(dense=True)), packed_rows(NUM_ROWS), np.array([0]), precision="fp32")
+    assert found.counts_LE.size == found.routes_STLK.size == 0
+    assert found.nats_RT.any()

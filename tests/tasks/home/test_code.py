@@ -220,10 +220,12 @@ MUST_CHANGE = {
     "tasks.planning.probe": TRAINING,
     "tasks.training.watch": TRAINING,
     "tasks.home.links": {"validate", "deduplicate", "split", "tokens"},
+    "model.generation.generate": {"evaluate"},
+    "tasks.evaluation.measures.choices": {"evaluate"},
 }
 MUST_NOT_CHANGE = {
-    "model.generation.generate": ALL,
-    "model.generation.sampling": ALL,
+    "model.generation.generate": ALL - {"evaluate"},
+    "model.generation.sampling": ALL - {"evaluate"},
     "model.tokens.chat": {"pretrain", "sft", "split", "find-lr"},
     "tasks.planning.plan": ALL,
     "tasks.training.meters": ALL,

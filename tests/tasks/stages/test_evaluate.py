@@ -17,9 +17,21 @@ from data.rows.parts import KINDS
 from data.sides.read import read_val
 from model.exchange.export import export_folder
 from model.tokens.tokenizer import load_tokenizer
+from tasks.evaluation.measures.experts import route_drift
 from tasks.evaluation.scores import load_model
 from tasks.home.contents.packed import open_segments
-from tasks.home.contents.scores import SAMPLES, SCORES, read_documents, read_samples
+from tasks.home.contents.scores import (
+    CALIBRATION,
+    EXPERTS,
+    INTERVALS,
+    SAMPLES,
+    SCORES,
+    read_documents,
+    read_replies,
+    read_samples,
+    read_table,
+    side_by_side,
+)
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.sources.resolve import Resolved
@@ -85,7 +97,8 @@ def test_a_document_has_the_nats_of_its_own_targets(
 def test_scores_are_sums_over_documents(scored: StageRecord) -> None:
     documents = read_documents(scored.path)
     scores = json.loads((scored.path / SCORES).read_text())
-    assert scores == scored.figures
+    assert scores == {name: value for name, value in scored.figures.items() if name != "eval/tokens_per_s"}
+    assert scored.figures["eval/tokens_per_s"] > 0
     of_kind = {kind: documents.filter(kind=kind) for kind in KINDS}
     for name, part in {"val/bpb": documents, **{f"val/bpb.{kind}": of_kind[kind] for kind in KINDS}}.items():
         expected = part["nats"].sum() / math.log(2) / part["num_bytes"].sum()
@@ -98,6 +111,47 @@ def test_scores_are_sums_over_documents(scored: StageRecord) -> None:
 def test_each_prompt_has_a_reply(scored: StageRecord, night: Night) -> None:
     assert (scored.path / SAMPLES).exists()
     assert [sample["prompt"] for sample in read_samples(scored.path)] == list(night.recipe.evaluate.prompts)
+
+
+def test_what_a_model_is_asked_beside_its_score_has_figures_and_files(scored: StageRecord, night: Night) -> None:
+    figures, documents = scored.figures, read_documents(scored.path)
+    assert {name for name in figures if name.startswith("eval/")} == {
+        "eval/ece", "eval/self_ending_share", "eval/repetition_share", "eval/format_valid_share",
+        "eval/choice_accuracy", "eval/choice_chance", "eval/dead_experts", "eval/load_entropy", "eval/parameters_m",
+        "eval/tokens_per_s",
+    }  # fmt: skip
+    assert len([name for name in figures if "." not in name]) <= 20, (
+        "headline keys, beside other stages' on a night's run"
+    )
+    assert sum(line["tokens"] for line in read_table(scored.path, CALIBRATION)) == documents["tokens"].sum()
+    assert [line["layer"] for line in read_table(scored.path, EXPERTS)] == [0, 1]
+    intervals = {(line["by"], line["name"]): line for line in read_table(scored.path, INTERVALS)}
+    assert intervals["all", "all"]["value"] == pytest.approx(figures["val/bpb"])
+    for by in ("kind", "source", "slice"):
+        for (entry_by, name), line in intervals.items():
+            assert entry_by != by or line["value"] == pytest.approx(figures[f"val/bpb.{name}"])
+    assert intervals["share", "eval/choice_accuracy"]["value"] == figures["eval/choice_accuracy"]
+    replies = read_replies(scored.path)
+    assert len(replies) > len(night.recipe.evaluate.prompts), "held-out conversations are asked, too"
+    assert figures["eval/self_ending_share"] == pytest.approx(sum(r["ended"] for r in replies) / len(replies))
+
+
+def test_nothing_timed_counts_for_the_digest(
+    night: Night, trained: StageRecord, rows: StageRecord, prepared: Prepared, scored: StageRecord
+) -> None:
+    """The same model measured again, under another key."""
+    other = replace(night, recipe=night.recipe.with_overrides({"promote.min_bytes": 77}), branch="again")
+    again = evaluate.fn(other, trained, rows, prepared[1], label="challenger")
+    assert again.path != scored.path and again.files == scored.files
+
+
+def test_a_model_and_itself_drift_nowhere_and_say_the_same(scored: StageRecord) -> None:
+    drift = route_drift(scored.path, scored.path, 4)
+    assert not isinstance(drift, str)
+    assert (drift.share, drift.renamed_share) == (0, 0)
+    pairs = side_by_side(scored.path, scored.path, most=5)
+    assert len(pairs) == 5 and all(pair["challenger"] == pair["champion"] for pair in pairs)
+    assert [pair["prompt"] for pair in pairs[:3]] == [sample["prompt"] for sample in read_samples(scored.path)]
 
 
 def test_a_registered_model_brings_its_own_tokenizer(

@@ -1,0 +1,124 @@
+"""Everything that is measured of one model, as figures and as the files that say more than they."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from tokenizers import Tokenizer
+
+from data.rows.parts import KINDS
+from model.config.network import ModelConfig
+from tasks.evaluation.measures.calibration import reliability
+from tasks.evaluation.measures.choices import ask, drawn, questions_of
+from tasks.evaluation.measures.documents import score_rows
+from tasks.evaluation.measures.experts import load_by_layer
+from tasks.evaluation.measures.intervals import bpb_intervals, share_interval
+from tasks.evaluation.measures.replies import answer, as_content, prompts_of
+from tasks.evaluation.metrics import combined_metrics
+from tasks.evaluation.scores import headline_scores
+from tasks.home.contents.scores import (
+    CALIBRATION,
+    CHOICES,
+    DOCUMENTS,
+    EXPERTS,
+    INTERVALS,
+    ROUTES,
+    SAMPLES,
+    SCORES,
+    SPEED,
+)
+from tasks.home.records import LOGS
+from tasks.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from model.network.transformer import Transformer
+
+SHOWN = (SAMPLES, SCORES, INTERVALS, CALIBRATION, EXPERTS)
+"""Files that people read: they go to the tracking store, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured of a model."""
+
+    documents: pl.DataFrame
+    scores: Mapping[str, float]
+    """Figures that are the same whenever the model is measured."""
+    tables: Mapping[str, list[dict[str, Any]]]
+    """Lines by file."""
+    choices: pl.DataFrame
+    routes: pl.DataFrame | None
+    """None of a dense model."""
+    tokens_per_s: float
+    """Validation tokens read a second, what is measured on the way included."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {**self.scores, "eval/tokens_per_s": self.tokens_per_s}
+
+    def write(self, folder: Path) -> None:
+        """Write all of it to a stage's folder; what was timed goes to its logs, which count for no digest."""
+        self.documents.write_parquet(folder / DOCUMENTS)
+        self.choices.write_parquet(folder / CHOICES)
+        if self.routes is not None:
+            self.routes.write_parquet(folder / ROUTES)
+        for name, content in {**self.tables, SCORES: self.scores}.items():
+            (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / LOGS).mkdir(exist_ok=True)
+        (folder / LOGS / SPEED).write_text(json.dumps({"eval/tokens_per_s": self.tokens_per_s}), encoding="utf-8")
+
+
+def measure_model(
+    model: Transformer, tokenizer: Tokenizer, recipe: Recipe, rows: Mapping[str, pl.DataFrame], known: pl.DataFrame
+) -> Measurement:  # fmt: skip
+    """Score a model on all validation rows and ask it all that the recipe asks.
+
+    rows: of each kind, as `read_val` gives them.
+    known: `row_id`, `kind`, `domain` and what else the documents table shall say of each validation document.
+    """
+    max_tokens, precision = recipe.data.sequence_length_tokens, recipe.pretrain.precision
+    scored = [(kind, score_rows(model, tokenizer, rows[kind], max_tokens, precision)) for kind in KINDS]
+    documents = pl.concat(its.documents.with_columns(kind=pl.lit(kind)) for kind, its in scored)
+    documents = documents.join(known, on=["row_id", "kind"], how="left", maintain_order="left")
+    bins = reliability(
+        np.concatenate([its.confidence for _, its in scored]), np.concatenate([its.correct for _, its in scored])
+    )
+    layers = load_by_layer(np.sum([its.counts_LE for _, its in scored], axis=0))
+    prompts = prompts_of(recipe.evaluate, rows["chat"], tokenizer, prompt_room(model.config, recipe))
+    replies = as_content(answer(model, tokenizer, prompts, recipe.evaluate))
+    seed, number = recipe.evaluate.seed, recipe.evaluate.choices
+    questions = drawn([q for kind in KINDS for q in questions_of(rows[kind], kind, seed)], number, seed)
+    choices = ask(model, tokenizer, questions, max_tokens, precision)
+    columns = {
+        **{f"bin_{name}": bins[name].to_list() for name in bins.columns},
+        **{f"layer_{name}": layers[name].to_list() for name in ("dead", "entropy")},
+        **{name: [reply[name] for reply in replies] for name in ("ended", "valid", "ngrams", "repeated_ngrams")},
+        "option_nats": choices["nats"].to_list(),
+        "option_nats_alone": choices["nats_alone"].to_list(),
+    }
+    found = {f"eval/{name}": value for name, value in combined_metrics(columns).items()}
+    trials = {"self_ending_share": len(replies), "format_valid_share": len(replies), "choice_accuracy": len(choices)}
+    shares = [share_interval(f"eval/{name}", found[f"eval/{name}"], n) for name, n in trials.items() if n]
+    routes = [its.routes.with_columns(kind=pl.lit(kind)) for kind, its in scored if its.routes is not None]
+    return Measurement(
+        documents=documents,
+        scores={**headline_scores(documents), **found, "eval/parameters_m": model.config.total_parameters / 1e6},
+        tables={
+            INTERVALS: bpb_intervals(documents) + shares, CALIBRATION: bins.to_dicts(), EXPERTS: layers.to_dicts(),
+            SAMPLES: replies,
+        },
+        choices=choices,
+        routes=pl.concat(routes) if routes else None,
+        tokens_per_s=sum(its.read_tokens for _, its in scored) / max(sum(its.seconds for _, its in scored), 1e-9),
+    )  # fmt: skip
+
+
+def prompt_room(config: ModelConfig, recipe: Recipe) -> int:
+    """Tokens of a held-out prompt at the most: a packed row's, and none that would be cut off."""
+    return min(recipe.data.sequence_length_tokens, config.max_position_embeddings - recipe.evaluate.max_new_tokens)
