@@ -10,8 +10,9 @@ import polars as pl
 from data.rows.parts import KINDS
 from data.sides.slices import SLICES, read_slices, validation_version
 from data.tokens.overlap import CONTAMINATED, FINGERPRINTS, contamination
+from tasks.evaluation.audit import apart, audit_figures
 from tasks.evaluation.scores import headline_scores, load_model, sample_chats, score_documents
-from tasks.home.contents.scores import DOCUMENTS, SAMPLES, SCORES
+from tasks.home.contents.scores import AUDITED, DOCUMENTS, SAMPLES, SCORES
 from tasks.home.contents.sides import read_rows
 from tasks.home.records import Content, StageRecord
 from tasks.pages.text import plural
@@ -65,9 +66,11 @@ def evaluate(run: StageRun, model: Content, rows: StageRecord, tokens: StageReco
     )  # fmt: skip
     shares = contamination(rows.path, tokens.path).rename({"share": "contaminated_share"})
     documents = documents.join(shares, on=["row_id", "kind"], how="left", maintain_order="left")
-    scores = headline_scores(documents)
+    documents, audited = apart(documents, recipe.evaluate.audit_share)
+    scores = headline_scores(documents) | audit_figures(audited)
     samples = sample_chats(network, tokenizer, recipe.evaluate)
     documents.write_parquet(run.folder / DOCUMENTS)
+    audited.write_parquet(run.folder / AUDITED)
     (run.folder / SLICES).write_bytes((rows.path / SLICES).read_bytes())
     for name, content in ((SAMPLES, samples), (SCORES, scores)):
         (run.folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

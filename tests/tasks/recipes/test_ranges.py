@@ -31,6 +31,9 @@ MAY_BE_0 = {
     "TrainConfig.router_bias_fade_share", "TrainConfig.seed", "Sampling.temperature", "Sampling.seed",
     "ValidateConfig.max_bad_share", "ValidateConfig.max_bad_share_per_file", "ValidateConfig.settle_seconds",
     "SplitConfig.shuffle_seed", "EvaluateConfig.temperature", "PromoteConfig.min_gain_bpb", "PromoteConfig.seed",
+    "PromoteConfig.max_pretrain_regression_share", "PromoteConfig.max_more_dead_experts",
+    "PromoteConfig.max_repetition_rise", "PromoteConfig.max_self_ending_fall", "PromoteConfig.max_contaminated_share",
+    "EvaluateConfig.audit_share",
     "FilterConfig.max_repeated_ngram_share", "FilterConfig.max_repeated_line_share", "FilterConfig.max_symbol_share",
     "FilterConfig.max_gibberish_score", "InspectConfig.warn_lost_answers_share",
 }  # fmt: skip

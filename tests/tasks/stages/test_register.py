@@ -16,7 +16,7 @@ from data.sides.slices import Slice, SliceVersion, read_slices, validation_versi
 from model.exchange.hugging_face import import_hugging_face
 from tasks.errors import NightBusy, NightStopped
 from tasks.home.contents.registered import EXPORT, TRAINING_DATA, read_decision
-from tasks.home.contents.scores import DOCUMENTS
+from tasks.home.contents.scores import AUDITED, DOCUMENTS
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.sources.resolve import Resolved
@@ -52,6 +52,7 @@ def scored(folder: Path, factor: float) -> StageRecord:
     documents = scored_documents(factor * num_bytes * rng.lognormal(0, 0.2, NUM_DOCUMENTS), num_bytes)
     folder.mkdir(parents=True)
     documents.write_parquet(folder / DOCUMENTS)
+    scored_documents(factor * num_bytes[:9], num_bytes[:9], prefix="audited").write_parquet(folder / AUDITED)
     return stage_record(folder, digest=f"scores at {factor}")
 
 
