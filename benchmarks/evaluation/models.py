@@ -6,7 +6,6 @@ conversations for a share of the tokens that `demo` spends. A model is scored on
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -81,9 +80,3 @@ def scored_model(recipe: Recipe, rows: StageRecord, packed: StageRecord, seed: i
         )  # fmt: skip
     shares = contamination(rows.path, packed.path).rename({"share": "contaminated_share"})
     return documents.join(shares, on=["row_id", "kind"], how="left", maintain_order="left")
-
-
-def sizes_of(folder: Path) -> dict[str, int]:
-    """Documents and bytes of each slice of a prepared validation side, as the split wrote them."""
-    slices = json.loads((folder / "slices.json").read_text(encoding="utf-8"))
-    return {name: its["versions"][-1]["documents"] for name, its in slices.items()}
