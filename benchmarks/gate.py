@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from benchmarks.evaluation.models import scored_models
 from benchmarks.evaluation.nights import Effect, Pool, effect, nights
@@ -62,11 +63,13 @@ HEAD = [
 ]
 
 
-def curve(recipe: Recipe, pools: Sequence[Pool], number: int) -> Curve:
+def curve(recipe: Recipe, pairs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], number: int) -> Curve:
     """The operating curve at the size of a recipe's validation side; `number` nights of each truth."""
     config = replace(recipe.promote, resamples=100)
     share = recipe.split.val_share * (1 - recipe.evaluate.audit_share) / POOL_SHARE
     sources = frozenset(source.name for source in recipe.sources)
+    of_recipe = pl.col("source").is_in(list(sources))
+    pools = [Pool.of(one.filter(of_recipe), other.filter(of_recipe), config, share) for one, other in pairs]
 
     def decided(truth: Effect, each: int) -> list[Decision]:
         many = (nights(p, truth, share, sources, config, -(-each // len(pools)), n) for n, p in enumerate(pools))
@@ -104,14 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     pooled = load_recipe(POOL)
     pooled = replace(pooled, split=replace(pooled.split, val_share=POOL_SHARE))
     models = list(scored_models(pooled, range(1, args.seeds + 1), args.share, args.work))
-    pools = [Pool.of(one, other, pooled.promote) for one, other in combinations(models, 2)]
+    pairs = list(combinations(models, 2))
     print("\n".join(HEAD))
     curves = []
     for name in args.recipes:
         recipe = load_recipe(name)
         if args.val_share:
             recipe = replace(recipe, split=replace(recipe.split, val_share=args.val_share))
-        curves.append(curve(recipe, pools, args.nights))
+        curves.append(curve(recipe, pairs, args.nights))
         print(curves[-1].row(), flush=True)
     return 0 if all(found.promotions_a_year <= 1 for found in curves) else 1
 

@@ -34,10 +34,15 @@ class Pool:
     """Of each source the row numbers of its clusters."""
 
     @classmethod
-    def of(cls, ours: pl.DataFrame, other: pl.DataFrame, config: PromoteConfig) -> Pool:
-        """Both models' tables; the mean difference of each domain, weighed as the gate weighs, is taken out."""
+    def of(cls, ours: pl.DataFrame, other: pl.DataFrame, config: PromoteConfig, share: float) -> Pool:
+        """Both models' tables; the mean difference of each domain is taken out.
+
+        It is weighed as the gate weighs a night that has this share of the clusters: what is 2 % of its bytes is that
+        share of 2 % of all.
+        """
         table = paired(ours, other)
-        weighed = clusters_of(table, config.max_cluster_share).group_by("domain")
+        weighed = clusters_of(table, config.max_cluster_share * share)
+        weighed = weighed.group_by("domain")
         means = weighed.agg(mean=pl.col("bits").sum() / pl.col("num_bytes").sum())
         table = table.join(means, on="domain", maintain_order="left").with_columns(
             bits=pl.col("bits") - pl.col("mean") * pl.col("num_bytes")

@@ -19,7 +19,7 @@ from model.exchange.export import export_folder
 from model.tokens.tokenizer import load_tokenizer
 from tasks.evaluation.scores import load_model
 from tasks.home.contents.packed import open_segments
-from tasks.home.contents.scores import SAMPLES, SCORES, read_documents, read_samples
+from tasks.home.contents.scores import SAMPLES, SCORES, read_audited, read_documents, read_samples
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.sources.resolve import Resolved
@@ -50,7 +50,10 @@ def scored(night: Night, trained: StageRecord, rows: StageRecord, prepared: Prep
 
 def test_each_validation_document_is_scored_once(scored: StageRecord, rows: StageRecord, prepared: Prepared) -> None:
     """All that are packed: of some conversations no answer fits into a row."""
-    documents = read_documents(scored.path)
+    documents, audited = read_documents(scored.path), read_audited(scored.path)
+    assert len(audited) and audited.schema == documents.schema
+    assert not set(documents["cluster"]) & set(audited["cluster"])
+    documents = pl.concat([documents, audited])
     expected = {
         (kind, row_id)
         for kind in KINDS
@@ -59,8 +62,8 @@ def test_each_validation_document_is_scored_once(scored: StageRecord, rows: Stag
     }
     assert {kind for kind, _ in expected} == set(KINDS)
     assert set(documents.select("kind", "row_id").rows()) == expected
-    assert len(documents) == len(expected) == scored.counts["documents"]
-    assert documents["tokens"].sum() == scored.counts["tokens"]
+    assert len(documents) == len(expected) == scored.counts["documents"] + len(audited)
+    assert documents["tokens"].sum() - audited["tokens"].sum() == scored.counts["tokens"]
     assert documents["contaminated_share"].null_count() == 0
 
 
