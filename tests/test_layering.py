@@ -51,7 +51,7 @@ FLOORS = {
         "training exchange",
         "generation",
     ),
-    "benchmarks": ("machine memory", "data", "learning", "training", "generation"),
+    "benchmarks": ("machine memory", "data", "learning", "training", "generation", "evaluation", "gate"),
 }
 """Of each package its folders and loose files, lowest first. Each imports from lower floors, or from itself, alone."""
 MAX_FILES = 12

@@ -65,8 +65,8 @@ def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pa.Table]]:
     held: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
     writers: dict[tuple[str, int], pa.ipc.RecordBatchFileWriter] = {}
     for p in job.parts:
-        train = (job.ledger.fates_of(p) == KEPT) & ~job.rules.is_val(job.ledger.clusters_of(p))
-        ids, domains = p.part.ids, p.part.facts["domain"]
+        ids, domains, clusters = p.part.ids, p.part.facts["domain"], job.ledger.clusters_of(p)
+        train = (job.ledger.fates_of(p) == KEPT) & ~job.rules.is_val(clusters)
         shift = np.uint64(64 - (job.buckets[p.kind] - 1).bit_length())
         start = 0
         for content in p.part.rows():
@@ -76,7 +76,7 @@ def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pa.Table]]:
             wanted = np.isin(rows, job.chosen, assume_unique=True)
             if wanted.any():
                 names = job.slices[np.searchsorted(job.chosen, rows[wanted])]
-                held[p.kind].append(val_rows(content, rows, wanted, ids[here], domains[here], p, names))
+                held[p.kind].append(val_rows(content, rows, wanted, ids[here], domains[here], clusters[here], p, names))
             for copy, chosen in job.rules.copies(p.source, ids[here]):
                 mask = train[here] & chosen
                 order = job.rules.order(ids[here], copy)[mask]
@@ -106,8 +106,8 @@ def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pa.Table]]:
 
 
 def val_rows(
-    content: pl.DataFrame, rows: np.ndarray, wanted: np.ndarray, ids: np.ndarray, domains: np.ndarray, part: PartRows,
-    slices: np.ndarray,
+    content: pl.DataFrame, rows: np.ndarray, wanted: np.ndarray, ids: np.ndarray, domains: np.ndarray,
+    clusters: np.ndarray, part: PartRows, slices: np.ndarray,
 ) -> pa.Table:  # fmt: skip
     """The chosen rows of a chunk as the evaluation reads them; a copy, as polars' rows keep the whole chunk alive."""
     frame = pl.DataFrame(
@@ -117,6 +117,7 @@ def val_rows(
             "source": [part.source] * int(wanted.sum()),
             "domain": [DOMAINS[code] for code in domains[wanted]],
             "slice": slices.tolist(),
+            "cluster": names_of(clusters[wanted]),
         },
         schema=VAL,
     )

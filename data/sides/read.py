@@ -12,8 +12,17 @@ from data.rows.parts import CONTENT
 
 ORDER = pl.Schema({"order": pl.UInt64, "row": pl.UInt32, "source": pl.String, "domain": pl.UInt8})
 """Columns beside the content of a train row."""
-VAL = pl.Schema({"row_id": pl.String, "row": pl.UInt32, "source": pl.String, "domain": pl.String, "slice": pl.String})
-"""Columns beside the content of a validation row."""
+VAL = pl.Schema(
+    {
+        "row_id": pl.String,
+        "row": pl.UInt32,
+        "source": pl.String,
+        "domain": pl.String,
+        "slice": pl.String,
+        "cluster": pl.String,
+    }
+)
+"""Columns beside the content of a validation row; `cluster` is the name of its cluster of near duplicates."""
 
 
 def train_path(folder: Path, kind: str, generation: int, bucket: int, dealer: int) -> Path:

@@ -52,10 +52,10 @@ def mark_contaminated(folder: Path, base: Path | None, earlier: Sequence[Bucket]
 
 
 def contamination(rows: Path, folder: Path) -> pl.DataFrame:
-    """Of each validation document (row_id, kind, domain) the share of its n-grams that the train side holds."""
+    """Of each validation document (row_id, kind, domain, cluster) the share of its n-grams that the train side has."""
     fingerprints = Fingerprints(*(np.load(folder / FINGERPRINTS / f"{n}.npy") for n in ("hashes", "owner", "place")))
     found = np.unpackbits(np.load(folder / CONTAMINATED), count=len(fingerprints.hashes)).astype(bool)
     documents = pl.concat(
-        read_val(rows, kind).select("row_id", "domain", kind=pl.lit(kind)) for kind in KINDS
+        read_val(rows, kind).select("row_id", "domain", "cluster", kind=pl.lit(kind)) for kind in KINDS
     )  # fmt: skip
     return documents.with_columns(share=pl.Series(fingerprints.shares(found, len(documents))))

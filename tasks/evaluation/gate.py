@@ -1,104 +1,148 @@
-"""Is the challenger better? Paired differences per document, a bootstrap over documents, a reason in words."""
+"""Is the challenger better? Bounds of the paired difference, domain by domain too, limits, and a reason in words."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import polars as pl
 
+from tasks.evaluation.budget import Allowance
 from tasks.evaluation.enough import why_too_few
+from tasks.evaluation.limits import Figures, checks_of
+from tasks.evaluation.resampling import Difference, differences, paired
+from tasks.evaluation.verdict import Decision, DomainVerdict, judged, obstacles
 from tasks.pages.text import plural
 from tasks.recipes.stage_configs import PromoteConfig
 
-DRAWS_PER_CHUNK = 1 << 16
-"""Documents drawn at a time in the bootstrap: 1 MiB, which stays in the processor's cache."""
-
 
 @dataclass(frozen=True)
-class Decision:
-    """Whether the champion alias moves, and why."""
+class Evidence:
+    """What a decision goes by, beside the documents and the recipe."""
 
-    promoted: bool
-    reason: str
-    difference_bpb: float = math.nan
-    """Challenger minus champion; negative is better."""
-    upper_bpb: float = math.nan
-    """Upper confidence bound of the difference."""
-    waits: bool = False
-    """Whether it is for a person to decide."""
-
-
-def paired_differences(challenger: pl.DataFrame, champion: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Challenger minus champion in bits, and bytes, of each document that both models scored; shapes (documents,)."""
-    key = ["kind", "row_id"]
-    paired = challenger.join(champion, on=key, suffix="_champion").filter(pl.col("num_bytes") > 0).sort(key)
-    bits = (paired["nats"] - paired["nats_champion"]).to_numpy() / math.log(2)
-    return bits, paired["num_bytes"].to_numpy().astype(np.float64)
+    allowance: Allowance
+    """What tonight's comparison may spend of the error budget."""
+    ours: Figures
+    """Figures of the new model's evaluation and export."""
+    champion: Figures | None = None
+    """Those of the champion's evaluation."""
+    most_gained_bpb: float | None = None
+    """The largest gain that any comparison of the recipe measured; None if there was none."""
 
 
-def bootstrap_upper(
-    bits: np.ndarray, num_bytes: np.ndarray, config: PromoteConfig, draws_per_chunk: int = DRAWS_PER_CHUNK
-) -> float:
-    """Upper bound of sum(bits) / sum(num_bytes), from `config.resamples` resamples of documents.
+def domains_of(table: pl.DataFrame, found: Sequence[Difference], config: PromoteConfig) -> list[DomainVerdict]:
+    """The verdict on each domain of documents that both models scored, in the order of their names.
 
-    Documents are the units: tokens of one document are not independent (arXiv 2411.00640). A resample is as many
-    integers as there are documents, drawn with replacement from NumPy's default generator, seeded with `config.seed`;
-    its draws follow those of the resample before, so the bound does not depend on `draws_per_chunk`.
-
-    bits: difference in bits of each document, shape (documents,).
-    num_bytes: bytes of each document, above 0, shape (documents,).
-    config: confidence of the bound, number of resamples, seed.
-    draws_per_chunk: documents drawn at a time, at least one resample; each takes 16 bytes of memory.
+    found: differences in those domains that are judged.
     """
-    generator = np.random.default_rng(config.seed)
-    num_documents = len(bits)
-    chunk = max(1, draws_per_chunk // num_documents)
-    ratios = np.empty(config.resamples)
-    for first in range(0, config.resamples, chunk):
-        last = min(first + chunk, config.resamples)
-        drawn = generator.integers(0, num_documents, (last - first, num_documents))
-        ratios[first:last] = bits[drawn].sum(axis=1) / num_bytes[drawn].sum(axis=1)
-    return float(np.quantile(ratios, config.confidence))
+    by_name = {difference.name: difference for difference in found}
+    alpha = config.domain_error_share / max(1, len(found))
+    return [
+        judged(
+            str(name), by_name.get(str(name)), float(its["bits"].sum() / its["num_bytes"].sum()),
+            float(its["champion_bits"].sum() / its["num_bytes"].sum()), len(its), its["cluster"].n_unique(),
+            config.max_domain_loss_share, alpha,
+        )
+        for (name,), its in sorted(table.group_by("domain"))
+    ]  # fmt: skip
 
 
-def decide(challenger: pl.DataFrame, champion: pl.DataFrame | None, config: PromoteConfig) -> Decision:
-    """Promote the first model, and one that is better on the same documents with the recipe's confidence.
+def sizeable_domains(table: pl.DataFrame, config: PromoteConfig) -> list[str]:
+    """Domains that are judged by themselves, in the order of their names."""
+    clusters = table.group_by("domain").agg(pl.col("cluster").n_unique())
+    return sorted(clusters.filter(pl.col("cluster") >= config.min_domain_clusters)["domain"])
+
+
+def decide(
+    challenger: pl.DataFrame, champion: pl.DataFrame | None, config: PromoteConfig, evidence: Evidence
+) -> Decision:
+    """Promote the first model, and one that is better on the same documents, no worse in any domain, within all limits.
 
     Neither on fewer documents than the recipe asks for, nor unless its mode is `auto`.
 
-    challenger: score of each validation document: `kind`, `row_id`, `nats`, `num_bytes`.
+    challenger: score of each validation document, the table of the evaluate stage.
     champion: the same of the model in use; None if there is none.
-    config: the least documents, the confidence and the gain that are needed, and who promotes.
+    config: the least documents, the gain, limits, and who promotes.
+    evidence: the error rate of the night, and figures for the limits.
     """
+    if "cluster" not in challenger.columns:
+        reason = f"nothing was compared: {plural(len(challenger), 'score')} of an earlier release name no clusters"
+        return Decision(False, f"{reason}; run the night again, which scores anew", waits=True)
     if champion is None:
-        sizes = challenger["num_bytes"].to_numpy()
-        counted = int((sizes > 0).sum()), int(sizes.sum())
-        too_few = why_too_few(*counted, "there was no champion to compare with, and", config)
-        first = Decision(True, "first model: there was no champion to compare with")
-        return Decision(False, too_few, waits=True) if too_few else as_asked(first, config)
-    bits, num_bytes = paired_differences(challenger, champion)
-    if not len(bits):
+        return first_model(challenger, config, evidence)
+    table = paired(challenger, champion)
+    if not len(table):
         reason = "champion and challenger share no validation document, so nothing was compared"
         return Decision(False, reason, waits=True)
-    difference = float(bits.sum() / num_bytes.sum())
-    upper = bootstrap_upper(bits, num_bytes, config)
-    counted, found = (len(bits), int(num_bytes.sum())), f"{difference:+.4f} bits per byte against the champion, but"
-    if too_few := why_too_few(*counted, found, config):
-        return Decision(False, too_few, difference, upper, waits=True)
-    promoted = upper < -config.min_gain_bpb
-    verdict = "better" if promoted else "not shown to be better"
-    alone = sum(int((scored["num_bytes"] > 0).sum()) for scored in (challenger, champion)) - 2 * len(bits)
-    left_out = f"; {plural(alone, 'score')} of documents that only one of them has count for nothing" if alone else ""
-    compared = Decision(
-        promoted,
-        f"{verdict}: {difference:+.4f} bits per byte against the champion on {plural(len(bits), 'document')}, upper "
-        f"{config.confidence:.0%} bound {upper:+.4f}, needed below {0.0 - config.min_gain_bpb:+.4f}{left_out}",
-        difference,
-        upper,
+    plain = float(table["bits"].sum() / table["num_bytes"].sum())
+    clusters, num_bytes = table["cluster"].n_unique(), int(table["num_bytes"].sum())
+    found = f"{plain:+.4f} bits per byte against the champion, but"
+    if too_few := why_too_few(len(table), num_bytes, found, config, clusters=clusters):
+        return Decision(False, too_few, plain, waits=True)
+    if broken := table.filter(~pl.col("bits").is_finite()).height:
+        of_champion = table.filter(~pl.col("champion_bits").is_finite()).height
+        reason = (
+            f"not shown to be better: of {plural(len(table), 'document')} {broken:,} have a score that is no number, "
+            f"{of_champion:,} of them the champion's"
+        )
+        return Decision(False, reason, waits=of_champion > 0, clearly_worse=not of_champion)
+    alone = sum(int((scored["num_bytes"] > 0).sum()) for scored in (challenger, champion)) - 2 * len(table)
+    return as_asked(compared(table, challenger, alone, config, evidence), config)
+
+
+def first_model(challenger: pl.DataFrame, config: PromoteConfig, evidence: Evidence) -> Decision:
+    """The decision where there is no champion: the limits that need none."""
+    spoken = challenger.filter(pl.col("num_bytes") > 0)
+    counted = len(spoken), int(spoken["num_bytes"].sum())
+    found = "there was no champion to compare with, and"
+    if too_few := why_too_few(*counted, found, config, clusters=spoken["cluster"].n_unique()):
+        return Decision(False, too_few, waits=True)
+    checks = checks_of(evidence.ours, None, challenger, config)
+    reason = "first model: there was no champion to compare with"
+    if against := obstacles(checks, ()):
+        return Decision(False, f"{reason}, but refused: {against}", refused=True, checks=checks)
+    return as_asked(Decision(True, reason, checks=checks), config)
+
+
+def compared(
+    table: pl.DataFrame, challenger: pl.DataFrame, alone: int, config: PromoteConfig, evidence: Evidence
+) -> Decision:
+    """The decision on documents that both models scored; `alone` scores are of documents that one of them has."""
+    overall, *rest = differences(table, sizeable_domains(table, config), config)
+    alpha = evidence.allowance.alpha
+    lower, upper, detectable = overall.lower(alpha), overall.upper(alpha), overall.detectable(alpha)
+    better, worse = upper < -config.min_gain_bpb, lower > 0
+    domains = domains_of(table, rest, config)
+    checks = checks_of(evidence.ours, evidence.champion, challenger, config)
+    against = obstacles(checks, domains)
+    verdict = "better, but refused" if better and against else "better" if better else "not shown to be better"
+    told = [
+        f"{'worse' if worse else verdict}: {overall.value:+.4f} bits per byte against the champion on "
+        f"{plural(len(table), 'document')}, upper bound {upper:+.4f}, needed below {0.0 - config.min_gain_bpb:+.4f}, "
+        f"lower bound {lower:+.4f}",
+        *([against] if against else []),
+        evidence.allowance.sentence,
+        f"a gain of {detectable:.4f} would be shown four times in five{never_gained(detectable, overall, evidence)}",
+        *([f"{plural(alone, 'score')} of documents that only one of them has count for nothing"] if alone else []),
+    ]
+    return Decision(
+        promoted=better and not against, reason="; ".join(told), difference_bpb=overall.value, upper_bpb=upper,
+        lower_bpb=lower, clearly_worse=worse, refused=better and bool(against), minimum_detectable_bpb=detectable,
+        alpha=alpha, checks=checks, domains=domains,
+    )  # fmt: skip
+
+
+def never_gained(detectable_bpb: float, overall: Difference, evidence: Evidence) -> str:
+    """A warning that a gain must be larger than all that there ever were; empty if not, or if nothing is known."""
+    if evidence.most_gained_bpb is None:
+        return ""
+    most = max(evidence.most_gained_bpb, -overall.value, 0.0)
+    if detectable_bpb <= most:
+        return ""
+    return (
+        f", more than any night ever gained ({most:.4f}): the gate can hardly pass; raise split.val_share or "
+        "split.val_bytes_per_slice"
     )
-    return as_asked(compared, config)
 
 
 def as_asked(found: Decision, config: PromoteConfig) -> Decision:

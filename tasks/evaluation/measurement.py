@@ -14,15 +14,17 @@ from tokenizers import Tokenizer
 
 from data.rows.parts import KINDS
 from model.config.network import ModelConfig
+from tasks.evaluation.audit import apart, audit_figures
 from tasks.evaluation.measures.calibration import reliability
 from tasks.evaluation.measures.choices import ask, drawn, questions_of
 from tasks.evaluation.measures.documents import score_rows
 from tasks.evaluation.measures.experts import load_by_layer
 from tasks.evaluation.measures.intervals import bpb_intervals, share_interval
+from tasks.evaluation.measures.metrics import combined_metrics
 from tasks.evaluation.measures.replies import answer, as_content, prompts_of
-from tasks.evaluation.metrics import combined_metrics
 from tasks.evaluation.scores import headline_scores
 from tasks.home.contents.scores import (
+    AUDITED,
     CALIBRATION,
     CHOICES,
     DOCUMENTS,
@@ -48,6 +50,9 @@ class Measurement:
     """What was measured of a model."""
 
     documents: pl.DataFrame
+    """Those that decide."""
+    audited: pl.DataFrame
+    """Those of the audit slice: scored, and in no other figure."""
     scores: Mapping[str, float]
     """Figures that are the same whenever the model is measured."""
     tables: Mapping[str, list[dict[str, Any]]]
@@ -65,6 +70,7 @@ class Measurement:
     def write(self, folder: Path) -> None:
         """Write all of it to a stage's folder; what was timed goes to its logs, which count for no digest."""
         self.documents.write_parquet(folder / DOCUMENTS)
+        self.audited.write_parquet(folder / AUDITED)
         self.choices.write_parquet(folder / CHOICES)
         if self.routes is not None:
             self.routes.write_parquet(folder / ROUTES)
@@ -86,14 +92,16 @@ def measure_model(
     scored = [(kind, score_rows(model, tokenizer, rows[kind], max_tokens, precision)) for kind in KINDS]
     documents = pl.concat(its.documents.with_columns(kind=pl.lit(kind)) for kind, its in scored)
     documents = documents.join(known, on=["row_id", "kind"], how="left", maintain_order="left")
+    documents, audited = apart(documents, recipe.evaluate.audit_share)
+    deciding = {kind: rows[kind].filter(pl.col("row_id").is_in(documents["row_id"].implode())) for kind in KINDS}
     bins = reliability(
         np.concatenate([its.confidence for _, its in scored]), np.concatenate([its.correct for _, its in scored])
     )
     layers = load_by_layer(np.sum([its.counts_LE for _, its in scored], axis=0))
-    prompts = prompts_of(recipe.evaluate, rows["chat"], tokenizer, prompt_room(model.config, recipe))
+    prompts = prompts_of(recipe.evaluate, deciding["chat"], tokenizer, prompt_room(model.config, recipe))
     replies = as_content(answer(model, tokenizer, prompts, recipe.evaluate))
     seed, number = recipe.evaluate.seed, recipe.evaluate.choices
-    questions = drawn([q for kind in KINDS for q in questions_of(rows[kind], kind, seed)], number, seed)
+    questions = drawn([q for kind in KINDS for q in questions_of(deciding[kind], kind, seed)], number, seed)
     choices = ask(model, tokenizer, questions, max_tokens, precision)
     columns = {
         **{f"bin_{name}": bins[name].to_list() for name in bins.columns},
@@ -108,7 +116,11 @@ def measure_model(
     routes = [its.routes.with_columns(kind=pl.lit(kind)) for kind, its in scored if its.routes is not None]
     return Measurement(
         documents=documents,
-        scores={**headline_scores(documents), **found, "eval/parameters_m": model.config.total_parameters / 1e6},
+        audited=audited,
+        scores={
+            **headline_scores(documents), **found, **audit_figures(audited),
+            "eval/parameters_m": model.config.total_parameters / 1e6,
+        },
         tables={
             INTERVALS: bpb_intervals(documents) + shares, CALIBRATION: bins.to_dicts(), EXPERTS: layers.to_dicts(),
             SAMPLES: replies,

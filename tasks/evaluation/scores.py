@@ -28,7 +28,7 @@ def load_model(folder: Path, tokens: Path) -> tuple[Transformer, Tokenizer]:
 
 def headline_scores(documents: pl.DataFrame) -> dict[str, float]:
     """Scores overall, per kind, source and slice, and of the documents that the train side does not repeat."""
-    from tasks.evaluation.metrics import language_model_metrics
+    from tasks.evaluation.measures.metrics import language_model_metrics
 
     def of(part: pl.DataFrame) -> dict[str, float]:
         return language_model_metrics(part.select("nats", "tokens", "num_bytes").to_dict(as_series=False))

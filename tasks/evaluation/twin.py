@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from model.config.network import ModelConfig
-from tasks.evaluation.gate import bootstrap_upper, paired_differences
+from tasks.evaluation.resampling import differences, paired
 from tasks.home.contents.scores import read_documents
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.trunk import Start
@@ -21,6 +21,8 @@ from tasks.stage import Night
 from tasks.training.curve import stage_points, training_seconds
 
 TWIN = "twin"
+BOUND_ALPHA = 0.05
+"""Probability with which the true difference lies beyond one of the bounds."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,8 @@ class TwinComparison:
     difference_bpb: float
     """Mixture minus twin, paired by document; negative is better."""
     lower_bpb: float
-    """One-sided confidence bounds of the difference."""
+    """One-sided confidence bounds of the difference, `BOUND_ALPHA` each."""
     upper_bpb: float
-    confidence: float
-    """Of each bound."""
     documents: int
     mixture_seconds: float
     """Optimizer steps of pretraining and SFT, as they took when they were made."""
@@ -93,7 +93,7 @@ class TwinComparison:
         return (
             f"{better if shown else 'neither is shown to be better'} after the same tokens: {self.mixture_bpb:.4f} "
             f"bits per byte against the twin's {self.twin_bpb:.4f}, {self.difference_bpb:+.4f} on {self.documents:,} "
-            f"documents, {self.confidence:.0%} bounds {self.lower_bpb:+.4f} and {self.upper_bpb:+.4f}"
+            f"documents, {1 - BOUND_ALPHA:.0%} bounds {self.lower_bpb:+.4f} and {self.upper_bpb:+.4f}"
         )
 
     @property
@@ -125,19 +125,18 @@ def compare(
 ) -> TwinComparison:
     """The comparison of two times pretrain, sft and evaluate, in that order.
 
-    The bootstrap is that of promotion; the lower bound is the upper one of the difference with its sign turned.
+    The bootstrap is that of promotion.
     """
-    scored, twin_scored = (read_documents(r[-1].path) for r in (mixture, twin))
-    bits, num_bytes = paired_differences(scored, twin_scored)
+    table = paired(*(read_documents(records[-1].path) for records in (mixture, twin)))
+    (found,) = differences(table, (), config)
     return TwinComparison(
         model=model,
         mixture_bpb=mixture[-1].figures["val/bpb"],
         twin_bpb=twin[-1].figures["val/bpb"],
-        difference_bpb=float(bits.sum() / num_bytes.sum()),
-        lower_bpb=-bootstrap_upper(-bits, num_bytes, config),
-        upper_bpb=bootstrap_upper(bits, num_bytes, config),
-        confidence=config.confidence,
-        documents=len(bits),
+        difference_bpb=found.value,
+        lower_bpb=found.lower(BOUND_ALPHA),
+        upper_bpb=found.upper(BOUND_ALPHA),
+        documents=len(table),
         mixture_seconds=seconds_of(mixture[:-1]),
         twin_seconds=seconds_of(twin[:-1]),
     )

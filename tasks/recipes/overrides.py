@@ -14,11 +14,20 @@ VALUE_CHARACTERS = 24
 """Of a value in a name; of a longer one only the setting is named."""
 
 
+GONE = {
+    "promote.confidence": "promote.false_promotions_a_year says how often chance may promote (1 is about a confidence "
+    "of 0.9973 a night)",
+}
+"""Settings of earlier releases, and what took their place."""
+
+
 def set_dotted(content: Any, dotted: str, value: Any) -> None:
     """Set `a.b.0.c` in nested dictionaries and lists; a dictionary replaces the fields that it names, and no others.
 
     Raises NightStopped naming the keys there are.
     """
+    if dotted in GONE:
+        raise NightStopped(gone(dotted))
     *parents, last = dotted.split(".")
     here = content
     for step in parents:
@@ -32,6 +41,11 @@ def set_dotted(content: Any, dotted: str, value: Any) -> None:
             set_dotted(content, f"{dotted}.{name}", item)
     else:
         here[key] = value
+
+
+def gone(dotted: str) -> str:
+    """What is said of a setting of an earlier release."""
+    return f"{dotted} is no setting any more: {GONE[dotted]}"
 
 
 def key_of(step: str, here: Any, dotted: str) -> str | int:

@@ -20,7 +20,7 @@ from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
 from tasks.recipes.data_identity import DataIdentity, identity_from
-from tasks.recipes.overrides import set_dotted
+from tasks.recipes.overrides import GONE, gone, set_dotted
 from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.recipes.stage_configs import (
     DataConfig,
@@ -162,7 +162,8 @@ def recipe_from(content: Mapping[str, Any]) -> Recipe:
         recipe = TypeAdapter(Recipe).validate_python(content)
         problems = [f"  {name}: {why}" for name, why in mistaken_booleans(content, recipe)]
     except ValidationError as error:
-        problems = [f"  {'.'.join(str(p) for p in e['loc']) or 'recipe'}: {in_words(e)}" for e in error.errors()]
+        named = [(".".join(str(p) for p in e["loc"]) or "recipe", e) for e in error.errors()]
+        problems = [f"  {gone(name)}" if name in GONE else f"  {name}: {in_words(e)}" for name, e in named]
     if problems:
         more = [f"  and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise NightStopped("\n".join(["the recipe is not valid:", *problems[:10], *more]))

@@ -149,6 +149,9 @@ class EvaluateConfig:
     """Tasks of lm-evaluation-harness that the exported model is asked, by name."""
     harness_folder: str = ""
     """Folder with those tasks' YAML files and data; nothing is fetched."""
+    audit_share: Annotated[float, Range(0, 0.5)] = 0.1
+    """Share of the held-out clusters that no decision sees; they are scored apart, to tell how far a year of
+    promotions overfits those that decide. 0 keeps none apart."""
 
     def __post_init__(self) -> None:
         problems = field_problems(self)
@@ -173,12 +176,34 @@ class PromoteConfig:
     The night warns of them before it trains."""
     min_bytes: Annotated[int, Range(1, 10**15)] = 10_000
     """The same for the UTF-8 bytes of text in them that is scored: of chat, what the assistant says."""
-    confidence: Annotated[float, Range(0.5, 1, below=True)] = 0.95
-    """One-sided confidence that the challenger needs fewer bits per byte on the same documents."""
+    false_promotions_a_year: Annotated[float, Range(0, 100, above=True)] = 1.0
+    """How many models that are no better may be promoted by chance in 365 days, in expectation at most. Each
+    comparison spends some of it: about a 365th where one is made every night."""
     min_gain_bpb: Annotated[float, Range(0, 100)] = 0.0
     """Bits per byte by which the challenger must be better."""
-    resamples: Annotated[int, Range(100, 10**6)] = 2_000
-    """Of the bootstrap over documents."""
+    max_domain_loss_share: Annotated[float, Range(0, 1, above=True)] = 0.01
+    """Share of the champion's bits per byte by which the challenger may be worse in a domain; in one whose documents
+    cannot tell so little apart, as much as they can."""
+    domain_error_share: Annotated[float, Range(0, 0.5, above=True, below=True)] = 0.05
+    """Probability, over all domains together, of refusing a model that is equal in all, and of not refusing one that
+    is worse by more than may be in some."""
+    min_domain_clusters: Annotated[int, Range(2, 10**9)] = 10
+    """Clusters of near duplicates below which a domain is not judged by itself."""
+    max_cluster_share: Annotated[float, Range(0, 1, above=True)] = 0.02
+    """Share of the bytes that one cluster of validation documents counts for at most: a long text must not decide
+    alone."""
+    max_pretrain_regression_share: Annotated[float, Range(0, 10)] = 0.01
+    """Share of the champion's bits per byte on text by which the final model, after SFT, may be worse there."""
+    max_more_dead_experts: Annotated[int, Range(0, 10**6)] = 1
+    """How many more dead experts than the champion's the new model may have."""
+    max_repetition_rise: Annotated[float, Range(0, 1)] = 0.25
+    """How much the share of repetition in sampled replies may rise over the champion's."""
+    max_self_ending_fall: Annotated[float, Range(0, 1)] = 0.25
+    """How much the share of sampled replies that end by themselves may fall under the champion's."""
+    max_contaminated_share: Annotated[float, Range(0, 1)] = 0.25
+    """Share of the validation bytes that may stand in documents which the train side repeats."""
+    resamples: Annotated[int, Range(100, 10**6)] = 10_000
+    """Of the bootstrap over clusters."""
     seed: Seed = 1
     """Of the bootstrap."""
 

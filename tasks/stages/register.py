@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
-from tasks.evaluation.gate import Decision, decide
+from tasks.evaluation.audit import AuditGap, audit_gap
+from tasks.evaluation.budget import allowance
+from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.measures.experts import drift_figures
 from tasks.evaluation.parity import Parity, compare, validation_ids
+from tasks.evaluation.past import DECIDED, PastDecision, now_utc, past_decisions
+from tasks.evaluation.resampling import differences, paired
 from tasks.evaluation.scores import load_model
+from tasks.evaluation.verdict import Decision
 from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DATA
-from tasks.home.contents.scores import read_documents
+from tasks.home.contents.scores import read_audited, read_documents
 from tasks.home.journal import now
 from tasks.home.records import StageRecord
 from tasks.pages.model_card import model_card
@@ -24,6 +31,8 @@ from tasks.tracking.models.mlmodel import make_mlflow_model
 from tasks.tracking.registry import ModelVersion
 from tasks.tracking.tracker import VALIDATION
 from tasks.tracking.versions import ARCHITECTURE, BITS_PER_BYTE, CHALLENGER
+
+log = logging.getLogger("nightschool")
 
 
 def without_champion(
@@ -66,13 +75,17 @@ def register(
     """
     parity = export(trained, tokens, run.folder / EXPORT)
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
-    decision = decision_on(run, trained, scored, champion, champion_scored, obstacle)
+    decision, past = decision_on(run, trained, scored, champion, champion_scored, obstacle, parity.figures)
     make_mlflow_model(run.folder / EXPORT, card_of(run, scored, parity, decision))
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
-    version = publish(run, trained, scored, decision)
-    content = {
-        "promoted": decision.promoted, "reason": decision.reason, "version": version, "waits": decision.waits,
-        "at": now(), "validation": version_scored(scored),
+    audited_bpb = audit_difference(run.recipe, scored, champion_scored) if decision.alpha is not None else None
+    version = publish(run, trained, scored, decision, audited_bpb)
+    gap = audit_gap([*past, *noted(decision, audited_bpb)], now_utc())
+    log.info("%s", gap.sentence)
+    content = decision.as_content() | {
+        "version": version, "at": now(), "validation": version_scored(scored),
+        "budget": asdict(allowance(past, now_utc(), run.recipe.promote.false_promotions_a_year)),
+        "audit": asdict(gap) | {"difference_bpb": audited_bpb, "gap_bpb": gap.gap_bpb, "sentence": gap.sentence},
     }  # fmt: skip
     for name, written in ((DECISION, content), (PARITY, asdict(parity))):
         (run.folder / name).write_text(json.dumps(written, indent=1), encoding="utf-8")
@@ -81,7 +94,7 @@ def register(
     figures["export/megabytes"] = sum(f.stat().st_size for f in (run.folder / EXPORT).rglob("*") if f.is_file()) / 1e6
     headline = f"version {version}, {'promoted' if decision.promoted else 'not promoted'}"
     if champion_scored:
-        figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
+        figures |= figures_of(decision, gap)
         figures |= drift_figures(scored.path, champion_scored.path, run.recipe.model.num_experts)
     return Outcome(counts={"version": version}, headline=headline, figures=figures)
 
@@ -93,8 +106,34 @@ def decision_on(
     champion: ModelVersion | None,
     champion_scored: StageRecord | None,
     obstacle: str,
-) -> Decision:
-    """Whether the champion alias moves. What a person took out of use comes back by a person alone."""
+    exported: Mapping[str, float],
+) -> tuple[Decision, list[PastDecision]]:
+    """Whether the champion alias moves, and the comparisons of the recipe before this one.
+
+    exported: figures of the export.
+    """
+    past = past_decisions(run.night.journal.entries(), run.recipe.name)
+    if decision := without_comparing(run, trained, scored, champion, champion_scored, obstacle):
+        return decision, past
+    promote = run.recipe.promote
+    evidence = Evidence(
+        allowance(past, now_utc(), promote.false_promotions_a_year), {**scored.figures, **exported},
+        champion_scored.figures if champion_scored else None,
+        max((-decision.difference_bpb for decision in past), default=None),
+    )  # fmt: skip
+    incumbent = read_documents(champion_scored.path) if champion_scored else None
+    return decide(read_documents(scored.path), incumbent, promote, evidence), past
+
+
+def without_comparing(
+    run: StageRun,
+    trained: StageRecord,
+    scored: StageRecord,
+    champion: ModelVersion | None,
+    champion_scored: StageRecord | None,
+    obstacle: str,
+) -> Decision | None:
+    """The decision where there is nothing to compare. What a person took out of use comes back by a person alone."""
     promote = run.recipe.promote
     if champion and champion.digest == trained.digest:
         same = f"these weights are the champion's, version {champion.version}"
@@ -113,8 +152,37 @@ def decision_on(
             f"{version_scored(champion_scored)}, which are other documents",
             waits=True,
         )
-    incumbent = read_documents(champion_scored.path) if champion_scored else None
-    return decide(read_documents(scored.path), incumbent, promote)
+    return None
+
+
+def audit_difference(recipe: Recipe, scored: StageRecord, champion_scored: StageRecord | None) -> float | None:
+    """Challenger minus champion on the audit slice, in bits per byte, weighed as where the gate looks; None if none."""
+    if champion_scored is None:
+        return None
+    table = paired(read_audited(scored.path), read_audited(champion_scored.path))
+    return differences(table, (), recipe.promote)[0].value if len(table) else None
+
+
+def noted(decision: Decision, audited_bpb: float | None) -> list[PastDecision]:
+    """The decision as the journal has it; none if nothing was compared."""
+    if decision.alpha is None:
+        return []
+    return [
+        PastDecision(
+            at=now_utc(), promoted=decision.promoted, alpha=decision.alpha, difference_bpb=decision.difference_bpb,
+            audit_difference_bpb=audited_bpb,
+        )
+    ]  # fmt: skip
+
+
+def figures_of(decision: Decision, gap: AuditGap) -> dict[str, float]:
+    """What stands on the night's run of a comparison."""
+    return {
+        "promote/difference_bpb": decision.difference_bpb,
+        "promote/upper_bpb": decision.upper_bpb,
+        "promote/minimum_detectable_bpb": decision.minimum_detectable_bpb,
+        **({"promote/audit_gap_bpb": gap.gap_bpb} if gap.promotions else {}),
+    }
 
 
 def version_scored(scored: StageRecord) -> str:
@@ -149,8 +217,13 @@ def card_of(run: StageRun, scored: StageRecord, parity: Parity, decision: Decisi
     )
 
 
-def publish(run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision) -> int:
-    """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
+def publish(
+    run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision, audited_bpb: float | None
+) -> int:
+    """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing.
+
+    The line of the journal is the account of the error budget: a comparison without one has spent nothing.
+    """
     night = run.night
     night.journal.check(night.token)
     registry, data = night.registry, data_identity(run.recipe)
@@ -166,7 +239,11 @@ def publish(run: StageRun, trained: StageRecord, scored: StageRecord, decision: 
         "nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason,
         VALIDATION: version_scored(scored),
     })  # fmt: skip
+    spent = {} if decision.alpha is None else {
+        "alpha": decision.alpha, "difference_bpb": decision.difference_bpb, "audit_difference_bpb": audited_bpb,
+    }  # fmt: skip
     night.journal.note(
-        event="decided", recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason
-    )
+        event=DECIDED, recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason,
+        **spent,
+    )  # fmt: skip
     return version

@@ -18,6 +18,7 @@ from model.tokens.tokenizer import train_tokenizer
 from schemas.domain import DOMAINS
 from schemas.rows import TURNS
 from tasks.home.contents.sides import SIDES
+from tasks.home.digests import digest_of
 from tasks.home.records import StageRecord
 
 Exchange = tuple[str, str]
@@ -76,7 +77,7 @@ def write_side(folder: Path, kind: str, side: str, generation: int, table: pl.Da
     shared = {"row_id": table["row_id"], "row": range(first_row, first_row + len(table)), "source": table["source"]}
     if side == "val":
         slices = [f"{kind}/{domain}" for domain in domains]
-        rows = pl.DataFrame(shared | {"domain": domains, "slice": slices}, schema=VAL)
+        rows = pl.DataFrame(shared | {"domain": domains, "slice": slices, "cluster": table["row_id"]}, schema=VAL)
         path = val_path(folder, kind, generation)
     else:
         shared = {"order": range(len(table)), "row": shared["row"], "source": table["source"]}
@@ -122,6 +123,9 @@ def scored_documents(
             "row_id": [f"{prefix}{number}" for number in range(len(nats))],
             "source": "text",
             "kind": kind,
+            "domain": "en",
+            "cluster": [digest_of(f"{kind} {prefix}{number}")[:32] for number in range(len(nats))],
+            "contaminated_share": 0.0,
             "nats": nats,
             "tokens": np.ones(len(nats), dtype=np.int64),
             "num_bytes": num_bytes.astype(np.int64),

@@ -11,6 +11,7 @@ TRAINING_DATA = "training-data.json"
 
 
 def read_decision(folder: Path) -> dict[str, object]:
-    """`promoted`, `reason`, `version`, whether it `waits` for a person, the time `at` which it was decided, and the
-    version of the `validation` side on which the models were compared."""
+    """`promoted`, `reason`, `version`, whether it `waits` for a person, the time `at` which it was decided, the
+    version of the `validation` side on which the models were compared, and the numbers behind it: the fields of
+    `tasks.evaluation.verdict.Decision`, `budget` and `audit`."""
     return dict(json.loads((folder / DECISION).read_text(encoding="utf-8")))

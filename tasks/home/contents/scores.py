@@ -11,13 +11,21 @@ import polars as pl
 DOCUMENTS, SAMPLES, SCORES = "documents.parquet", "samples.json", "scores.json"
 INTERVALS, CALIBRATION, EXPERTS = "intervals.json", "calibration.json", "experts.json"
 CHOICES, ROUTES = "choices.parquet", "routes.parquet"
+AUDITED = "audited.parquet"
+"""The documents that no decision sees, in a file of their own so that nothing takes them for the others."""
 SPEED = "speed.json"
 """Below the stage's logs: times count for no digest."""
 
 
 def read_documents(folder: Path) -> pl.DataFrame:
-    """A row for each validation document: row_id, kind, source, domain, nats, tokens, num_bytes, contaminated_share."""
+    """A row for each validation document that decides: row_id, kind, source, domain, cluster, nats, tokens, num_bytes,
+    contaminated_share."""
     return pl.read_parquet(folder / DOCUMENTS)
+
+
+def read_audited(folder: Path) -> pl.DataFrame:
+    """The same for each document of the audit slice."""
+    return pl.read_parquet(folder / AUDITED)
 
 
 def read_replies(folder: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluation.gate import decide
-from tasks.evaluation.twin import TwinComparison, compare, twin_of
+from tasks.evaluation.budget import Allowance
+from tasks.evaluation.gate import Evidence, decide
+from tasks.evaluation.twin import BOUND_ALPHA, TwinComparison, compare, twin_of
 from tasks.home.records import StageRecord
 from tasks.night.conclusion import METRIC_KEYS, headline_figures
 from tasks.recipes.stage_configs import PromoteConfig
@@ -22,7 +23,7 @@ from tests.model.tiny import tiny_config
 from tests.tasks.rows import scored_documents, stage_record
 from tests.tiny_recipe import tiny_recipe
 
-CONFIG = PromoteConfig(resamples=200, confidence=0.9)
+CONFIG = PromoteConfig(resamples=200)
 RNG = np.random.default_rng(0)
 NUM_BYTES = np.ceil(RNG.lognormal(5, 0.8, 60))
 NATS = NUM_BYTES * RNG.lognormal(0, 0.2, 60)
@@ -62,14 +63,15 @@ def test_the_verdict_follows_the_bounds(tmp_path: Path, factor: float, verdict: 
     assert (twin.upper_bpb < 0, twin.lower_bpb > 0) == (factor < 1, factor > 1)
     for number in (twin.difference_bpb, twin.lower_bpb, twin.upper_bpb):
         assert f"{number:+.4f}" in twin.verdict
-    assert "60 documents, 90% bounds" in twin.verdict
+    assert "60 documents, 95% bounds" in twin.verdict
 
 
 def test_the_upper_bound_is_that_of_a_promotion_and_the_sides_mirror(tmp_path: Path) -> None:
     twin = compared(tmp_path, 1.0)
     mixture, dense = (pl.read_parquet(tmp_path / who / "evaluate" / "documents.parquet") for who in ("mixture", "twin"))
-    assert twin.upper_bpb == decide(mixture, dense, CONFIG).upper_bpb
-    assert twin.lower_bpb == -decide(dense, mixture, CONFIG).upper_bpb
+    evidence = Evidence(Allowance(alpha=BOUND_ALPHA, spent_in_a_year=0.0, budget=1.0), {}, {})
+    assert twin.upper_bpb == decide(mixture, dense, CONFIG, evidence).upper_bpb
+    assert twin.lower_bpb == pytest.approx(-decide(dense, mixture, CONFIG, evidence).upper_bpb)
 
 
 def test_the_price_is_the_time_of_the_steps(tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_a_night_s_numbers_have_an_end_and_slices_go_first(sources: int, slices:
     figures |= {f"val/bpb.chat.d{n}": 3.0 for n in range(slices)}
     twin = TwinComparison(
         model=tiny_config(), mixture_bpb=1.0, twin_bpb=2.0, difference_bpb=-1.0, lower_bpb=-1.5, upper_bpb=-0.5,
-        confidence=0.95, documents=3, mixture_seconds=2.0, twin_seconds=1.0,
+        documents=3, mixture_seconds=2.0, twin_seconds=1.0,
     )  # fmt: skip
     kept = headline_figures([stage_record(Path("evaluate@1"), figures=figures)], twin, room)
     everything = figures | twin.as_metrics()

@@ -16,7 +16,7 @@ from data.rows.statistics import STATISTICS
 from flows.judge_model import judge_model
 from tasks.errors import NightStopped
 from tasks.home.contents.registered import read_decision
-from tasks.home.contents.scores import DOCUMENTS
+from tasks.home.contents.scores import AUDITED, DOCUMENTS
 from tasks.home.journal import Journal
 from tasks.home.records import Content, StageRecord
 from tasks.night.by_hand import promote_version
@@ -61,7 +61,8 @@ class Nights:
         nats = self.factors[model] * num_bytes * rng.lognormal(0, 0.2, num_documents)
         folder = self.home / "scores" / f"{model} on {rows}"
         folder.mkdir(parents=True, exist_ok=True)
-        scored_documents(nats, num_bytes, prefix=rows).write_parquet(folder / DOCUMENTS)
+        for name in (DOCUMENTS, AUDITED):
+            scored_documents(nats, num_bytes, prefix=f"{rows} {name}").write_parquet(folder / name)
         return stage_record(folder, stage="evaluate", digest=folder.name)
 
     def evaluate(self, night: Night, model: Content, rows: StageRecord, tokens: StageRecord, label: str) -> StageRecord:

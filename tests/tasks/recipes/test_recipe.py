@@ -16,7 +16,6 @@ from tasks.errors import NightStopped
 from tasks.recipes.deployments import ENTRYPOINT, load_recipe, recipe_names
 from tasks.recipes.overrides import parse_settings
 from tasks.recipes.recipe import Recipe, as_params, plain_recipe, recipe_from
-from tasks.recipes.stage_configs import PromoteConfig
 
 CONTENT: dict[str, Any] = {
     "name": "test",
@@ -86,7 +85,7 @@ def test_a_block_replaces_the_fields_that_it_names_and_no_others() -> None:
         ("auto", {"split.salt": "other"}, "ask"),
         ("auto", {"twin": True}, "auto"),
         ("auto", {"split.salt": "nightschool"}, "auto"),
-        ("auto", {"promote.confidence": 0.9}, "ask"),
+        ("auto", {"promote.false_promotions_a_year": 2}, "ask"),
         ("auto", {"split.salt": "other", "promote.mode": "auto"}, "auto"),
         ("auto", {"split.salt": "other", "promote": {"mode": "auto"}}, "auto"),
         ("auto", {"promote.mode": "never"}, "never"),
@@ -200,14 +199,14 @@ def test_every_problem_is_reported_at_once() -> None:
     problems = {
         "split": {"val_share": 1.0},
         "pretrain": {"num_tokens": "many"},
-        "promote": {"confidence": 2, "resamples": 5},
+        "promote": {"false_promotions_a_year": 200, "resamples": 5},
         "validate": {"max_bad_share": -1, "max_line_bytes": 0},
     }
     told = refusal(CONTENT | problems)
     for part in (
         "val_share (1.0)",
         "pretrain.num_tokens",
-        "confidence (2",
+        "false_promotions_a_year (200",
         "resamples (5)",
         "max_bad_share (-1",
         "max_l",
@@ -394,12 +393,13 @@ def test_parameters_hold_every_value_under_its_own_key(name: str) -> None:
         assert params[key] == value if isinstance(value, str) else json.loads(params[key]) == value
 
 
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-def test_confidence_at_its_limits(confidence: float) -> None:
-    assert PromoteConfig(confidence=confidence).confidence == confidence
-    for wrong in (confidence - 0.5, 1.0):
-        with pytest.raises(ValueError, match="confidence"):
-            PromoteConfig(confidence=wrong)
+def test_a_setting_that_went_is_told_with_the_one_that_took_its_place() -> None:
+    told = "promote.confidence is no setting any more: promote.false_promotions_a_year says how often"
+    assert told in refusal(CONTENT | {"promote": {"confidence": 0.95}})
+    with pytest.raises(NightStopped, match=told):
+        recipe().with_overrides({"promote.confidence": 0.95})
+    with pytest.raises(NightStopped, match=told):
+        recipe().with_overrides({"promote": {"confidence": 0.95}})
 
 
 def test_a_twin_of_changing_experts_has_none_to_change() -> None:

@@ -26,6 +26,7 @@ from tasks.home.contents.scores import (
     INTERVALS,
     SAMPLES,
     SCORES,
+    read_audited,
     read_documents,
     read_replies,
     read_samples,
@@ -62,7 +63,10 @@ def scored(night: Night, trained: StageRecord, rows: StageRecord, prepared: Prep
 
 def test_each_validation_document_is_scored_once(scored: StageRecord, rows: StageRecord, prepared: Prepared) -> None:
     """All that are packed: of some conversations no answer fits into a row."""
-    documents = read_documents(scored.path)
+    documents, audited = read_documents(scored.path), read_audited(scored.path)
+    assert len(audited) and audited.schema == documents.schema
+    assert not set(documents["cluster"]) & set(audited["cluster"])
+    documents = pl.concat([documents, audited])
     expected = {
         (kind, row_id)
         for kind in KINDS
@@ -71,8 +75,8 @@ def test_each_validation_document_is_scored_once(scored: StageRecord, rows: Stag
     }
     assert {kind for kind, _ in expected} == set(KINDS)
     assert set(documents.select("kind", "row_id").rows()) == expected
-    assert len(documents) == len(expected) == scored.counts["documents"]
-    assert documents["tokens"].sum() == scored.counts["tokens"]
+    assert len(documents) == len(expected) == scored.counts["documents"] + len(audited)
+    assert documents["tokens"].sum() - audited["tokens"].sum() == scored.counts["tokens"]
     assert documents["contaminated_share"].null_count() == 0
 
 

@@ -15,8 +15,9 @@ from data.rows.statistics import STATISTICS
 from data.sides.slices import Slice, SliceVersion, read_slices, validation_version, write_slices
 from model.exchange.hugging_face import import_hugging_face
 from tasks.errors import NightBusy, NightStopped
+from tasks.evaluation.past import past_decisions
 from tasks.home.contents.registered import EXPORT, TRAINING_DATA, read_decision
-from tasks.home.contents.scores import DOCUMENTS
+from tasks.home.contents.scores import AUDITED, DOCUMENTS
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.sources.resolve import Resolved
@@ -46,12 +47,13 @@ def data(tmp_path: Path) -> StageRecord:
 
 
 def scored(folder: Path, factor: float) -> StageRecord:
-    """An evaluation in which every document takes `factor` times the same nats."""
+    """An evaluation in which every document takes `factor` times the same nats; none is weighed down for its length."""
     rng = np.random.default_rng(0)
-    num_bytes = np.ceil(rng.lognormal(5, 0.8, NUM_DOCUMENTS))
+    num_bytes = np.ceil(rng.uniform(100, 300, NUM_DOCUMENTS))
     documents = scored_documents(factor * num_bytes * rng.lognormal(0, 0.2, NUM_DOCUMENTS), num_bytes)
     folder.mkdir(parents=True)
     documents.write_parquet(folder / DOCUMENTS)
+    scored_documents(factor * num_bytes[:9], num_bytes[:9], prefix="audited").write_parquet(folder / AUDITED)
     return stage_record(folder, digest=f"scores at {factor}")
 
 
@@ -76,10 +78,12 @@ def test_the_better_second_model_is_promoted_and_the_worse_third_is_not(
     night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
 ) -> None:
     first = registered(night, trained, prepared, data, 1.0, None)
-    assert read_decision(first.path) | {"at": "", "validation": ""} == {
-        "promoted": True, "version": 1, "reason": "first model: there was no champion to compare with",
-        "waits": False, "at": "", "validation": "",
-    }  # fmt: skip
+    decision = read_decision(first.path)
+    assert {"promoted": True, "version": 1, "waits": False, "refused": False, "clearly_worse": False}.items() <= (
+        decision.items()
+    )
+    assert decision["reason"] == "first model: there was no champion to compare with"
+    assert (decision["alpha"], decision["difference_bpb"], decision["domains"]) == (None, None, [])
     assert "promote/difference_bpb" not in first.figures
     assert aliases(store) == {CHAMPION: 1, CHALLENGER: None, PREVIOUS: None}
 
@@ -99,6 +103,29 @@ def test_the_better_second_model_is_promoted_and_the_worse_third_is_not(
     decided = [json.loads(line) for line in (night.home / "journal.jsonl").read_text().splitlines()]
     events = [(e["version"], e["promoted"]) for e in decided if e["event"] == "decided"]
     assert events == [(1, True), (2, True), (3, False)]
+
+
+def test_what_a_comparison_spends_and_audits_is_in_the_journal_and_the_decision(
+    night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord
+) -> None:
+    registered(night, trained, prepared, data, 1.0, None)
+    second = registered(night, trained, prepared, data, 0.9, 1.0)
+    past = past_decisions(night.journal.entries(), night.recipe.name)
+    assert [(d.promoted, d.alpha) for d in past] == [(True, pytest.approx(1 / 360))], "the first model spent nothing"
+    decision = read_decision(second.path)
+    audit, budget = decision["audit"], decision["budget"]
+    assert isinstance(audit, dict) and isinstance(budget, dict)
+    assert audit["difference_bpb"] == past[0].audit_difference_bpb == pytest.approx(-0.1 / math.log(2), rel=1e-4)
+    assert audit["gap_bpb"] == pytest.approx(past[0].audit_difference_bpb - past[0].difference_bpb)
+    assert second.figures["promote/audit_gap_bpb"] == audit["gap_bpb"]
+    assert (budget["alpha"], budget["spent_in_a_year"]) == (past[0].alpha, 0)
+    assert second.figures["promote/minimum_detectable_bpb"] == decision["minimum_detectable_bpb"]
+    names = [check["name"] for check in decision["checks"]]  # type: ignore[attr-defined]
+    assert {"max_dead_experts", "max_more_dead_experts", "export/route_agreement"} & set(names) == {
+        "max_more_dead_experts", "export/route_agreement",
+    }  # fmt: skip
+    third = registered(night, trained, prepared, data, 1.1, 0.9)
+    assert read_decision(third.path)["clearly_worse"] is True
 
 
 def test_scores_on_another_version_of_the_validation_side_are_not_compared(
@@ -131,7 +158,7 @@ def test_the_difference_is_challenger_minus_champion(
         nats.append(table["nats"].sum())
         num_bytes = table["num_bytes"].sum()
     expected = (nats[0] - nats[1]) / math.log(2) / num_bytes
-    assert record.figures["promote/difference_bpb"] == pytest.approx(expected)
+    assert record.figures["promote/difference_bpb"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_export_is_the_model_with_the_statistics_of_its_data(

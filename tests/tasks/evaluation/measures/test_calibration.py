@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.evaluation.measures.calibration import BINS, reliability
-from tasks.evaluation.metrics import combined_metrics
+from tasks.evaluation.measures.metrics import combined_metrics
 from tests.reference.measures import calibration_error
 
 

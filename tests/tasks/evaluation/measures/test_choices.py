@@ -11,7 +11,7 @@ import torch
 from model.network.transformer import Transformer
 from model.tokens.chat import render_prompt
 from tasks.evaluation.measures.choices import OPTION_CHARACTERS, OPTIONS, Question, ask, drawn, questions_of
-from tasks.evaluation.metrics import combined_metrics
+from tasks.evaluation.measures.metrics import combined_metrics
 from tests.model.tiny import tiny_config
 from tests.reference.measures import continuation_nats
 from tests.tasks.rows import Exchange, chat_rows, small_tokenizer, text_rows

@@ -18,7 +18,7 @@ from tasks.evaluation.measures.experts import (
     routes_table,
     sampled_rows,
 )
-from tasks.evaluation.metrics import combined_metrics
+from tasks.evaluation.measures.metrics import combined_metrics
 from tasks.home.contents.scores import ROUTES
 
 EXPERTS, TOKENS = 4, 60

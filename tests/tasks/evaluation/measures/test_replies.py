@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from model.network.transformer import Transformer
 from model.tokens.tokenizer import END_OF_TEXT, TURN_END, TURN_START, special_id
+from tasks.evaluation.measures.metrics import combined_metrics
 from tasks.evaluation.measures.replies import NGRAM, Prompt, answer, as_content, counted, prompts_of
-from tasks.evaluation.metrics import combined_metrics
 from tasks.recipes.stage_configs import EvaluateConfig
 from tests.model.tiny import chain_model, tiny_config
 from tests.reference.measures import repeated_runs

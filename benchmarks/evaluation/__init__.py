@@ -1,0 +1,1 @@
+"""The promotion gate, measured on scores of real models."""
