@@ -180,6 +180,16 @@ class History:
         )  # fmt: skip
         return FinishedTraining(record, TrainingInput(kind, packed.path, reading))
 
+    def grown_from(self, record: StageRecord) -> StageRecord | None:
+        """The nearest record that a stage's output grew from whose folder is still there."""
+        base, grown, asked = self.journal.base_of(record), self.journal.grown(), {record.digest}
+        while base and base not in asked:
+            if found := self.record_with_digest(record.stage, base):
+                return found
+            asked.add(base)
+            base = grown.get(base, "")
+        return None
+
     def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[FinishedTraining]:
         """Training stages of a kind on these packed rows, or on earlier ones that these grew from.
 
@@ -189,7 +199,7 @@ class History:
         step: StageRecord | None = packed
         while step and digest_of_kind(step, kind) not in grown:
             grown[digest_of_kind(step, kind)] = step
-            step = self.record_with_digest("tokens", step.inputs["base"]) if step.inputs.get("base") else None
+            step = self.grown_from(step)
         stages = [entry.name for entry in TRAINING_STAGES if entry.kind == kind]
         for record in sorted(self.records(*stages), key=lambda record: bool(record.branch)):
             if shards := grown.get(record.inputs["tokens"]):
