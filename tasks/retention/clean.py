@@ -72,22 +72,29 @@ def clean_home(home: Path, tracking_uri: str, recipe: Recipe, token: int) -> Cle
     journal.check(token)
     freed = empty_trash(home)
     plan = planned(home, tracking_uri, recipe)
+    freed += disk_bytes(plan.places, freed=True)
     with disk_faults(home, home):
-        note_growth(journal, HomeFolders(home))
-        freed += disk_bytes(plan.places, freed=True)
-        for name in plan.folders:
-            journal.check(token)
-            throw_away(home, home / "data" / name)
-        empty_trash(home)
+        clean_disk(plan, token)
         rows = remove_tracked(home, tracking_uri, plan, lambda: journal.check(token))
-        for path in plan.notes:
-            path.unlink(missing_ok=True)
         rows += drop_needless_lines(journal)
-        note_growth(journal, HomeFolders(home))
         more, room = tidy_databases(tracking_uri, recipe)
     cleaned = Cleaned(plan=plan, freed_bytes=freed + room, rows=rows + more)
     log.info("cleaned    %s", cleaned.as_text())
     return cleaned
+
+
+def clean_disk(plan: Plan, token: int) -> None:
+    """Delete folders and notes. Before, it is noted what grew from what, since a link in between may go."""
+    home, journal = plan.home, Journal(plan.home)
+    empty_trash(home)
+    note_growth(journal, HomeFolders(home))
+    for name in plan.folders:
+        journal.check(token)
+        throw_away(home, home / "data" / name)
+    empty_trash(home)
+    for path in plan.notes:
+        path.unlink(missing_ok=True)
+    note_growth(journal, HomeFolders(home))
 
 
 def planned(home: Path, tracking_uri: str, recipe: Recipe) -> Plan:

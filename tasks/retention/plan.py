@@ -178,7 +178,7 @@ def runs_that_go(
 
     of_folders: the runs that the records of folders that stay name.
     """
-    nights = [run.started for run in its.runs if run.kind == "night"]
+    nights = [run.started for run in its.runs if run.kind == "night" and not run.marked]
     if len(nights) <= config.tracked_nights:
         return
     since = nights[config.tracked_nights - 1]

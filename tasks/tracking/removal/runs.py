@@ -85,16 +85,17 @@ class Remains:
         return is_server(self.outbox.tracking_uri)
 
     def runs(self, recipe: str) -> list[TrackedRun]:
-        """All runs of a recipe in this home, those too that are deleted for MLflow; newest first."""
+        """All runs of a recipe in this home, newest first; those too that are marked as deleted, if they can go."""
         home = str(self.outbox.home)
         return [as_tracked(run) for run in self._found(recipe) if run.data.tags.get(HOME) == home]
 
     def _found(self, recipe: str) -> Iterator[Any]:
         wanted, token, order = f"tags.`nightschool.recipe` = '{recipe}'", None, ["attributes.start_time DESC"]
         experiment = self._ask(self.outbox.experiment_id)
+        view = ViewType.ACTIVE_ONLY if self.keeps_rows else ViewType.ALL
 
         def page(client: MlflowClient) -> Any:
-            return client.search_runs([experiment], wanted, ViewType.ALL, PAGE, order, token)
+            return client.search_runs([experiment], wanted, view, PAGE, order, token)
 
         while True:
             found = self._ask(page)
@@ -206,26 +207,24 @@ def as_tracked(run: Any) -> TrackedRun:
 
 def swept(engine: sqlalchemy.Engine, model: str) -> int:
     """Delete inputs and outputs of no run, their tags, data sets that nothing reads, and rows of deleted versions
-    below the newest one, whose number decides the next."""
-    tables = sqlalchemy.MetaData()
-    tables.reflect(engine, only=["runs", "inputs", "input_tags", "datasets", "model_versions"])
-    runs, inputs, tags, datasets, versions = (
-        tables.tables[name] for name in ("runs", "inputs", "input_tags", "datasets", "model_versions")
-    )
-    of_run, select = sqlalchemy.select(runs.c.run_uuid), sqlalchemy.select
-    mine = versions.c.name == model
-    newest = select(sqlalchemy.func.max(versions.c.version)).where(mine).scalar_subquery()
-    gone = [
-        inputs.delete().where(inputs.c.destination_type == "RUN", inputs.c.destination_id.not_in(of_run)),
-        inputs.delete().where(inputs.c.source_type == "RUN_OUTPUT", inputs.c.source_id.not_in(of_run)),
-        tags.delete().where(tags.c.input_uuid.not_in(select(inputs.c.input_uuid))),
-        datasets.delete().where(
-            datasets.c.dataset_uuid.not_in(select(inputs.c.source_id).where(inputs.c.source_type == "DATASET"))
-        ),
-    ]
+    below the newest one, whose number decides the next; returns how many rows, without tags."""
+    tables, select = sqlalchemy.MetaData(), sqlalchemy.select
+    names = ("runs", "inputs", "input_tags", "datasets", "model_versions", "model_version_tags")
+    tables.reflect(engine, only=names)
+    runs, inputs, tags, datasets, versions, version_tags = (tables.tables[name] for name in names)
+    no_run, read = select(runs.c.run_uuid), select(inputs.c.source_id).where(inputs.c.source_type == "DATASET")
     with engine.begin() as connection:
-        last = connection.execute(select(newest)).scalar()
-        dead = versions.delete().where(
-            mine, versions.c.current_stage == DELETED_STAGE, versions.c.version < (last or 0)
+        newest = select(sqlalchemy.func.max(versions.c.version)).where(versions.c.name == model)
+        last = connection.execute(newest).scalar() or 0
+        dead = (versions.c.name == model, versions.c.current_stage == DELETED_STAGE, versions.c.version < last)
+        of_dead = version_tags.c.version.in_(select(versions.c.version).where(*dead))
+        connection.execute(version_tags.delete().where(version_tags.c.name == model, of_dead))
+        gone = (
+            versions.delete().where(*dead),
+            inputs.delete().where(inputs.c.destination_type == "RUN", inputs.c.destination_id.not_in(no_run)),
+            inputs.delete().where(inputs.c.source_type == "RUN_OUTPUT", inputs.c.source_id.not_in(no_run)),
+            datasets.delete().where(datasets.c.dataset_uuid.not_in(read)),
         )
-        return sum(connection.execute(statement).rowcount for statement in (*gone, dead))
+        count = sum(connection.execute(statement).rowcount for statement in gone)
+        connection.execute(tags.delete().where(tags.c.input_uuid.not_in(select(inputs.c.input_uuid))))
+    return count
