@@ -21,6 +21,7 @@ from data.sides.deal import MAX_BUCKETS
 from data.sides.read import val_path
 from data.sides.rules import SideRules
 from data.sides.slices import read_slices
+from data.tokens.folding import is_folded, span_of
 from data.tokens.shards import lost_path, num_packed_rows, shard_paths
 
 TRAIN, UNPACKED, WEIGHED_OUT = "train", "train, in no packed row", "train, left out by the weight of its source"
@@ -211,12 +212,14 @@ def segments_of(corpus: Corpus, place: Place, orders: Sequence[int]) -> Iterator
 
 def shards_of(corpus: Corpus, place: Place, orders: Sequence[int]) -> list[Path]:
     """The shards to look for the copies of a train row in: the place of each in the order names one."""
-    paths = shard_paths(corpus.shards, place.part.kind, "train")
-    of_generation = f"{place.part.kind}.train.g{corpus.generation(place.row).number:04d}."
-    buckets = {int(path.name[-4:]): path for path in paths if path.name.startswith(of_generation)}
+    spans = {path: span_of(path) for path in shard_paths(corpus.shards, place.part.kind, "train")}
+    generation = corpus.generation(place.row).number
+    of_it = {path: span for path, span in spans.items() if span[0][0] <= generation <= span[1][0]}
+    folded = [path for path in of_it if is_folded(path)]  # the order names a bucket, and here are several
+    buckets = {first[1]: path for path, (first, _) in of_it.items() if path not in folded}
     bits = bits_of_bucket(corpus, buckets)
     wanted = set(buckets) if bits is None else {order >> (64 - bits) for order in orders} & set(buckets)
-    return [buckets[number] for number in sorted(wanted)]
+    return sorted([*folded, *(buckets[number] for number in wanted)])
 
 
 def bits_of_bucket(corpus: Corpus, buckets: Mapping[int, Path]) -> int | None:

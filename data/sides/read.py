@@ -43,6 +43,11 @@ class Bucket:
     files: tuple[Path, ...]
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Generation and number: in this order the train side stands."""
+        return self.generation, self.number
+
+    @property
     def num_bytes(self) -> int:
         """Of its files, compressed."""
         return sum(path.stat().st_size for path in self.files)

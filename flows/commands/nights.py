@@ -136,3 +136,29 @@ def rollback(arguments: argparse.Namespace) -> int:
 
     print(promote_model(arguments.recipe))
     return 0
+
+
+def add_clean_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="one recipe's; those of all in the home if left out"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would go and what stays, with why, and stop")
+
+
+def clean(arguments: argparse.Namespace) -> int:
+    """Delete what recipes' `retention` says, or print what would go."""
+    from tasks.recipes.deployments import load_recipe
+    from tasks.recipes.recipe_files import is_file
+    from tasks.retention.clean import clean_recipes, recipes_of_home
+
+    names = [arguments.recipe] if arguments.recipe else recipes_of_home(Settings.load().home)
+    recipes = []
+    for name in names:
+        try:
+            recipes.append(load_recipe(name))
+        except NightStopped as stop:
+            if arguments.recipe or is_file(name):
+                raise
+            print(f"{name} is left as it is: {stop}", file=sys.stderr)
+    print(clean_recipes(recipes, arguments.dry_run))
+    return 0

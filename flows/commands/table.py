@@ -49,6 +49,10 @@ COMMANDS = (
         help="make the previous champion the champion again",
     ),
     Command(
+        name="clean", run=nights.clean, add_arguments=nights.add_clean_arguments,
+        help="delete what nights left behind and no model in use needs, as the recipe's `retention` says",
+    ),
+    Command(
         name="chat", run=use.chat, add_arguments=use.add_chat_arguments, only_reads=True,
         help="talk with the champion of a recipe, or another version, in the terminal",
     ),

@@ -39,8 +39,8 @@ def domains_of(table: pl.DataFrame, found: Sequence[Difference], config: Promote
     alpha = config.domain_error_share / max(1, len(found))
     return [
         judged(
-            str(name), by_name.get(str(name)), float(its["bits"].sum() / its["num_bytes"].sum()),
-            float(its["champion_bits"].sum() / its["num_bytes"].sum()), len(its), its["cluster"].n_unique(),
+            str(name), by_name.get(str(name)), bits_a_byte(its, "bits"),
+            bits_a_byte(its, "champion_bits"), len(its), its["cluster"].n_unique(),
             config.max_domain_loss_share, alpha,
         )
         for (name,), its in sorted(table.group_by("domain"))
@@ -51,6 +51,11 @@ def sizeable_domains(table: pl.DataFrame, config: PromoteConfig) -> list[str]:
     """Domains that are judged by themselves, in the order of their names."""
     clusters = table.group_by("domain").agg(pl.col("cluster").n_unique())
     return sorted(clusters.filter(pl.col("cluster") >= config.min_domain_clusters)["domain"])
+
+
+def bits_a_byte(table: pl.DataFrame, column: str) -> float:
+    """Of all documents of the table together."""
+    return float(table[column].sum()) / float(table["num_bytes"].sum())
 
 
 def decide(
@@ -74,7 +79,7 @@ def decide(
     if not len(table):
         reason = "champion and challenger share no validation document, so nothing was compared"
         return Decision(False, reason, waits=True)
-    plain = float(table["bits"].sum() / table["num_bytes"].sum())
+    plain = bits_a_byte(table, "bits")
     clusters, num_bytes = table["cluster"].n_unique(), int(table["num_bytes"].sum())
     found = f"{plain:+.4f} bits per byte against the champion, but"
     if too_few := why_too_few(len(table), num_bytes, found, config, clusters=clusters):

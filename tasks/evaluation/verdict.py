@@ -105,6 +105,7 @@ def plain(value: object) -> object:
 
 def obstacles(checks: Sequence[Check], domains: Sequence[DomainVerdict]) -> str:
     """What limits and domains refuse, in words, bounded; empty if they refuse nothing."""
-    told = [found.sentence for found in (*domains, *checks) if not found.passed]
+    found: list[Check | DomainVerdict] = [*domains, *checks]
+    told = [each.sentence for each in found if not each.passed]
     more = [f"{len(told) - TOLD} more"] if len(told) > TOLD else []
     return "; ".join([*told[:TOLD], *more])

@@ -12,14 +12,14 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from model.files import append_line, publish_folder, write_json
+from model.files import append_line, atomic_write, publish_folder, write_json
 from tasks.errors import NightBusy
 from tasks.home.records import LOGS, StageRecord
 
@@ -28,6 +28,14 @@ KEY_CHARACTERS = 12
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The objects of lines; a writer that is killed leaves half a line, which is passed over."""
+    for line in lines:
+        with suppress(ValueError):
+            if isinstance(entry := json.loads(line), dict):
+                yield entry
 
 
 @dataclass(frozen=True)
@@ -83,19 +91,52 @@ class Journal:
     def _newest_path(self, recipe: str) -> Path:
         return self.home / "newest" / f"{recipe}.json"
 
+    @property
+    def grown_path(self) -> Path:
+        return self.home / "grown.json"
+
+    def grown(self) -> dict[str, str]:
+        """By digest of what grew the digest of what it grew from, where folders between the two are gone."""
+        try:
+            return dict(json.loads(self.grown_path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def base_of(self, record: StageRecord) -> str:
+        """Digest of what a record grew from, the nearest that was there when the home was cleaned last; or nothing."""
+        return self.grown().get(record.digest, record.inputs.get("base", ""))
+
     def note(self, **entry: object) -> None:
         """Append one line to the journal."""
         self.home.mkdir(parents=True, exist_ok=True)
-        append_line(self.home / "journal.jsonl", {"at": now(), **entry}, flush=False)
+        with self._writing():
+            append_line(self._lines, {"at": now(), **entry}, flush=False)
+
+    def drop_lines(self, needless: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Leave lines out of the journal, in one write; returns their number. What is no line is kept."""
+        with self._writing():
+            lines = self._lines.read_bytes().splitlines(keepends=True) if self._lines.exists() else []
+            kept = [line for line in lines if not any(needless(entry) for entry in parsed([line]))]
+            if len(kept) < len(lines):
+                with atomic_write(self._lines) as temporary:
+                    temporary.write_bytes(b"".join(kept))
+            return len(lines) - len(kept)
+
+    @property
+    def _lines(self) -> Path:
+        return self.home / "journal.jsonl"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Alone among processes: a line must not go to a file that is being replaced."""
+        with (self.home / ".journal.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def entries(self) -> list[dict[str, Any]]:
         """Lines of the journal, oldest first."""
-        path = self.home / "journal.jsonl"
-        entries = []
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            with suppress(ValueError):  # a writer that is killed leaves half a line
-                entries.append(json.loads(line))
-        return [entry for entry in entries if isinstance(entry, dict)]
+        path = self._lines
+        return list(parsed(path.read_bytes().splitlines() if path.exists() else ()))
 
     def last_promoted(self, recipe: str) -> int | None:
         """The version of a recipe that was made champion last, as far as this home knows."""

@@ -177,6 +177,16 @@ class History:
         reading = reading_of(record, packed.counts[f"{kind}_train_rows"])
         return FinishedTraining(record, TrainingInput(kind, packed.path, reading))
 
+    def grown_from(self, record: StageRecord) -> StageRecord | None:
+        """The nearest record that a stage's output grew from whose folder is still there."""
+        base, grown, asked = self.journal.base_of(record), self.journal.grown(), {record.digest}
+        while base and base not in asked:
+            if found := self.record_with_digest(record.stage, base):
+                return found
+            asked.add(base)
+            base = grown.get(base, "")
+        return None
+
     def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[FinishedTraining]:
         """Training stages of a kind on these packed rows, or on earlier ones that these grew from.
 
@@ -186,7 +196,7 @@ class History:
         step: StageRecord | None = packed
         while step and digest_of_kind(step, kind) not in grown:
             grown[digest_of_kind(step, kind)] = step
-            step = self.record_with_digest("tokens", step.inputs["base"]) if step.inputs.get("base") else None
+            step = self.grown_from(step)
         stages = [entry.name for entry in TRAINING_STAGES if entry.kind == kind]
         for record in sorted(self.records(*stages), key=lambda record: bool(record.branch)):
             if shards := grown.get(record.inputs["tokens"]):

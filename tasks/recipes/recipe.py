@@ -22,6 +22,7 @@ from tasks.errors import NightStopped
 from tasks.recipes.data_identity import DataIdentity, identity_from
 from tasks.recipes.overrides import GONE, gone, set_dotted
 from tasks.recipes.pretrain_config import PretrainConfig
+from tasks.recipes.retention_config import RetentionConfig
 from tasks.recipes.stage_configs import (
     DataConfig,
     DeduplicateConfig,
@@ -85,6 +86,8 @@ class Recipe:
     """What is generated for people to read."""
     promote: PromoteConfig = field(default_factory=PromoteConfig)
     """When the new model takes the place of the champion."""
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """How long nights' folders, runs and notes are kept; no other model."""
     twin: bool = False
     """Whether the night also trains the model's dense twin, on the same tokens, to measure what the experts gain."""
 
@@ -132,14 +135,14 @@ class Recipe:
         """A copy with some values replaced: `{"pretrain.optim.peak_lr": 0.001}`.
 
         A model of other settings is a trial until somebody says otherwise: it is promoted by itself only if the
-        overrides name the mode. A twin beside it makes no other model.
+        overrides name the mode. A twin beside it, or what is kept afterwards, makes no other model.
         Raises NightStopped if a key does not exist or a value does not fit.
         """
         content = dataclasses.asdict(self)
         for dotted, value in overrides.items():
             set_dotted(content, dotted, value)
         changed = recipe_from(content)
-        same_model = replace(changed, twin=self.twin) == self
+        same_model = replace(changed, twin=self.twin, retention=self.retention) == self
         if same_model or changed.promote.mode != "auto" or names_mode(overrides):
             return changed
         return replace(changed, promote=replace(changed.promote, mode="ask"))

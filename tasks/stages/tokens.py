@@ -15,6 +15,7 @@ from data.rows.parts import KINDS, texts_of
 from data.sides.read import Bucket, read_val, train_buckets
 from data.tokens.answers import HeldAnswers
 from data.tokens.encode import Encoder
+from data.tokens.folding import fold_shards, shard_name, span_of
 from data.tokens.overlap import FINGERPRINTS, mark_contaminated, write_fingerprints
 from data.tokens.shards import open_segments as segments_in
 from data.tokens.shards import shard_paths, write_lost, write_shard
@@ -96,10 +97,6 @@ def tokenizer_digest(given: str) -> str:
         return given
 
 
-def shard_name(bucket: Bucket) -> str:
-    return f"{bucket.kind}.train.g{bucket.generation:04d}.b{bucket.number:04d}"
-
-
 def write_val(rows: Path, encoder: Encoder, row_length_tokens: int, folder: Path) -> dict[str, PackedRows]:
     """Pack the validation slices."""
     packed = {kind: pack_table(read_val(rows, kind), encoder, row_length_tokens) for kind in KINDS}
@@ -160,17 +157,22 @@ def pack_sides(
     encoder = Encoder.open(folder)
     val = write_val(rows, encoder, data.sequence_length_tokens, folder)
     write_fingerprints(rows, encoder, folder)
-    packed = {path.name for kind in KINDS for path in shard_paths(base.path, kind, "train")} if base else set()
     buckets: list[Bucket] = []
     earlier: list[Bucket] = []
-    for bucket in (b for kind in KINDS for b in train_buckets(rows, kind)):
-        (earlier if shard_name(bucket) in packed else buckets).append(bucket)
+    for kind in KINDS:
+        spans = [span_of(path) for path in shard_paths(base.path, kind, "train")] if base else []
+        for bucket in train_buckets(rows, kind):
+            there = any(first <= bucket.place <= last for first, last in spans)
+            (earlier if there else buckets).append(bucket)
     jobs = [
-        TokenJob(b, folder, data.sequence_length_tokens, folder / shard_name(b), folder / FINGERPRINTS) for b in buckets
+        TokenJob(b, folder, data.sequence_length_tokens, folder / shard_name(b.kind, b.place), folder / FINGERPRINTS)
+        for b in buckets
     ]
     shards = list(run_jobs(tokenise, jobs, 2 * sum(bucket.num_bytes for bucket in buckets)))
     figures = merge_figures(folder, [b.kind for b in buckets], shards)
     mark_contaminated(folder, base.path if base else None, earlier, shards)
+    for kind in {bucket.kind for bucket in buckets} if base else ():
+        fold_shards(folder, kind)
     figures["val_answers"] = {source: held.as_dict() for source, held in val["chat"].held.items()}
     return encoder, figures | {"vocabulary": encoder.tokenizer.get_vocab_size()}, val
 

@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.files import append_line, fsync, write_json
+from model.files import append_line, fsync, write_json, write_text
 
 CALLS, PROGRESS, FILES = "calls.jsonl", "progress.json", "files"
 IDS, REFUSED, TRASH = "ids.jsonl", "refused.jsonl", ".delivered"
@@ -162,6 +162,17 @@ class Spool:
         """Keep a call that the store refuses, so that those after it can be delivered."""
         entry = {"run_id": run_id, "kind": call.kind, "at": call.at, "values": dict(call.values), "reason": reason}
         append_line(self.folder / REFUSED, entry)
+
+    def forget(self, run_ids: Collection[str]) -> None:
+        """Leave out what is kept of runs that are gone from the store for good: their ids, and what it refused."""
+        with self._lock("deliver"), self._lock("append"):
+            for path in (self.folder / IDS, self.folder / REFUSED):
+                lines = [entry for entry, _ in whole_lines(path)]
+                kept = [e for e in lines if not {e.get("run_id"), e.get("mlflow_id")} & set(run_ids)]
+                if len(kept) < len(lines):
+                    write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+            for run_id in run_ids:
+                shutil.rmtree(self.folder / run_id, ignore_errors=True)
 
     @contextmanager
     def delivering(self) -> Iterator[None]:

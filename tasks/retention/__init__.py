@@ -1,0 +1,1 @@
+"""What nights leave behind: which of it is needed, and how the rest goes."""

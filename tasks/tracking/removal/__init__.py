@@ -1,0 +1,1 @@
+"""How runs and registered versions leave the tracking store for good."""
