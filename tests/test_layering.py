@@ -30,7 +30,7 @@ FOREIGN = {
 FLOORS = {
     "tasks": (
         "errors",
-        "settings faults",
+        "settings faults alive",
         "relocation",
         "recipes",
         "home pages services tracking.models",

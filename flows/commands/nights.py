@@ -130,3 +130,11 @@ def rollback(arguments: argparse.Namespace) -> int:
 
     print(promote_model(arguments.recipe))
     return 0
+
+
+def take_over(_: argparse.Namespace) -> int:
+    """Take the home from a night that hangs."""
+    from tasks.night.overtaking import take_home_over
+
+    print(take_home_over())
+    return 0

@@ -49,6 +49,10 @@ COMMANDS = (
         help="make the previous champion the champion again",
     ),
     Command(
+        name="take-over", run=nights.take_over, only_reads=True,
+        help="take the home from a night that was stopped or hangs, and end it; it publishes nothing any more",
+    ),
+    Command(
         name="chat", run=use.chat, add_arguments=use.add_chat_arguments, only_reads=True,
         help="talk with the champion of a recipe, or another version, in the terminal",
     ),

@@ -28,7 +28,7 @@ def promote_version(recipe: str | None, version: int | None) -> str:
     relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     store.require()
-    with disk_faults(settings.home, settings.home), journal.lease("by hand"):
+    with disk_faults(settings.home, settings.home), journal.lease("by hand") as token, journal.holding(token):
         registry = store.registry(recipe or only_recipe(store))
         take_over(registry, journal)
         before = registry.version_of(CHAMPION)

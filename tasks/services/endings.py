@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import apprise
-import psutil
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
@@ -30,6 +30,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from model.files import write_json
+from tasks.alive import Mark
 from tasks.errors import Interrupted, NightBusy, NightStopped, is_passing
 from tasks.services.processes import Service
 from tasks.settings import notify_urls
@@ -104,8 +105,8 @@ def note_run(home: Path) -> None:
     close_dead_runs(home)
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
-        run, me = context.flow_run, psutil.Process()
-        content = {"name": run.name, "pid": me.pid, "started": me.create_time(), "on_worker": bool(run.deployment_id)}
+        run = context.flow_run
+        content = {"name": run.name, **asdict(Mark.of()), "on_worker": bool(run.deployment_id)}
         write_json(notes(home) / f"{run.id}.json", content)
 
 
@@ -117,7 +118,8 @@ def noted_processes(home: Path) -> Iterator[tuple[Path, Service, bool]]:
     """Notes of flow runs, each with its process and whether a worker started that."""
     for note in sorted(notes(home).glob("*.json")):
         content = json.loads(note.read_text(encoding="utf-8"))
-        yield note, Service(content["name"], content["pid"], content["started"]), content.get("on_worker", False)
+        process = Service(content["name"], content["pid"], content["started"], boot=content.get("boot", ""))
+        yield note, process, content.get("on_worker", False)
 
 
 def close_dead_runs(home: Path) -> int:

@@ -149,16 +149,16 @@ def card_of(run: StageRun, scored: StageRecord, parity: Parity, decision: Decisi
 def publish(run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision) -> int:
     """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
     night = run.night
-    night.journal.check(night.token)
     registry, data = night.registry, data_identity(run.recipe)
     facts = {ARCHITECTURE: f"Qwen3{'' if run.recipe.model.dense else 'Moe'}ForCausalLM"}
     if "val/bpb" in scored.figures:
         facts[BITS_PER_BYTE] = f"{scored.figures['val/bpb']:.4f}"
-    version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data, facts)
-    if decision.promoted:
-        registry.make_champion(version, decision.reason)
-    else:
-        registry.set_alias(CHALLENGER, version)
+    with night.journal.holding(night.token):
+        version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data, facts)
+        if decision.promoted:
+            registry.make_champion(version, decision.reason)
+        else:
+            registry.set_alias(CHALLENGER, version)
     run.tracker.tags({
         "nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason,
         VALIDATION: version_scored(scored),
