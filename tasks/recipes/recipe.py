@@ -18,6 +18,7 @@ from model.config.network import ModelConfig
 from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
+from tasks.recipes.alarm_config import AlarmConfig
 from tasks.recipes.data_identity import DataIdentity, identity_from
 from tasks.recipes.overrides import set_dotted
 from tasks.recipes.stage_configs import (
@@ -83,6 +84,8 @@ class Recipe:
     """What is generated for people to read."""
     promote: PromoteConfig = field(default_factory=PromoteConfig)
     """When the new model takes the place of the champion."""
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    """When a person is told of the outcome."""
     twin: bool = False
     """Whether the night also trains the model's dense twin, on the same tokens, to measure what the experts gain."""
 
