@@ -162,7 +162,8 @@ def test_of_scheduled_runs_that_are_all_due_the_last_one_is_done(server: str, mo
         by_a_person = runs[0].model_copy(update={"auto_scheduled": False})
 
         def asked_in(run: Any, at: datetime) -> str:
-            monkeypatch.setattr(schedule.FlowRunContext, "get", lambda: SimpleNamespace(flow_run=run))
+            context = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run))
+            monkeypatch.setattr(schedule, "FlowRunContext", context)
             return why_stale(at)
 
         assert asked_in(runs[0], runs[0].expected_start_time) == "", "the others are not due yet"

@@ -166,9 +166,9 @@ def dead_run_automations() -> list[AutomationCore]:
     quiet = MISSED_HEARTBEATS * beat
     heartbeat = "prefect.flow-run.heartbeat"
 
-    def ending(name: str, after: str, expect: list[str], seconds: float, message: str) -> AutomationCore:
+    def ending(name: str, after: set[str], expect: list[str], seconds: float, message: str) -> AutomationCore:
         trigger = EventTrigger(
-            after={after}, expect=set(expect), match={"prefect.resource.id": "prefect.flow-run.*"},
+            after=after, expect=set(expect), match={"prefect.resource.id": "prefect.flow-run.*"},
             for_each={"prefect.resource.id"}, posture=Posture.Proactive, within=timedelta(seconds=seconds),
         )  # fmt: skip
         action = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message)
@@ -179,11 +179,11 @@ def dead_run_automations() -> list[AutomationCore]:
 
     return [
         ending(
-            f"{OURS}end runs without a heartbeat", heartbeat, [heartbeat, *states(ENDED, WAITS, ["Pending"])], quiet,
+            f"{OURS}end runs without a heartbeat", {heartbeat, "prefect.flow-run.Running"}, [heartbeat, *states(ENDED, WAITS, ["Pending"])], quiet,
             f"no sign of life for {quiet} s, three times the heartbeat; the next run goes on from what is finished",
         ),
         ending(
-            f"{OURS}end runs that never began", "prefect.flow-run.Pending", states(ENDED, WAITS, ["Running"]),
+            f"{OURS}end runs that never began", {"prefect.flow-run.Pending"}, states(ENDED, WAITS, ["Running"]),
             PENDING_SECONDS,
             f"it was ordered and did not begin within {PENDING_SECONDS} s; see the worker's log, and start it again",
         ),
