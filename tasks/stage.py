@@ -26,7 +26,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import task_run
 
-from tasks.errors import Interrupted, NightBusy
+from tasks.errors import Interrupted
 from tasks.faults import disk_faults, whatever_it_says
 from tasks.home.code import code_version
 from tasks.home.contents.packed import digest_of_kind
@@ -195,9 +195,9 @@ class StageFrame:
         started, by_a_person = time.monotonic(), (KeyboardInterrupt, TerminationSignal, Interrupted)
         try:
             yield StageRun(night=night, folder=working, tracker=tracker, stage=name, base=base)
-        except NightBusy:  # overtaken: folder and run are those of another night by now
-            raise
         except BaseException as error:
+            if night.journal.read_token() != night.token:  # overtaken: folder and run are another night's by now
+                raise
             with whatever_it_says(f"that {name} ended"):
                 elapsed(working, started)
                 tracker.close("KILLED" if isinstance(error, by_a_person) else "FAILED")

@@ -177,9 +177,10 @@ def dead_run_automations() -> list[AutomationCore]:
     def states(*groups: list[str]) -> list[str]:
         return [f"prefect.flow-run.{state}" for group in groups for state in group]
 
+    sign_of_life = [heartbeat, *states(ENDED, WAITS, ["Pending"])]
     return [
         ending(
-            f"{OURS}end runs without a heartbeat", {heartbeat, "prefect.flow-run.Running"}, [heartbeat, *states(ENDED, WAITS, ["Pending"])], quiet,
+            f"{OURS}end runs without a heartbeat", {heartbeat, "prefect.flow-run.Running"}, sign_of_life, quiet,
             f"no sign of life for {quiet} s, three times the heartbeat; the next run goes on from what is finished",
         ),
         ending(

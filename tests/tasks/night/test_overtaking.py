@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,14 +17,19 @@ from flows.__main__ import main
 from tasks.errors import NightBusy, NightStopped
 from tasks.home import journal as journals
 from tasks.home.journal import Journal
+from tasks.night.opening import ending_as_it_ended
+from tasks.tracking.tracker import DictTracker
 from tests.tasks.rows import stage_record
 
 PROJECT = Path(__file__).resolve().parents[3]
 NIGHT = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from tasks.errors import NightStopped
 from tasks.home.journal import Journal
+from tasks.night.opening import ending_as_it_ended
+from tasks.tracking.tracker import DictTracker
 from tests.tasks.rows import stage_record
 journal = Journal(Path(sys.argv[1]))
 try:
@@ -173,3 +179,18 @@ def test_a_record_is_published_under_the_newest_token_alone(home: Path) -> None:
         with pytest.raises(NightBusy):
             journal.publish(working, stage_record(journal.stage_folder("split", FIRST), key=FIRST), token)
     assert journal.finished("split", FIRST) is None
+
+
+@pytest.mark.parametrize("error", [None, NightStopped("too bad"), KeyboardInterrupt()])
+def test_a_night_that_was_overtaken_leaves_its_run_as_it_is(home: Path, error: BaseException | None) -> None:
+    """Whatever else ends it: the run is the new owner's by then."""
+    tracker, journal = DictTracker("night"), Journal(home)
+    with journal.lease("night") as token:
+        night = SimpleNamespace(
+            journal=journal, token=token, run_id="night", store=SimpleNamespace(tracker=lambda _: tracker)
+        )
+        journal.take_over("a person")
+        with pytest.raises(type(error) if error else NightBusy), ending_as_it_ended(night):
+            if error:
+                raise error
+    assert tracker.status == DictTracker("").status
