@@ -32,7 +32,8 @@ MAY_BE_0 = {
     "ValidateConfig.max_bad_share", "ValidateConfig.max_bad_share_per_file", "ValidateConfig.settle_seconds",
     "SplitConfig.shuffle_seed", "EvaluateConfig.temperature", "PromoteConfig.min_gain_bpb", "PromoteConfig.seed",
     "FilterConfig.max_repeated_ngram_share", "FilterConfig.max_repeated_line_share", "FilterConfig.max_symbol_share",
-    "FilterConfig.max_gibberish_score", "InspectConfig.warn_lost_answers_share",
+    "FilterConfig.max_gibberish_score", "InspectConfig.warn_lost_answers_share", "AlarmConfig.disk_days",
+    "AlarmConfig.repeat_days",
 }  # fmt: skip
 WRONG: list[object] = [-1, math.nan, math.inf, -math.inf, 10**30, 1e30, -1e30, "a word", [1], {"a": 1}]
 
