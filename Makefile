@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= demo
 
-.PHONY: run test test-all up down arm disarm bench-train bench-learn bench-generate bench-data lint
+.PHONY: run test test-all up down alarm-test arm disarm bench-train bench-learn bench-generate bench-data lint
 
 run: $(READY)  ## the whole chain on the built-in corpus
 	@$(BIN)/python -m flows $(RECIPE)
@@ -21,6 +21,9 @@ up: $(READY)  ## Prefect server, worker and MLflow on loopback, deployments regi
 
 down: $(READY)  ## stop what `up` started
 	@$(BIN)/python -m tasks.services down
+
+alarm-test: $(READY)  ## send a notice the way an alarm goes, and see whether it arrives
+	@$(BIN)/python -m tasks.services alarm-test
 
 arm disarm: $(READY)  ## turn the schedule of RECIPE on, or off; `up` leaves it as it is
 	@$(BIN)/python -m tasks.services $@ $(RECIPE)

@@ -198,6 +198,8 @@ class StageFrame:
         try:
             yield StageRun(night=night, folder=working, tracker=tracker, stage=name, base=base)
         except BaseException as error:
+            if night.journal.read_token() != night.token:  # overtaken: folder and run are another night's by now
+                raise
             with whatever_it_says(f"that {name} ended"):
                 elapsed(working, started)
                 tracker.close("KILLED" if isinstance(error, by_a_person) else "FAILED")

@@ -9,13 +9,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
+from tasks.night import schedule
+from tasks.night.duty.schedule import why_stale
 from tasks.recipes.deployments import DEPLOYMENTS, ENTRYPOINT, load_recipe, read_deployments, recipe_names
 from tasks.services.processes import free_port
 
@@ -73,9 +82,9 @@ def test_a_misspelt_setting_is_refused_before_anything_starts() -> None:
         retrain_nightly.validate_parameters(parameters)
 
 
-def test_nights_exclude_each_other_and_the_nightly_one_has_a_schedule_in_utc() -> None:
+def test_no_slot_can_be_kept_by_a_dead_run_and_the_nightly_one_has_a_schedule_in_utc() -> None:
     nights = [d for d in ALL if d["entrypoint"] == ENTRYPOINT]
-    assert all(d["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"} for d in nights)
+    assert [d["name"] for d in ALL if "concurrency_limit" in d] == [], "the lease of the home excludes nights"
     scheduled = {d["name"]: d["schedules"] for d in nights if d["schedules"]}
     assert list(scheduled) == ["nightly"]
     assert scheduled["nightly"][0]["timezone"] == "UTC"
@@ -140,6 +149,27 @@ def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
     times = sorted(run["expected_start_time"] for run in runs())
     assert all("T01:30:00" in at for at in times)
     assert runs()[0]["parameters"]["recipe"]["name"] == "nightly"
+
+
+def test_of_scheduled_runs_that_are_all_due_the_last_one_is_done(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked in each of the runs that the scheduler made, on the day after the last: the machine was off until then."""
+    deployment = httpx.get(f"{server}/deployments/name/retrain-nightly/nightly").json()
+    with temporary_settings({PREFECT_API_URL: server}), get_client(sync_client=True) as client:
+        of_it = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment["id"])]))
+        runs = client.read_flow_runs(flow_run_filter=of_it, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        assert len(runs) >= 3
+        day_after = runs[-1].expected_start_time + timedelta(days=1)
+        by_a_person = runs[0].model_copy(update={"auto_scheduled": False})
+
+        def asked_in(run: Any, at: datetime) -> str:
+            context = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run))
+            monkeypatch.setattr(schedule, "FlowRunContext", context)
+            return why_stale(at)
+
+        assert asked_in(runs[0], runs[0].expected_start_time) == "", "the others are not due yet"
+        reasons = [asked_in(run, day_after) for run in [*runs, by_a_person]]
+    assert [bool(reason) for reason in reasons] == [True] * (len(runs) - 1) + [False, False]
+    assert runs[-1].name in reasons[0]
 
 
 def test_every_deployment_arrives_on_the_server(server: str) -> None:

@@ -30,7 +30,7 @@ FOREIGN = {
 FLOORS = {
     "tasks": (
         "errors",
-        "settings faults",
+        "settings faults alive",
         "relocation",
         "recipes",
         "home pages services tracking.models",
@@ -38,7 +38,7 @@ FLOORS = {
         "tracking.removal",
         "sources retention",
         "stage",
-        "training night.lineage evaluation.measures",
+        "training night.lineage night.duty evaluation.measures",
         "evaluation",
         "stages night",
         "trials questions in_use",

@@ -162,3 +162,11 @@ def clean(arguments: argparse.Namespace) -> int:
             print(f"{name} is left as it is: {stop}", file=sys.stderr)
     print(clean_recipes(recipes, arguments.dry_run))
     return 0
+
+
+def take_over(_: argparse.Namespace) -> int:
+    """Take the home from a night that hangs."""
+    from tasks.night.duty.overtaking import take_home_over
+
+    print(take_home_over())
+    return 0

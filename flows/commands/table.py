@@ -53,6 +53,10 @@ COMMANDS = (
         help="delete what nights left behind and no model in use needs, as the recipe's `retention` says",
     ),
     Command(
+        name="take-over", run=nights.take_over, only_reads=True,
+        help="take the home from a night that was stopped or hangs, and end it; it publishes nothing any more",
+    ),
+    Command(
         name="chat", run=use.chat, add_arguments=use.add_chat_arguments, only_reads=True,
         help="talk with the champion of a recipe, or another version, in the terminal",
     ),

@@ -37,6 +37,8 @@ WITHOUT_EFFECT = {
     "tasks.home.code": "the frame",
     "tasks.home.digests": "the frame",
     "tasks.home.journal": "the frame",
+    "tasks.home.lease": "the frame",
+    "tasks.home.lines": "the frame",
     "tasks.home.records": "the frame",
     "tasks.home.stage_table": "the frame",
     "tasks.night": "the frame",

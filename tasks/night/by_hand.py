@@ -6,7 +6,8 @@ import logging
 
 from tasks.errors import NightStopped
 from tasks.faults import disk_faults
-from tasks.home.journal import Journal, now
+from tasks.home.journal import Journal
+from tasks.home.lines import now
 from tasks.night.incumbent import take_over, what_became_of
 from tasks.night.lineage.trunks import back_by_hand
 from tasks.pages.text import plural
@@ -31,7 +32,7 @@ def promote_version(recipe: str | None, version: int | None) -> str:
     relocate(settings)
     journal, store = Journal(settings.home), Store(settings.tracking_uri, settings.home)
     store.require()
-    with disk_faults(settings.home, settings.home), journal.lease("by hand"):
+    with disk_faults(settings.home, settings.home), journal.lease("by hand") as token, journal.holding(token):
         registry = store.registry(recipe or only_recipe(store))
         take_over(registry, journal)
         before = registry.version_of(CHAMPION)

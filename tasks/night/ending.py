@@ -12,7 +12,8 @@ from prefect.exceptions import TerminationSignal
 from data.sides.slices import read_slices, validation_version
 from tasks.errors import Diverged, Interrupted, NightStopped
 from tasks.home.contents.validated import read_pieces
-from tasks.home.journal import KEY_CHARACTERS, now
+from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.lines import now
 from tasks.home.outcomes import Ending, NightOutcome
 from tasks.night.candidate import Candidate
 from tasks.night.failure import reason_of

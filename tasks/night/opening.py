@@ -129,7 +129,10 @@ def ending_as_it_ended(night: Night) -> Iterator[None]:
     tracker = night.store.tracker(night.run_id)
     try:
         yield
+        night.journal.check(night.token)
     except BaseException as error:
+        if night.journal.read_token() != night.token:  # overtaken: the run is that of another night by now
+            raise
         status = "KILLED" if isinstance(error, BY_A_PERSON) else "FAILED"
         if status == "KILLED":
             cancel_subflows()

@@ -11,7 +11,8 @@ from typing import Any, cast
 from prefect.states import Completed
 
 from tasks.errors import MESSAGE_LIMIT, StoreAway
-from tasks.home.journal import KEY_CHARACTERS, Journal, now
+from tasks.home.journal import KEY_CHARACTERS, Journal
+from tasks.home.lines import now
 from tasks.home.outcomes import NightOutcome
 from tasks.home.records import StageRecord
 from tasks.night.incumbent import standing_now

@@ -19,6 +19,7 @@ from model.config.optim import OptimConfig
 from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
+from tasks.recipes.alarm_config import AlarmConfig
 from tasks.recipes.data_identity import DataIdentity, identity_from
 from tasks.recipes.overrides import GONE, gone, set_dotted
 from tasks.recipes.pretrain_config import PretrainConfig
@@ -88,6 +89,8 @@ class Recipe:
     """When the new model takes the place of the champion."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     """How long nights' folders, runs and notes are kept; no other model."""
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    """When a person is told of the outcome."""
     twin: bool = False
     """Whether the night also trains the model's dense twin, on the same tokens, to measure what the experts gain."""
 

@@ -25,6 +25,7 @@ from tasks.services.processes import (
     free_port,
     read_services,
     recorded_services,
+    running_url,
     services_file,
     start_service,
     stop_service,
@@ -36,6 +37,7 @@ from tasks.settings import (
     child_environment,
     home_or_default,
     make_home,
+    notify_urls,
     prefect_database,
     sqlite_file,
 )
@@ -54,17 +56,7 @@ def up() -> None:
     stop_leftovers(home)
     running = {service.name: service for service in read_services(home)}
     prefect_url, mlflow_url = address("prefect", PREFECT_PORT, home), address("mlflow", MLFLOW_PORT, home)
-    environment = child_environment(
-        NIGHTSCHOOL_HOME=str(home),
-        NIGHTSCHOOL_ROOT=str(PROJECT),
-        MLFLOW_TRACKING_URI=settings.tracking_uri,
-        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
-        PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",  # with the next one, `--watch` shows the log
-        PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
-        PREFECT_API_URL=f"{prefect_url}/api",
-        PREFECT_HOME=str(home / "prefect"),
-        PYTHONPATH=str(PROJECT),
-    )
+    environment = environment_of(settings, prefect_url)
     prefect = str(Path(sys.executable).with_name("prefect"))
     if "prefect" not in running and prefect_database():
         make_whole(home / "prefect" / "prefect.db", PREFECT)
@@ -86,6 +78,7 @@ def up() -> None:
     whose = "prefect.yaml" + (f" and {home / FOLDER}" if own else "")
     print(f"registering the recipes of {whose} as deployments", flush=True)
     register(prefect, environment, home, own, prefect_url)
+    print("\n".join(sync_alarms(prefect_url)))
     if "worker" not in running:
         tell_lost_runs(home, prefect_url)
     started("worker", [prefect, "worker", "start", "--pool", POOL, "--type", "process"])
@@ -99,6 +92,25 @@ def up() -> None:
         f"Prefect  {prefect_url}\nMLflow   {nights_of(mlflow_url)}\n"
         "Run one  .venv/bin/prefect deployment run retrain-nightly/demo --watch\n"
         "Stop     make down"
+    )
+
+
+def environment_of(settings: Settings, prefect_url: str) -> dict[str, str]:
+    """All variables of the services."""
+    return child_environment(
+        NIGHTSCHOOL_HOME=str(settings.home),
+        NIGHTSCHOOL_ROOT=str(PROJECT),
+        MLFLOW_TRACKING_URI=settings.tracking_uri,
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",  # with the next one, `--watch` shows the log
+        PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
+        # Else a window that ends while the server is off is forgotten at its start, and its alarm with it.
+        PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER="P60D",
+        # In memory, leases of slots end with the server, and the slots stay taken.
+        PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",
+        PREFECT_API_URL=f"{prefect_url}/api",
+        PREFECT_HOME=str(settings.home / "prefect"),
+        PYTHONPATH=str(PROJECT),
     )
 
 
@@ -184,22 +196,42 @@ def down() -> None:
         print("nothing was running")
 
 
+def sync_alarms(prefect_url: str) -> list[str]:
+    """Make Prefect's automations as settings and armed schedules ask for; says what was changed and who is told."""
+    from tasks.services.automations import sync
+
+    changes = sync(prefect_url)
+    lines = [f"automation {said}: {name}" for said, names in asdict(changes).items() for name in names]
+    if notify_urls():
+        return [*lines, "Alarms go to NIGHTSCHOOL_NOTIFY; try it: make alarm-test"]
+    return [*lines, "Alarms go to nobody: NIGHTSCHOOL_NOTIFY is not set"]
+
+
+def alarm_test() -> None:
+    """Send a notice the way an alarm goes, and say whether it arrived. Raises NightStopped if it did not."""
+    from tasks.services.automations import try_alarms
+
+    print("\n".join(try_alarms(running_url("prefect"))))
+
+
 def arm(recipe: str, active: bool) -> None:
     """Arm or pause the schedule of a recipe; nothing else does, `make up` included."""
     print("\n".join(set_armed(recipe, active)))
+    sync_alarms(running_url("prefect"))
 
 
 def main() -> int:
-    """`python -m tasks.services up|down`, `python -m tasks.services arm|disarm RECIPE`."""
+    """`python -m tasks.services up|down|alarm-test`, `python -m tasks.services arm|disarm RECIPE`."""
     actions: dict[tuple[str, int], Callable[..., None]] = {
         ("up", 0): up,
         ("down", 0): down,
+        ("alarm-test", 0): alarm_test,
         ("arm", 1): partial(arm, active=True),
         ("disarm", 1): partial(arm, active=False),
     }
     action, *words = sys.argv[1:] or [""]
     if (action, len(words)) not in actions:
-        print("usage: python -m tasks.services up|down|arm RECIPE|disarm RECIPE", file=sys.stderr)
+        print("usage: python -m tasks.services up|down|alarm-test|arm RECIPE|disarm RECIPE", file=sys.stderr)
         return 2
     try:
         actions[action, len(words)](*words)

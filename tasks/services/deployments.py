@@ -7,7 +7,8 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,22 @@ def own_recipes(home: Path) -> list[RecipeFile]:
     return files
 
 
-def next_run(schedule: dict[str, Any]) -> str:
-    """When a schedule fires next, as `2026-11-30 01:30 UTC`. Raises ValidationError if it is none."""
+def fires(schedule: Mapping[str, Any], count: int, start: datetime | None = None) -> list[datetime]:
+    """The next times, `count` at most, at which a schedule fires from a start on, or from now.
+
+    Raises ValidationError if it is none.
+    """
     from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
     kinds = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
     kind = next(kind for name, kind in kinds.items() if name in schedule)
-    dates = asyncio.run(kind(**{key: value for key, value in schedule.items() if key != "slug"}).get_dates(1))
+    made = kind(**{key: value for key, value in schedule.items() if key != "slug"})
+    return list(asyncio.run(made.get_dates(count, start)))
+
+
+def next_run(schedule: Mapping[str, Any]) -> str:
+    """When a schedule fires next, as `2026-11-30 01:30 UTC`. Raises ValidationError if it is none."""
+    dates = fires(schedule, 1)
     return f"{dates[0]:%Y-%m-%d %H:%M} {schedule.get('timezone') or 'UTC'}" if dates else "never"
 
 
@@ -66,7 +76,6 @@ def as_deployment(file: RecipeFile) -> dict[str, Any]:
     return {
         "name": file.name, "description": file.description or f"The recipe of {file.path}.", "entrypoint": ENTRYPOINT,
         "work_pool": {"name": POOL, "work_queue_name": "default"}, "tags": ["nightschool"],
-        "concurrency_limit": {"limit": 1, "collision_strategy": "CANCEL_NEW"},
         "schedules": [{"slug": f"{file.name}-{n}", **schedule} for n, schedule in enumerate(file.schedules, start=1)],
         "parameters": {"recipe": file.content},
     }  # fmt: skip

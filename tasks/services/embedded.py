@@ -33,7 +33,12 @@ def embedded_prefect() -> Service:
     if database := prefect_database():
         make_whole(database, PREFECT)
     port = free_port()
-    environment = child_environment(PREFECT_UI_ENABLED="0", PREFECT__SERVER_EPHEMERAL="1", PREFECT__SERVER_FINAL="1")
+    environment = child_environment(
+        PREFECT_UI_ENABLED="0",
+        PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED="false",  # automations are the lasting server's: notices go from here
+        PREFECT__SERVER_EPHEMERAL="1",
+        PREFECT__SERVER_FINAL="1",
+    )
     command = [
         sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
         "--port", str(port), "--log-level", "error", "--lifespan", "on",

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import apprise
-import psutil
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
@@ -30,9 +29,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from model.files import write_json
-from tasks.errors import Interrupted, NightBusy, NightStopped, is_passing
-from tasks.services.processes import Service
-from tasks.settings import notify_urls
+from tasks.alive import Mark
+from tasks.errors import Diverged, Interrupted, NightBusy, NightStopped, is_passing
+from tasks.services.notices import Notice, tell
+from tasks.services.processes import Service, read_services
 
 BY_INTENT = (NightBusy, Interrupted)
 """Nothing failed: another night runs, or someone asked this one to stop."""
@@ -52,20 +52,26 @@ def may_help(_declared: Any, _run: Any, state: State[Any]) -> bool:
 
 
 def tell_failure(declared: Any, run: Any, state: State[Any]) -> None:
-    """A Prefect hook, of stages and flows: send one notice of a failure to NIGHTSCHOOL_NOTIFY, if that is set.
+    """A Prefect hook, of stages and flows: tell a failure once.
 
-    A stage's error ends the flow too, and is told once. A notice that cannot be sent ends nothing.
+    A stage's error ends the flow too. A notice that cannot be sent ends nothing.
     """
     error = error_of(state)
-    urls = notify_urls()
-    if not urls or isinstance(error, BY_INTENT) or getattr(error, TOLD, False):
+    if isinstance(error, BY_INTENT) or getattr(error, TOLD, False):
         return
     if error is not None:
         setattr(error, TOLD, True)
     reason = str(error) if error is not None and str(error) else state.message or "no reason was given"
-    notifier = apprise.Apprise()
-    if not notifier.add(urls) or not notifier.notify(title=f"{declared.name}: {state.name}", body=reason):
-        log.warning("the failure of %s could not be told to all of NIGHTSCHOOL_NOTIFY", declared.name)
+    kind = "diverged" if isinstance(error, Diverged) else "stopped" if isinstance(error, NightStopped) else "failed"
+    tell(Notice(kind=kind, recipe=recipe_of(run), title=f"{declared.name}: {state.name}", text=reason))
+
+
+def recipe_of(run: Any) -> str:
+    """The recipe of the night that a run belongs to, as far as this process knows; empty if it does not."""
+    context = FlowRunContext.get()
+    parameters = (context.parameters if context else None) or getattr(run, "parameters", None) or {}
+    given = parameters.get("recipe")
+    return str(given.get("name", "") if isinstance(given, Mapping) else getattr(given, "name", given) or "")
 
 
 def end_by_intent(_flow: Any, run: Any, state: State[Any]) -> None:
@@ -97,16 +103,20 @@ ON_REFUSAL: list[Any] = [end_refused]
 
 
 def note_run(home: Path) -> None:
-    """Note the flow run of this process, after runs are ended whose process is gone.
+    """Note the flow run of this process, and end runs whose process is gone, or whose worker is.
 
     Call it while holding the lease. The note stays: only a later process can know that Prefect was told of the end.
     """
     close_dead_runs(home)
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
-        run, me = context.flow_run, psutil.Process()
-        content = {"name": run.name, "pid": me.pid, "started": me.create_time(), "on_worker": bool(run.deployment_id)}
+        run = context.flow_run
+        content = {"name": run.name, **asdict(Mark.of()), "on_worker": bool(run.deployment_id)}
         write_json(notes(home) / f"{run.id}.json", content)
+    services = {service.name: service for service in read_services(home)}
+    if "prefect" in services and "worker" not in services:
+        for name in close_runs_without_worker(home, f"{services['prefect'].url}/api"):
+            log.info("marked as crashed, as its worker ended before it did: %s", name)
 
 
 def notes(home: Path) -> Path:
@@ -117,7 +127,8 @@ def noted_processes(home: Path) -> Iterator[tuple[Path, Service, bool]]:
     """Notes of flow runs, each with its process and whether a worker started that."""
     for note in sorted(notes(home).glob("*.json")):
         content = json.loads(note.read_text(encoding="utf-8"))
-        yield note, Service(content["name"], content["pid"], content["started"]), content.get("on_worker", False)
+        process = Service(content["name"], content["pid"], content["started"], boot=content.get("boot", ""))
+        yield note, process, content.get("on_worker", False)
 
 
 def close_dead_runs(home: Path) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from tasks.alive import Mark
 from tasks.errors import NightStopped
 from tasks.settings import PROJECT, Settings
 
@@ -27,22 +28,29 @@ LOG_LINES_SHOWN, LOG_CHARACTERS_SHOWN = 8, 1_000
 
 @dataclass(frozen=True)
 class Service:
-    """A process that was started here. Its start time distinguishes it from a later one with the same id."""
+    """A process that was started here. Its start distinguishes it from a later one with the same id."""
 
     name: str
     pid: int
     started: float
-    """Seconds since the epoch, as the system reports it."""
+    """As a `Mark` has it."""
     url: str = ""
+    boot: str = ""
+    """Which start of the machine it ran in."""
+
+    @classmethod
+    def of(cls, name: str, pid: int, url: str = "") -> Service:
+        """Of a running process. Raises psutil.NoSuchProcess."""
+        mark = Mark.of(pid)
+        return cls(name, pid, mark.started, url, mark.boot)
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.pid, self.started, self.boot)
 
     def process(self) -> psutil.Process | None:
         """The running process, or None if it has ended."""
-        try:
-            process = psutil.Process(self.pid)
-            alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.started) < 1
-        except psutil.Error:
-            return None
-        return process if alive else None
+        return self.mark.process()
 
     def members(self) -> list[psutil.Process]:
         """Every running process of the service: it, its children, and what a killed one left in its session.
@@ -61,7 +69,7 @@ class Service:
         return [process for process in found.values() if runs(process)]
 
     def _is_left(self, process: psutil.Process) -> bool:
-        return bool(process.create_time() > self.started - 1 and Path(process.cwd()) == PROJECT)
+        return self.mark.began_before(process) and Path(process.cwd()) == PROJECT
 
 
 def runs(process: psutil.Process) -> bool:
@@ -143,7 +151,7 @@ def start_service(
             command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True, preexec_fn=prepare,
         )  # fmt: skip
-    return Service(name, process.pid, psutil.Process(process.pid).create_time(), url)
+    return Service.of(name, process.pid, url)
 
 
 def wait_until_healthy(healthy: Callable[[], bool], service: Service, home: Path) -> None:

@@ -22,7 +22,7 @@ from tasks.evaluation.scores import load_model
 from tasks.evaluation.verdict import Decision
 from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DATA
 from tasks.home.contents.scores import read_audited, read_documents
-from tasks.home.journal import now
+from tasks.home.lines import now
 from tasks.home.records import StageRecord
 from tasks.pages.model_card import model_card
 from tasks.recipes.recipe import Recipe, data_identity
@@ -225,16 +225,16 @@ def publish(
     The line of the journal is the account of the error budget: a comparison without one has spent nothing.
     """
     night = run.night
-    night.journal.check(night.token)
     registry, data = night.registry, data_identity(run.recipe)
     facts = {ARCHITECTURE: f"Qwen3{'' if run.recipe.model.dense else 'Moe'}ForCausalLM"}
     if "val/bpb" in scored.figures:
         facts[BITS_PER_BYTE] = f"{scored.figures['val/bpb']:.4f}"
-    version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data, facts)
-    if decision.promoted:
-        registry.make_champion(version, decision.reason)
-    else:
-        registry.set_alias(CHALLENGER, version)
+    with night.journal.holding(night.token):
+        version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data, facts)
+        if decision.promoted:
+            registry.make_champion(version, decision.reason)
+        else:
+            registry.set_alias(CHALLENGER, version)
     run.tracker.tags({
         "nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason,
         VALIDATION: version_scored(scored),

@@ -49,7 +49,10 @@ class TrainingRun:
 
         Returns what the step and a validation after it measured, and those of the validation alone, empty if there was
         none. Figures of the meters are for the curve: what watchers decide by is in a stage's key, and meters are not.
+        Raises NightBusy if the home was taken over: folder and run of the stage are another night's then.
         """
+        night = self.run.night
+        night.journal.check(night.token)
         validation: dict[str, float] = {}
         if phase := phase_beginning_at(self.phases, step.number):
             validation = self._change_experts(phase)

@@ -11,7 +11,7 @@ import pytest
 from prefect import Task, flow
 
 from benchmarks.data.ours import UntrackedNight, UntrackedStore
-from tasks.errors import Interrupted, NightStopped
+from tasks.errors import Interrupted, NightBusy, NightStopped
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import STAGES, TRAINING_STAGES, entry_of
@@ -157,6 +157,16 @@ def test_the_run_ends_as_the_stage_ended(night: Night, error: BaseException | No
         made(work).fn(night, ROWS)
     assert WatchedNight.trackers[-1].status == status
     assert len(list((night.home / "data").glob("split@*.partial"))) == (error is not None)
+
+
+def test_a_stage_that_was_overtaken_publishes_nothing_and_leaves_its_run_to_the_new_owner(night: Night) -> None:
+    def work(run: StageRun) -> None:
+        run.night.journal.take_over("a person")
+
+    with pytest.raises(NightBusy, match="overtaken"):
+        made(work).fn(night, ROWS)
+    assert WatchedNight.trackers[-1].status == DictTracker("").status, "the run goes on"
+    assert not [path for path in (night.home / "data").glob("split@*") if path.suffix != ".partial"]
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.config.training import TrainConfig
+from tasks.home.journal import Journal
 from tasks.stage import Outcome, StageRun
 from tasks.tracking.tracker import DictTracker
 from tasks.training import run as training
@@ -37,7 +38,7 @@ def interrupt() -> None:
 
 def run(folder: Path) -> StageRun:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    night = SimpleNamespace(recipe=SimpleNamespace(name="tiny"))
+    night = SimpleNamespace(recipe=SimpleNamespace(name="tiny"), journal=Journal(folder), token=0)
     return StageRun(night=night, folder=folder, tracker=DictTracker(), stage="pretrain")
 
 

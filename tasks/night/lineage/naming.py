@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from tasks.home.journal import now
+from tasks.home.lines import now
 from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
 from tasks.recipes.overrides import as_argument, told
 from tasks.recipes.recipe import as_params

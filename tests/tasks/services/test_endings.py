@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -25,35 +22,16 @@ from tasks.home.stage_table import STAGES
 from tasks.services import endings
 from tasks.services.endings import ON_FAILURE, ON_REFUSAL, may_help, note_run, tell_failure
 from tasks.stage import declared
+from tests.listener import listening
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-class Listener(ThreadingHTTPServer):
-    """Keeps the notices that it gets, in Apprise's JSON."""
-
-    def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
-        super().__init__(("127.0.0.1", 0), Keeping)
-
-
-class Keeping(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Not to the terminal."""
-
-
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    with Listener() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("NIGHTSCHOOL_NOTIFY", f"json://127.0.0.1:{server.server_port}")
-        yield server.told
-        server.shutdown()
+    with listening() as listener:
+        monkeypatch.setenv("NIGHTSCHOOL_NOTIFY", listener.address)
+        yield listener.told
 
 
 def state_of(run_id: UUID) -> State[Any]:
@@ -107,6 +85,26 @@ def test_what_is_refused_by_hand_is_cancelled_and_told_nobody(told: list[Any]) -
         assert state_of(ids[-1]).type.value == ends
     assert state_of(ids[0]).message == "there is no version 7"
     assert told == []
+
+
+REASON = "the reason"
+KINDS = ((NightStopped(REASON), "stopped"), (Diverged(REASON), "diverged"), (OSError(REASON), "failed"))
+
+
+@pytest.mark.parametrize(("error", "kind"), KINDS)
+def test_a_failure_is_an_event_of_its_kind_and_recipe(
+    error: Exception, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notices: list[Any] = []
+    monkeypatch.setattr(endings, "tell", notices.append)
+
+    @flow(name="night", on_failure=ON_FAILURE)
+    def night(recipe: dict[str, str]) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        night({"name": "tiny"})
+    assert [(notice.kind, notice.recipe, notice.text) for notice in notices] == [(kind, "tiny", REASON)]
 
 
 @pytest.mark.parametrize("error", [NightStopped("row 7"), Diverged("loss is nan"), OSError("disk"), KeyError("x")])

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,13 @@ import httpx
 import psutil
 import pytest
 
+from tasks.home.journal import Journal
 from tasks.services import processes as services
+from tests.listener import listening
 from tests.tiny_recipe import tiny_content, write_sources
 
 ROOT = Path(__file__).resolve().parents[3]
+POLLS = 400
 
 
 class Copy:
@@ -132,6 +136,41 @@ def test_a_run_of_an_own_recipe_on_the_worker_completes_and_is_tracked(copy: Cop
     wanted = {"logs": {"level": {"ge_": 20}}, "limit": 200}
     logs = httpx.post(f"{addresses(copy.said)['Prefect']}/api/logs/filter", json=wanted).json()
     assert any(line["name"] == "nightschool" and "bits per byte" in line["message"] for line in logs)
+
+
+def test_nights_on_the_worker_that_find_the_home_held_say_who_holds_it(copy: Copy) -> None:
+    """Two at once, while a third runs; none waits, and none keeps anything of Prefect's from those that come."""
+    api = f"{addresses(copy.said)['Prefect']}/api"
+    deployment = httpx.get(f"{api}/deployments/name/retrain-nightly/mine").json()
+    assert deployment["global_concurrency_limit"] is None
+    with Journal(copy.home).lease("the night before"):
+        ordered = [httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json={}).json() for _ in "ab"]
+        pause = threading.Event()
+        for _ in range(POLLS):
+            states = [httpx.get(f"{api}/flow_runs/{run['id']}").json()["state"] for run in ordered]
+            if all(state["type"] == "CANCELLED" for state in states):
+                break
+            pause.wait(0.5)
+    told = rf"another night is running in {copy.home} \(the night before, process {os.getpid()} on "
+    assert [state["type"] for state in states] == ["CANCELLED"] * 2, states
+    assert all(re.match(told, state["message"]) for state in states), states
+
+
+def test_alarms_are_made_with_the_services_and_tried_by_hand(copy: Copy) -> None:
+    assert "Alarms go to nobody: NIGHTSCHOOL_NOTIFY is not set\n" in copy.said
+    untold = copy.services("alarm-test")
+    assert untold.returncode == 2 and "NIGHTSCHOOL_NOTIFY is not set" in untold.stderr
+    with listening() as listener:
+        copy.environment["NIGHTSCHOOL_NOTIFY"] = f"{listener.address}/secret-token"
+        try:
+            again, tried = copy.services("up"), copy.services("alarm-test")
+        finally:
+            del copy.environment["NIGHTSCHOOL_NOTIFY"]
+    assert again.returncode == 0, again.stderr
+    assert "automation made: nightschool: no night of mine finished\n" in again.stdout, "it is armed"
+    assert "every address of NIGHTSCHOOL_NOTIFY took it" in tried.stdout, tried.stderr
+    assert [told["message"] for told in listener.told] == ["Alarms arrive here."]
+    assert "secret-token" not in again.stdout + tried.stdout + (copy.home / "services" / "prefect.log").read_text()
 
 
 def test_up_again_starts_nothing_twice(copy: Copy) -> None:

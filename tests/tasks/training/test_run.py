@@ -14,7 +14,7 @@ import torch
 
 from model.tokens.packing import IGNORED
 from model.training import checkpoint
-from tasks.errors import Diverged, Interrupted
+from tasks.errors import Diverged, Interrupted, NightBusy
 from tasks.home.contents.packed import open_packed
 from tasks.tracking.tracker import DictTracker
 from tasks.training import run as training
@@ -151,3 +151,14 @@ def test_the_validator_scores_the_same_rows_each_time(prepared: Prepared) -> Non
     }
     covered = sum(mask.sum() for mask in one.source_of.values())
     assert covered == (one.tokens.segment_ids != 0).sum()
+
+
+def test_a_training_that_was_overtaken_ends_at_its_next_step_and_saves_nothing(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = run(tmp_path / "stage")
+    at_step(4, lambda: stage.night.journal.take_over("a person"), monkeypatch)
+    with pytest.raises(NightBusy, match="overtaken"):
+        train(stage, prepared)
+    steps = [saved.step for saved in checkpoint.discover(stage.folder / "checkpoints")]
+    assert steps and max(steps) <= 3

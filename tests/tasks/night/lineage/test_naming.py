@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.home.journal import now
+from tasks.home.lines import now
 from tasks.night.lineage.naming import (
     Identity,
     differences,
