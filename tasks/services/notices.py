@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,8 @@ def in_time(work: Callable[[], bool]) -> bool:
         except Exception as error:  # of a client's, of any kind
             problems.insert(0, type(error).__name__)  # its words may hold an address with its password
 
-    thread = threading.Thread(target=attempt, daemon=True)
+    # with Prefect's settings and flow run, which belong to the thread that calls
+    thread = threading.Thread(target=copy_context().run, args=(attempt,), daemon=True)
     thread.start()
     thread.join(TELL_SECONDS)
     if not answers:

@@ -55,6 +55,11 @@ def test_a_server_that_is_away_fails_nothing(home: object, caplog: pytest.LogCap
     assert "a notice was not passed on" in caplog.text
 
 
+def test_what_is_done_in_time_knows_the_flow_run_and_the_settings_of_its_caller() -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert in_time(lambda: PREFECT_API_URL.value() == "http://127.0.0.1:9/api")
+
+
 def test_what_a_client_raises_is_told_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
     def work() -> bool:
         raise ValueError("https://user:password@host")
