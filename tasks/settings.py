@@ -6,6 +6,7 @@ import getpass
 import importlib.util
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,6 +173,15 @@ def prefect_database() -> Path | None:
 def use_prefect_api(url: str) -> None:
     """Report to a running Prefect server instead of an embedded one, unless the user chose one."""
     os.environ.setdefault("PREFECT_API_URL", url)
+
+
+def who_acts() -> str:
+    """USER@HOST of this process, for what is written down of who did something."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def notify_urls() -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.rows.statistics import STATISTICS
@@ -18,8 +19,10 @@ from tasks.home.journal import now
 from tasks.home.records import StageRecord
 from tasks.pages.model_card import model_card
 from tasks.recipes.recipe import Recipe, data_identity
+from tasks.settings import who_acts
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.models.mlmodel import make_mlflow_model
+from tasks.tracking.moves.ledger import Overtaken
 from tasks.tracking.registry import ModelVersion
 from tasks.tracking.tracker import VALIDATION
 from tasks.tracking.versions import ARCHITECTURE, BITS_PER_BYTE, CHALLENGER
@@ -68,7 +71,7 @@ def register(
     decision = decision_on(run, trained, scored, champion, champion_scored, obstacle)
     make_mlflow_model(run.folder / EXPORT, card_of(run, scored, parity, decision))
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
-    version = publish(run, trained, scored, decision)
+    version, decision = publish(run, trained, scored, decision, champion)
     content = {
         "promoted": decision.promoted, "reason": decision.reason, "version": version, "waits": decision.waits,
         "at": now(), "validation": version_scored(scored),
@@ -146,8 +149,14 @@ def card_of(run: StageRun, scored: StageRecord, parity: Parity, decision: Decisi
     )
 
 
-def publish(run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision) -> int:
-    """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing."""
+def publish(
+    run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision, champion: ModelVersion | None
+) -> tuple[int, Decision]:
+    """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing.
+
+    champion: what the decision was made on; where the registry has another one by now, the decision does not stand, and
+    the one returned says so.
+    """
     night = run.night
     night.journal.check(night.token)
     registry, data = night.registry, data_identity(run.recipe)
@@ -156,14 +165,26 @@ def publish(run: StageRun, trained: StageRecord, scored: StageRecord, decision: 
         facts[BITS_PER_BYTE] = f"{scored.figures['val/bpb']:.4f}"
     version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data, facts)
     if decision.promoted:
-        registry.make_champion(version, decision.reason)
-    else:
+        instead_of = champion.version if champion else None
+        try:
+            registry.make_champion(version, decision.reason, instead_of=instead_of, evidence=evidence_of(decision))
+        except Overtaken as overtaken:
+            decision = replace(decision, promoted=False, waits=True, reason=f"{decision.reason}; but {overtaken}")
+    if not decision.promoted:
         registry.set_alias(CHALLENGER, version)
+    registry.note_verdict(version, decision.reason, evidence_of(decision))
     run.tracker.tags({
         "nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason,
         VALIDATION: version_scored(scored),
     })  # fmt: skip
     night.journal.note(
-        event="decided", recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason
-    )
-    return version
+        event="decided", recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason,
+        who=who_acts(), evidence=evidence_of(decision),
+    )  # fmt: skip
+    return version, decision
+
+
+def evidence_of(decision: Decision) -> dict[str, float | bool]:
+    """The numbers of a decision, for the registry; those that there are."""
+    values = asdict(decision).items()
+    return {name: v for name, v in values if isinstance(v, bool | float | int) and not math.isnan(v)}

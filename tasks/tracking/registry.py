@@ -5,13 +5,14 @@ Whoever asks here decides by the answer, so a store that is away is an error her
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -20,9 +21,11 @@ from mlflow import MlflowClient
 
 from tasks.errors import Denied, NightStopped, Refused, StoreAway
 from tasks.recipes.data_identity import DataIdentity
+from tasks.settings import who_acts
 from tasks.tracking.adoption import Adopted, adopt_old_versions
 from tasks.tracking.client import known, two_errors
 from tasks.tracking.delivery import Outbox
+from tasks.tracking.moves.ledger import Attempt, How, Ledger
 from tasks.tracking.versions import (
     BY_HAND,
     CHAMPION,
@@ -34,12 +37,13 @@ from tasks.tracking.versions import (
     PREVIOUS,
     RECIPE,
     ROLLED_BACK,
+    VERDICT,
     model_of,
 )
 
 PAUSES_SECONDS = (1.0, 4.0)
 """Between the tries of a question."""
-REASON_CHARACTERS = 5_000
+REASON_CHARACTERS, VERDICT_CHARACTERS = 5_000, 2_000
 log = logging.getLogger("nightschool")
 T = TypeVar("T")
 
@@ -82,6 +86,7 @@ class Registry:
         self._outbox = outbox
         self.recipe = recipe
         self.model = model_of(recipe)
+        self.moves = Ledger(self._ask, recipe, self)
 
     def champion(self) -> ModelVersion | None:
         """The version in use."""
@@ -162,21 +167,56 @@ class Registry:
         """Raises Refused for an unknown version."""
         self._ask(lambda client: client.set_registered_model_alias(self.model, alias, str(version)))
 
-    def make_champion(self, version: int, reason: str, by_hand: bool = False) -> None:
+    def make_champion(
+        self,
+        version: int,
+        reason: str,
+        how: How = "night",
+        instead_of: int | Literal["whoever it is"] | None = "whoever it is",
+        evidence: Mapping[str, float | bool] | None = None,
+    ) -> None:
         """Move the champion alias; the one before becomes `previous`, if it has other weights.
 
-        by_hand: the reason is noted beside that of the night, which stays.
-        Raises Refused for an unknown version.
+        how: who does it; what a person says is noted beside the reason of the night, which stays.
+        instead_of: the champion that this was decided on, None if there was none.
+        evidence: the numbers it was decided by.
+        Raises Refused for an unknown version, and Overtaken if the champion is another one than it was decided on, as
+        another home, or a person in MLflow, was first.
         """
-        before, version_text = self._holder(CHAMPION), str(version)
-        self._set_tag(version, BY_HAND if by_hand else DECISION, reason)
-        if not by_hand:
-            self._remove_tag(version, BY_HAND)
-        if before and before.version != version_text:
-            new = self._ask(lambda client: client.get_model_version(self.model, version_text))
+        found = self._version(version)
+        attempt = Attempt(
+            to=version, instead_of=self.champion_number() if instead_of == "whoever it is" else instead_of, how=how,
+            who=who_acts(), home=str(self._outbox.home), why=reason, evidence=evidence or {},
+        )  # fmt: skip
+        if self.champion_number() == version:
+            self._note_why(attempt)
+        else:
+            self.moves.move(attempt, found)
+
+    def champion_number(self) -> int | None:
+        return self.version_of(CHAMPION)
+
+    def carry_out(self, attempt: Attempt) -> None:
+        """Move the aliases as an attempt says; done twice it is the same. Raises Refused for an unknown version."""
+        self._note_why(attempt)
+        if attempt.instead_of and self.has_version(attempt.instead_of):
+            before, new = (self._version(number) for number in (attempt.instead_of, attempt.to))
             if new.tags.get(DIGEST, "") != before.tags.get(DIGEST) or not new.tags.get(DIGEST):
-                self.set_alias(PREVIOUS, int(before.version))
-        self.set_alias(CHAMPION, version)
+                self.set_alias(PREVIOUS, attempt.instead_of)
+        self.set_alias(CHAMPION, attempt.to)
+
+    def _note_why(self, attempt: Attempt) -> None:
+        self._set_tag(attempt.to, DECISION if attempt.how == "night" else BY_HAND, attempt.why)
+        if attempt.how == "night":
+            self._remove_tag(attempt.to, BY_HAND)
+
+    def note_verdict(self, version: int, reason: str, evidence: Mapping[str, float | bool]) -> None:
+        """Write down what a night decided of a version, promoted or not, and the numbers it was decided by."""
+        self._set_tag(
+            version,
+            VERDICT,
+            json.dumps({"why": reason[:VERDICT_CHARACTERS], "who": who_acts(), "evidence": dict(evidence)}),
+        )
 
     def rolled_back(self, digest: str) -> Standing | None:
         """The newest version with these weights that a person took out of use."""
@@ -210,6 +250,9 @@ class Registry:
     def versions(self) -> list[int]:
         """Numbers of all versions, the newest first."""
         return sorted((int(version.version) for version in self._versions()), reverse=True)
+
+    def _version(self, number: int) -> Any:
+        return self._ask(lambda client: client.get_model_version(self.model, str(number)))
 
     def _remove_tag(self, version: int, key: str) -> None:
         """One that is not there is removed already."""
