@@ -27,6 +27,7 @@ PROCESS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
     # A tracking server that hangs costs a stage one time-out. What failed is sent again later, from the disk. If MLflow
     # repeated requests, a run that the server created in spite of the time-out would be created twice.

@@ -53,7 +53,8 @@ def up() -> None:
     own = own_recipes(home)  # refused before anything is started
     stop_leftovers(home)
     running = {service.name: service for service in read_services(home)}
-    prefect_url, mlflow_url = address("prefect", PREFECT_PORT, home), address("mlflow", MLFLOW_PORT, home)
+    prefect_url, remote = address("prefect", PREFECT_PORT, home), tracking_server(settings)
+    mlflow_url = remote or address("mlflow", MLFLOW_PORT, home)
     environment = child_environment(
         NIGHTSCHOOL_HOME=str(home),
         NIGHTSCHOOL_ROOT=str(PROJECT),
@@ -71,17 +72,20 @@ def up() -> None:
     if "mlflow" not in running and (file := sqlite_file(settings.tracking_uri)):
         make_whole(file, MLFLOW)
 
-    def started(name: str, command: list[str], url: str = "") -> Service:
-        """The service, started if it does not run, and on record before anything else happens."""
+    def started(name: str, command: list[str], url: str = "", **more: str) -> Service:
+        """The service, started if it does not run, and on record before anything else happens. `more`: variables."""
         if name not in running:
             print(f"starting {name}{f' at {url}' if url else ''}", flush=True)
-            running[name] = start_service(name, command, environment, home, url)
+            running[name] = start_service(name, command, environment | more, home, url)
             write_json(services_file(home), [asdict(service) for service in running.values()])
         return running[name]
 
     port = prefect_url.rpartition(":")[2]
     server = started("prefect", [prefect, "server", "start", "--host", "127.0.0.1", "--port", port], prefect_url)
-    mlflow = started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url)
+    mlflow = None
+    if not remote:
+        database = {"MLFLOW_BACKEND_STORE_URI": settings.tracking_uri}  # an argument would show its password to all
+        mlflow = started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url, **database)
     wait_until_healthy(answers_at(f"{prefect_url}/api/health"), server, home)
     whose = "prefect.yaml" + (f" and {home / FOLDER}" if own else "")
     print(f"registering the recipes of {whose} as deployments", flush=True)
@@ -89,8 +93,9 @@ def up() -> None:
     if "worker" not in running:
         tell_lost_runs(home, prefect_url)
     started("worker", [prefect, "worker", "start", "--pool", POOL, "--type", "process"])
-    print("waiting for MLflow to answer", flush=True)
-    wait_until_healthy(answers_at(f"{mlflow_url}/health"), mlflow, home)
+    if mlflow:
+        print("waiting for MLflow to answer", flush=True)
+        wait_until_healthy(answers_at(f"{mlflow_url}/health"), mlflow, home)
     if (other := served_home()) and other != home and read_services(other):
         print(f"The services of {other} run, too; the prefect command reaches those of {home} from now on.")
     write_text(CLIENT_SETTINGS, f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
@@ -111,13 +116,17 @@ def address(name: str, port: int, home: Path) -> str:
     return f"http://127.0.0.1:{free_port(wanted)}"
 
 
+def tracking_server(settings: Settings) -> str:
+    """The address of the tracking server that the user has; empty if it is for us to serve a database."""
+    return settings.tracking_uri.rstrip("/") if settings.tracking_uri.startswith(("http:", "https:")) else ""
+
+
 def mlflow_command(settings: Settings, url: str) -> list[str]:
-    """The command that serves, at `url`, the store that the flows write to."""
+    """The command that serves, at `url`, the database that MLFLOW_BACKEND_STORE_URI names."""
     Path(settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
     return [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2],
-        "--workers", "1", "--backend-store-uri", settings.tracking_uri,
-        "--artifacts-destination", settings.artifacts or str(settings.home / "mlflow" / "artifacts"),
+        "--workers", "1", "--artifacts-destination", settings.artifacts or str(settings.home / "mlflow" / "artifacts"),
     ]  # fmt: skip
 
 

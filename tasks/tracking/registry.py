@@ -13,18 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
-import mlflow
 from mlflow import MlflowClient
 
 from tasks.errors import Denied, NightStopped, Refused, StoreAway
+from tasks.home.digests import digest_of
 from tasks.recipes.data_identity import DataIdentity
 from tasks.settings import who_acts
 from tasks.tracking.adoption import Adopted, adopt_old_versions
 from tasks.tracking.client import known, two_errors
 from tasks.tracking.delivery import Outbox
+from tasks.tracking.models.files import COPIES, copy_in, listed, local_path
 from tasks.tracking.moves.ledger import Attempt, How, Ledger
 from tasks.tracking.versions import (
     BY_HAND,
@@ -73,12 +72,6 @@ class ModelFilesGone(NightStopped):
     """A registered version is there and its files are not."""
 
 
-def local_path(source: str) -> Path | None:
-    """Where a version's files lie if they lie on this machine."""
-    parsed = urlparse(source)
-    return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
-
-
 class Registry:
     """The registered model of a recipe. Every method raises StoreAway if the store does not answer."""
 
@@ -116,19 +109,26 @@ class Registry:
         return self._with_files(found) if found else None
 
     def _with_files(self, holder: Any, role: str = "") -> ModelVersion:
-        uri = self._outbox.tracking_uri
         try:
             place = local_path(holder.source)
             if place and not place.exists():
                 raise Refused(f"there is no {place}")
-            files = self._ask(lambda _: mlflow.artifacts.download_artifacts(holder.source, tracking_uri=uri))
+            files = place or self._ask(lambda _: self._downloaded(holder))
         except Refused as refused:
             raise ModelFilesGone(
                 f"the files of version {holder.version} of {self.model}{role} are gone ({refused}); put them "
                 f"back, or make another version the champion: python -m flows promote {self.recipe} VERSION"
             ) from refused
         data = DataIdentity.from_json(holder.tags.get(DATA, ""))
-        return ModelVersion(int(holder.version), Path(files), holder.tags.get(DIGEST, ""), data)
+        return ModelVersion(int(holder.version), files, holder.tags.get(DIGEST, ""), data)
+
+    def _downloaded(self, holder: Any) -> Path:
+        """The home's copy of a version's files, which lie elsewhere. Raises Refused if they do not."""
+        source, uri = str(holder.source), self._outbox.tracking_uri
+        if not listed(source, uri):
+            raise Refused(f"there is nothing at {source}")
+        place = f"{self.model}@{holder.version}-{digest_of([source, holder.tags.get(DIGEST, '')])[:12]}"
+        return copy_in(self._outbox.home / COPIES, place, source, uri)
 
     def register(
         self, run_id: str, digest: str, description: str, data: DataIdentity, facts: Mapping[str, str] | None = None
@@ -220,13 +220,13 @@ class Registry:
 
     def rolled_back(self, digest: str) -> Standing | None:
         """The newest version with these weights that a person took out of use."""
-        marked = [v for v in self._versions() if v.tags.get(DIGEST) == digest and ROLLED_BACK in v.tags]
+        marked = [v for v in self.all_versions() if v.tags.get(DIGEST) == digest and ROLLED_BACK in v.tags]
         newest = max(marked, key=lambda v: int(v.version), default=None)
         return Standing(int(newest.version), newest.tags[ROLLED_BACK]) if newest else None
 
     def rolled_back_version(self, version: int) -> Standing | None:
         """The version itself if a person took it out of use."""
-        found = next((v for v in self._versions() if int(v.version) == version and ROLLED_BACK in v.tags), None)
+        found = next((v for v in self.all_versions() if int(v.version) == version and ROLLED_BACK in v.tags), None)
         return Standing(version, found.tags[ROLLED_BACK]) if found else None
 
     def mark_rolled_back(self, version: int, note: str) -> None:
@@ -235,7 +235,7 @@ class Registry:
 
     def clear_rolled_back(self, version: int) -> None:
         """Take the mark off a version and off all others with the same weights."""
-        versions = self._versions()
+        versions = self.all_versions()
         digests = {v.tags.get(DIGEST) for v in versions if int(v.version) == version}
         for marked in versions:
             if ROLLED_BACK in marked.tags and (int(marked.version) == version or marked.tags.get(DIGEST) in digests):
@@ -249,7 +249,7 @@ class Registry:
 
     def versions(self) -> list[int]:
         """Numbers of all versions, the newest first."""
-        return sorted((int(version.version) for version in self._versions()), reverse=True)
+        return sorted((int(version.version) for version in self.all_versions()), reverse=True)
 
     def _version(self, number: int) -> Any:
         return self._ask(lambda client: client.get_model_version(self.model, str(number)))
@@ -262,7 +262,8 @@ class Registry:
         said = value[:REASON_CHARACTERS]
         self._ask(lambda client: client.set_model_version_tag(self.model, str(version), key, said))
 
-    def _versions(self) -> list[Any]:
+    def all_versions(self) -> list[Any]:
+        """MLflow's entities, with their tags."""
         return self._ask(lambda client: list(client.search_model_versions(f"name='{self.model}'")))
 
     def _holder(self, alias: str) -> Any:

@@ -127,7 +127,7 @@ class Ledger:
         """Move the champion alias as an attempt says, if the champion is still what it was decided on.
 
         attempt: without its number, and without that of the newest one before it.
-        version: MLflow's, whose address and run the attempt gets, as MLflow has no version without them.
+        version: MLflow's, of the one that is to be champion.
         Raises Overtaken if the champion is another one, and Refused for an unknown version.
         """
         before = self._settled()
@@ -186,9 +186,8 @@ class Ledger:
             for made in there:
                 return int(made.version)
             tags = {**attempt.as_tags(), TOKEN: token, **({OUTCOME: attempt.outcome} if attempt.outcome else {})}
-            made = client.create_model_version(
-                self.model, version.source, version.run_id, tags=tags, description=attempt.why
-            )
+            source = f"models:/{version.name}/{version.version}"  # needs no run, which may have been cleaned away
+            made = client.create_model_version(self.model, source, tags=tags, description=attempt.why)
             return int(made.version)
 
         return replace(attempt, number=self._ask(make))

@@ -66,11 +66,11 @@ class Models:
         return [SimpleNamespace(name=name) for name in self.versions if name.startswith(prefix)]
 
     def create_model_version(
-        self, model: str, source: str, run_id: str, tags: dict[str, str], description: str
+        self, model: str, source: str, *, tags: dict[str, str], description: str
     ) -> SimpleNamespace:
         number = max(self.versions[model], default=0) + 1
         self.versions[model][number] = SimpleNamespace(
-            version=str(number), source=source, run_id=run_id, tags=dict(tags), description=description,
+            name=model, version=str(number), source=source, tags=dict(tags), description=description,
             creation_timestamp=number,
         )  # fmt: skip
         return self.versions[model][number]
@@ -130,7 +130,7 @@ def homes(models: Models) -> Sequence[Registry]:
     registries = [Registry(cast(Outbox, Box(models, Path(name))), "tiny") for name in ("/here", "/there")]
     models.create_registered_model(MODEL, "")
     for number in range(1, 4):
-        models.create_model_version(MODEL, "file:///x", f"run {number}", {DIGEST: f"digest {number}"}, "")
+        models.create_model_version(MODEL, "file:///x", tags={DIGEST: f"digest {number}"}, description="")
     registries[0].make_champion(1, "first", instead_of=None)
     return registries
 
