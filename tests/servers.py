@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -73,30 +74,38 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
-    """A new cluster on a free port. Skips the test where PostgreSQL or its driver is not installed."""
+def postgres() -> Iterator[Postgres]:
+    """A new cluster on a free port. Skips the test where PostgreSQL or its driver is not installed.
+
+    It has a temporary folder of its own: pytest's are for their owner alone, who may be root.
+    """
     pytest.importorskip("psycopg2", reason="PostgreSQL's driver is not installed: pip install '.[postgresql]'")
     binaries = {name: shutil.which(name) for name in ("initdb", "postgres")}
     if missing := [name for name, path in binaries.items() if path is None]:
         pytest.skip(f"PostgreSQL is not installed: no {' and no '.join(missing)} on PATH")
+    with (
+        tempfile.TemporaryDirectory(prefix="nightschool-postgres-") as folder,
+        cluster(Path(folder), str(binaries["initdb"]), str(binaries["postgres"])) as found,
+    ):
+        yield found
+
+
+@contextmanager
+def cluster(folder: Path, initdb: str, binary: str) -> Iterator[Postgres]:
     as_user = {"user": unprivileged()} if os.geteuid() == 0 else {}
     data, log, port = folder / "data", folder / "postgres.log", free_port()
-    data.mkdir(parents=True)
+    data.mkdir()
     (folder / "password").write_text("secret")
-    if as_user:
-        for path in (folder, data, folder / "password"):
-            shutil.chown(path, as_user["user"])
-        for parent in folder.parents:  # pytest's folders are their owner's alone
-            if parent.stat().st_uid == 0 and parent != Path("/") and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
+    for path in (folder, data, folder / "password") if as_user else ():
+        shutil.chown(path, as_user["user"])
     subprocess.run(
-        [str(binaries["initdb"]), "-D", str(data), "-U", USER, "-A", "scram-sha-256", "--no-sync", "-E", "UTF8",
+        [initdb, "-D", str(data), "-U", USER, "-A", "scram-sha-256", "--no-sync", "-E", "UTF8",
          "--pwfile", str(folder / "password")],
         check=True, capture_output=True, cwd=folder, **as_user,
     )  # fmt: skip
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [str(binaries["postgres"]), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "",
+            [binary, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "",
              "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=60"],
             stdout=output, stderr=output, cwd=folder, **as_user,
         )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
+from tasks.evaluation.card import card_of
 from tasks.evaluation.gate import Decision, decide
 from tasks.evaluation.parity import Parity, compare, validation_ids
 from tasks.evaluation.scores import load_model
@@ -17,7 +18,6 @@ from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DA
 from tasks.home.contents.scores import read_documents
 from tasks.home.journal import now
 from tasks.home.records import StageRecord
-from tasks.pages.model_card import model_card
 from tasks.recipes.recipe import Recipe, data_identity
 from tasks.settings import who_acts
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
@@ -69,7 +69,9 @@ def register(
     parity = export(trained, tokens, run.folder / EXPORT)
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
     decision = decision_on(run, trained, scored, champion, champion_scored, obstacle)
-    make_mlflow_model(run.folder / EXPORT, card_of(run, scored, parity, decision))
+    told, evidence = {**scored.figures, **parity.figures}, evidence_of(decision)
+    card = card_of(run.recipe, run.night.day, trained, data, told, decision.reason, evidence)
+    make_mlflow_model(run.folder / EXPORT, card)
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
     version, decision = publish(run, trained, scored, decision, champion)
     content = {
@@ -132,21 +134,6 @@ def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
     parity = compare(model, folder, validation_ids(tokens))
     parity.check(folder)
     return parity
-
-
-def card_of(run: StageRun, scored: StageRecord, parity: Parity, decision: Decision) -> str:
-    """The model's card, which says where it comes from and how it is used."""
-    recipe, identity = run.recipe, data_identity(run.recipe)
-    kind = "dense" if recipe.model.dense else "mixture of experts"
-    return model_card(
-        recipe=recipe.name,
-        day=run.night.day,
-        size=f"{recipe.model.total_parameters:,} parameters, {recipe.model.active_parameters:,} active, {kind}",
-        max_tokens=recipe.model.max_position_embeddings,
-        sources=list(identity.sources),
-        figures={**scored.figures, **parity.figures},
-        decision=decision.reason,
-    )
 
 
 def publish(

@@ -25,8 +25,8 @@ NIGHTS = 3
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as made:
+def cluster() -> Iterator[Postgres]:
+    with postgres() as made:
         for database in ("prefect", "mlflow"):
             made.make(database)
         yield made
