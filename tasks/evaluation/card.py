@@ -45,8 +45,7 @@ def card_of(
     reason, evidence: of the decision.
     """  # fmt: skip
     model = recipe.model
-    stored = json.loads((data.path / STATISTICS).read_text(encoding="utf-8"))
-    statistics = NightStatistics.from_dict(stored) if stored else NightStatistics()
+    statistics = NightStatistics.from_dict(json.loads((data.path / STATISTICS).read_text(encoding="utf-8")))
     stages = training_stages(trained)
     kind = "dense" if model.dense else "mixture of experts"
     return model_card(

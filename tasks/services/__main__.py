@@ -59,6 +59,7 @@ def up() -> None:
         NIGHTSCHOOL_HOME=str(home),
         NIGHTSCHOOL_ROOT=str(PROJECT),
         MLFLOW_TRACKING_URI=settings.tracking_uri,
+        MLFLOW_BACKEND_STORE_URI=settings.tracking_uri,  # of its server; an argument would show the password to all
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
         PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",  # with the next one, `--watch` shows the log
         PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
@@ -72,20 +73,17 @@ def up() -> None:
     if "mlflow" not in running and (file := sqlite_file(settings.tracking_uri)):
         make_whole(file, MLFLOW)
 
-    def started(name: str, command: list[str], url: str = "", **more: str) -> Service:
-        """The service, started if it does not run, and on record before anything else happens. `more`: variables."""
+    def started(name: str, command: list[str], url: str = "") -> Service:
+        """The service, started if it does not run, and on record before anything else happens."""
         if name not in running:
             print(f"starting {name}{f' at {url}' if url else ''}", flush=True)
-            running[name] = start_service(name, command, environment | more, home, url)
+            running[name] = start_service(name, command, environment, home, url)
             write_json(services_file(home), [asdict(service) for service in running.values()])
         return running[name]
 
     port = prefect_url.rpartition(":")[2]
     server = started("prefect", [prefect, "server", "start", "--host", "127.0.0.1", "--port", port], prefect_url)
-    mlflow = None
-    if not remote:
-        database = {"MLFLOW_BACKEND_STORE_URI": settings.tracking_uri}  # an argument would show its password to all
-        mlflow = started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url, **database)
+    mlflow = None if remote else started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url)
     wait_until_healthy(answers_at(f"{prefect_url}/api/health"), server, home)
     whose = "prefect.yaml" + (f" and {home / FOLDER}" if own else "")
     print(f"registering the recipes of {whose} as deployments", flush=True)
