@@ -96,12 +96,11 @@ def training_stages(trained: StageRecord) -> list[StageRecord]:
 
 
 def training_of(record: StageRecord) -> TrainingOnCard:
-    train = record.config["train"] if isinstance(record.config, dict) else {}
-    optim = train.get("optim", {})
-    shares = f"{optim.get('warmup_share', 0):.0%} warm-up, {optim.get('stable_share', 0):.0%} constant"
+    optim = record.config["train"]["optim"]
+    shares = f"{optim['warmup_share']:.0%} warm-up, {optim['stable_share']:.0%} constant"
     return TrainingOnCard(
         stage=record.name, tokens=record.counts.get("tokens_seen", 0), steps=record.last_step,
-        peak_lr=float(optim.get("peak_lr", 0)), schedule=f"{shares}, then {optim.get('decay', 'no')} decay",
+        peak_lr=float(optim["peak_lr"]), schedule=f"{shares}, then {optim['decay']} decay",
         seconds=record.seconds,
     )  # fmt: skip
 
