@@ -63,11 +63,11 @@ def card_of(
 def on_card(source: SourceConfig, statistics: NightStatistics) -> SourceOnCard:
     """What a card says of a source: its own licence, or that of the built-in text. No path of this machine."""
     origin, licence = origin_of(source.location)
-    known = statistics.sources.get(source.name)
+    known = statistics.fates.get(source.name)
     if not origin:
         origin = source.location if "://" in source.location or source.location.startswith("hub:") else "a file"
     return SourceOnCard(
-        name=source.name, kind=source.kind, rows=known.total.rows if known else None, origin=origin,
+        name=source.name, kind=source.kind, rows=known.kept if known else None, origin=origin,
         licence=source.licence or licence,
     )  # fmt: skip
 

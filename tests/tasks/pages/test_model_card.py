@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.rows.statistics import Fates, NightStatistics
 from tasks.evaluation.card import lineage_lines, on_card, training_of
 from tasks.pages.model_card import ModelFacts, SourceOnCard, TrainingOnCard, licence_of, model_card
 from tasks.recipes.stage_configs import SourceConfig
@@ -87,8 +88,6 @@ def test_no_name_breaks_the_head_or_a_table(name: str, licence: str, line: str) 
 
 
 def test_built_in_text_states_its_licence_and_a_path_of_this_machine_is_not_shown() -> None:
-    from data.rows.statistics import NightStatistics
-
     for name in MAKERS:
         assert all(origin_of(f"builtin:{name}"))
     own = SourceConfig(name="own", kind="chat", location="/somewhere/talk.jsonl", licence="CC0-1.0")
@@ -96,6 +95,8 @@ def test_built_in_text_states_its_licence_and_a_path_of_this_machine_is_not_show
     assert (card.origin, card.licence, card.rows) == ("a file", "CC0-1.0", None)
     builtin = SourceConfig(name="b", kind="chat", location="builtin:chat-english")
     assert on_card(builtin, NightStatistics()).licence == "BSD-3-Clause"
+    kept = NightStatistics(fates={"b": Fates(read=5, kept=3, exact_duplicates=2)})
+    assert on_card(builtin, kept).rows == 3, "what is left after deduplication"
     remote = SourceConfig(name="r", kind="chat", location="https://example.org/x.jsonl")
     assert on_card(remote, NightStatistics()).origin == "https://example.org/x.jsonl"
 
