@@ -6,6 +6,7 @@ import getpass
 import importlib.util
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ PROCESS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
     # A tracking server that hangs costs a stage one time-out. What failed is sent again later, from the disk. If MLflow
     # repeated requests, a run that the server created in spite of the time-out would be created twice.
@@ -175,6 +177,15 @@ def prefect_database() -> Path | None:
 def use_prefect_api(url: str) -> None:
     """Report to a running Prefect server instead of an embedded one, unless the user chose one."""
     os.environ.setdefault("PREFECT_API_URL", url)
+
+
+def who_acts() -> str:
+    """USER@HOST of this process, for what is written down of who did something."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def notify_urls() -> str:

@@ -33,7 +33,7 @@ FLOORS = {
         "settings faults alive",
         "relocation",
         "recipes",
-        "home pages services tracking.models",
+        "home pages services tracking.models tracking.moves",
         "home.contents pages.nights planning tracking",
         "tracking.removal",
         "sources retention",
@@ -158,7 +158,7 @@ def test_data_needs_no_torch() -> None:
 def test_only_tracking_imports_mlflow() -> None:
     """One folder and those below it: runs, registry, delivery and system metrics are modules of their own in it."""
     users = {p.parent.relative_to(ROOT).as_posix() for p in FILES if "mlflow" in {n.split(".")[0] for n in imports(p)}}
-    assert users == {"tasks/tracking", "tasks/tracking/models", "tasks/tracking/removal"}
+    assert users == {"tasks/tracking", "tasks/tracking/models", "tasks/tracking/moves", "tasks/tracking/removal"}
 
 
 def test_only_settings_reads_the_environment() -> None:

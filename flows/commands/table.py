@@ -65,6 +65,10 @@ COMMANDS = (
         help="start a server on the champion of a recipe, or another version",
     ),
     Command(
+        name="registry", run=use.registry, add_arguments=use.add_registry_arguments, only_reads=True,
+        help="who promoted, refused or rolled back which version of a recipe's model, when and why",
+    ),
+    Command(
         name="why-row", run=questions.why_row, add_arguments=questions.add_why_row_arguments, only_reads=True,
         help="what became of a row of raw data, and which training stages read it",
     ),

@@ -52,3 +52,17 @@ def serve(arguments: argparse.Namespace) -> int:
 
     serve(usable_model(arguments.recipe, arguments.version), arguments.engine, arguments.host, arguments.port)
     return 0
+
+
+def add_registry_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe_with_model(parser)
+    parser.add_argument("--all", action="store_true", help="list everything that was decided, not the newest alone")
+
+
+def registry(arguments: argparse.Namespace) -> int:
+    """Print who moved the champion alias, when, why and on what evidence, and what was decided of other versions."""
+    from tasks.in_use.audit import audit_lines  # MLflow takes seconds to import
+
+    for line in audit_lines(arguments.recipe, arguments.all):
+        print(line)
+    return 0

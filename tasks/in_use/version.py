@@ -29,14 +29,12 @@ class UsableModel:
         return f"{self.name}, version {self.version}{', the champion' if self.is_champion else ''}"
 
 
-def usable_model(recipe: str | None, version: int | None) -> UsableModel:
-    """A recipe's champion, or a version of its model by number.
+def registry_in_use(settings: Settings, recipe: str | None) -> Registry:
+    """The registered model of a recipe, once the registry has answered.
 
     recipe: may be None if one recipe alone has a registered model.
-    Raises NightStopped if there is no such thing, StoreAway if the registry does not answer. Waits for no lease, so a
-    night may run beside it.
+    Raises NightStopped if no night was there yet, StoreAway if the registry does not answer.
     """
-    settings = Settings.load()
     database = sqlite_file(settings.tracking_uri)
     if database and not database.exists():
         raise NightStopped(
@@ -47,7 +45,18 @@ def usable_model(recipe: str | None, version: int | None) -> UsableModel:
     relocate(settings)
     store = Store(settings.tracking_uri, settings.home)
     store.require()
-    registry = store.registry(recipe or only_recipe(store))
+    return store.registry(recipe or only_recipe(store))
+
+
+def usable_model(recipe: str | None, version: int | None) -> UsableModel:
+    """A recipe's champion, or a version of its model by number.
+
+    recipe: may be None if one recipe alone has a registered model.
+    Raises NightStopped if there is no such thing, StoreAway if the registry does not answer. Waits for no lease, so a
+    night may run beside it.
+    """
+    settings = Settings.load()
+    registry = registry_in_use(settings, recipe)
     champion = champion_number(registry, Journal(settings.home))
     found = registry.champion() if version is None else registry.version_with_files(version)
     if found is None:

@@ -12,8 +12,9 @@ from tasks.night.incumbent import take_over, what_became_of
 from tasks.night.lineage.trunks import back_by_hand
 from tasks.pages.text import plural
 from tasks.relocation import relocate
-from tasks.settings import Settings
+from tasks.settings import Settings, who_acts
 from tasks.tracking.mlflow_store import Store
+from tasks.tracking.moves.ledger import Overtaken
 from tasks.tracking.registry import Registry
 from tasks.tracking.versions import CHAMPION, OLD_MODEL, PREVIOUS
 
@@ -47,17 +48,28 @@ def promote_version(recipe: str | None, version: int | None) -> str:
         withdrawn = before if before and before != wanted and (back or wanted < before) else None
         if withdrawn:
             registry.mark_rolled_back(withdrawn, f"{reason}, to version {wanted}")
-        registry.clear_rolled_back(wanted)
         instead = f", in place of version {before}" if before and before != wanted else ""
-        registry.make_champion(wanted, f"{reason}{instead}", by_hand=True)
+        try:
+            registry.make_champion(
+                wanted, f"{reason}{instead}", how="rollback" if withdrawn else "by hand", instead_of=before
+            )
+        except Overtaken as overtaken:
+            if withdrawn:
+                registry.clear_rolled_back(withdrawn)
+            journal.note(
+                event="overtaken", recipe=registry.recipe, version=wanted, who=who_acts(), reason=str(overtaken)
+            )
+            raise
+        registry.clear_rolled_back(wanted)
         said = f"champion is version {wanted}, before it was {before or 'none'} ({registry.model})"
         if withdrawn:
             said += f"; version {withdrawn} is marked as rolled back, no night promotes it again"
             if went_back := back_by_hand(journal, registry.recipe, wanted):
                 said += f"; {went_back}"
         journal.note(
-            event="promoted by hand", recipe=registry.recipe, version=wanted, before=before, rolled_back=withdrawn
-        )
+            event="promoted by hand", recipe=registry.recipe, version=wanted, before=before, rolled_back=withdrawn,
+            who=who_acts(),
+        )  # fmt: skip
         log.info(said)
         return said
 
@@ -77,9 +89,14 @@ def only_recipe(store: Store) -> str:
 
 def previous_champion(registry: Registry, journal: Journal) -> int:
     """The version to go back to. Raises NightStopped if there is none, or if a person went back from it."""
-    version = registry.version_of(PREVIOUS)
+    champion, version = registry.version_of(CHAMPION), registry.version_of(PREVIOUS)
+    moved = registry.moves.last_move()
+    if moved and champion and moved.to < champion and registry.has_version(moved.to):
+        version = moved.to  # a person made a newer one champion in MLflow, which leaves `previous` as it was
     if version is None:
         reason = f"there is no previous champion of {registry.model} to go back to"
+    elif version == champion:
+        reason = f"version {version} is {CHAMPION} and {PREVIOUS} at once, as somebody went back in the registry itself"
     elif withdrawn := registry.rolled_back_version(version):
         reason = f"the champion before, version {version}, was itself rolled back {withdrawn.note}"
     else:

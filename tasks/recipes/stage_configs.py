@@ -37,6 +37,10 @@ class SourceConfig:
     weight: Annotated[float, Range(0, 100, above=True)] = 1.0
     """How often a row of the train side is seen in an epoch: 2 is twice, 0.5 is every second row."""
 
+    licence: str = ""
+    """Under which its text may be used, as SPDX names it, such as `CC-BY-4.0`; stands in the model's card. Built-in
+    text has its own."""
+
     def __post_init__(self) -> None:
         require(field_problems(self), f"source {self.name}")
         if not self.name.replace("-", "").replace("_", "").isalnum():

@@ -55,7 +55,8 @@ def up() -> None:
     own = own_recipes(home)  # refused before anything is started
     stop_leftovers(home)
     running = {service.name: service for service in read_services(home)}
-    prefect_url, mlflow_url = address("prefect", PREFECT_PORT, home), address("mlflow", MLFLOW_PORT, home)
+    prefect_url, remote = address("prefect", PREFECT_PORT, home), tracking_server(settings)
+    mlflow_url = remote or address("mlflow", MLFLOW_PORT, home)
     environment = environment_of(settings, prefect_url)
     prefect = str(Path(sys.executable).with_name("prefect"))
     if "prefect" not in running and prefect_database():
@@ -73,7 +74,7 @@ def up() -> None:
 
     port = prefect_url.rpartition(":")[2]
     server = started("prefect", [prefect, "server", "start", "--host", "127.0.0.1", "--port", port], prefect_url)
-    mlflow = started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url)
+    mlflow = None if remote else started("mlflow", mlflow_command(settings, mlflow_url), mlflow_url)
     wait_until_healthy(answers_at(f"{prefect_url}/api/health"), server, home)
     whose = "prefect.yaml" + (f" and {home / FOLDER}" if own else "")
     print(f"registering the recipes of {whose} as deployments", flush=True)
@@ -82,8 +83,9 @@ def up() -> None:
     if "worker" not in running:
         tell_lost_runs(home, prefect_url)
     started("worker", [prefect, "worker", "start", "--pool", POOL, "--type", "process"])
-    print("waiting for MLflow to answer", flush=True)
-    wait_until_healthy(answers_at(f"{mlflow_url}/health"), mlflow, home)
+    if mlflow:
+        print("waiting for MLflow to answer", flush=True)
+        wait_until_healthy(answers_at(f"{mlflow_url}/health"), mlflow, home)
     if (other := served_home()) and other != home and read_services(other):
         print(f"The services of {other} run, too; the prefect command reaches those of {home} from now on.")
     write_text(CLIENT_SETTINGS, f'home = "{home / "prefect"}"\n\n[api]\nurl = "{prefect_url}/api"\n')
@@ -101,6 +103,7 @@ def environment_of(settings: Settings, prefect_url: str) -> dict[str, str]:
         NIGHTSCHOOL_HOME=str(settings.home),
         NIGHTSCHOOL_ROOT=str(PROJECT),
         MLFLOW_TRACKING_URI=settings.tracking_uri,
+        MLFLOW_BACKEND_STORE_URI=settings.tracking_uri,  # of its server; an argument would show the password to all
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
         PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",  # with the next one, `--watch` shows the log
         PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
@@ -123,13 +126,17 @@ def address(name: str, port: int, home: Path) -> str:
     return f"http://127.0.0.1:{free_port(wanted)}"
 
 
+def tracking_server(settings: Settings) -> str:
+    """The address of the tracking server that the user has; empty if it is for us to serve a database."""
+    return settings.tracking_uri.rstrip("/") if settings.tracking_uri.startswith(("http:", "https:")) else ""
+
+
 def mlflow_command(settings: Settings, url: str) -> list[str]:
-    """The command that serves, at `url`, the store that the flows write to."""
+    """The command that serves, at `url`, the database that MLFLOW_BACKEND_STORE_URI names."""
     Path(settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
     return [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", url.rpartition(":")[2],
-        "--workers", "1", "--backend-store-uri", settings.tracking_uri,
-        "--artifacts-destination", settings.artifacts or str(settings.home / "mlflow" / "artifacts"),
+        "--workers", "1", "--artifacts-destination", settings.artifacts or str(settings.home / "mlflow" / "artifacts"),
     ]  # fmt: skip
 
 

@@ -153,6 +153,12 @@ ORIGINS = {
 }
 
 
+def origin_of(location: str) -> tuple[str, str]:
+    """What the text of a location `builtin:NAME` is taken from, and its licence; both empty for another location."""
+    name = location.removeprefix("builtin:")
+    return ORIGINS[name.partition("-")[2]] if name != location and name in MAKERS else ("", "")
+
+
 def corpus_version() -> str:
     """Digest of what the corpus is made of: this module, the packages' versions, Python's version."""
     versions = {p: importlib.metadata.version(p) for p in ("chitchat-dataset", "chatterbot-corpus")}

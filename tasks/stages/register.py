@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
 from tasks.evaluation.audit import AuditGap, audit_gap
 from tasks.evaluation.budget import allowance
+from tasks.evaluation.card import card_of
 from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.measures.experts import drift_figures
 from tasks.evaluation.parity import Parity, compare, validation_ids
@@ -24,10 +26,11 @@ from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DA
 from tasks.home.contents.scores import read_audited, read_documents
 from tasks.home.lines import now
 from tasks.home.records import StageRecord
-from tasks.pages.model_card import model_card
 from tasks.recipes.recipe import Recipe, data_identity
+from tasks.settings import who_acts
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.models.mlmodel import make_mlflow_model
+from tasks.tracking.moves.ledger import Overtaken
 from tasks.tracking.registry import ModelVersion
 from tasks.tracking.tracker import VALIDATION
 from tasks.tracking.versions import ARCHITECTURE, BITS_PER_BYTE, CHALLENGER
@@ -76,10 +79,12 @@ def register(
     parity = export(trained, tokens, run.folder / EXPORT)
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
     decision, past = decision_on(run, trained, scored, champion, champion_scored, obstacle, parity.figures)
-    make_mlflow_model(run.folder / EXPORT, card_of(run, scored, parity, decision))
+    told = {**scored.figures, **parity.figures}
+    card = card_of(run.recipe, run.night.day, trained, data, told, decision.reason, evidence_of(decision))
+    make_mlflow_model(run.folder / EXPORT, card)
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
     audited_bpb = audit_difference(run.recipe, scored, champion_scored) if decision.alpha is not None else None
-    version = publish(run, trained, scored, decision, audited_bpb)
+    version, decision = publish(run, trained, scored, decision, champion, audited_bpb)
     gap = audit_gap([*past, *noted(decision, audited_bpb)], now_utc())
     log.info("%s", gap.sentence)
     content = decision.as_content() | {
@@ -202,26 +207,14 @@ def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
     return parity
 
 
-def card_of(run: StageRun, scored: StageRecord, parity: Parity, decision: Decision) -> str:
-    """The model's card, which says where it comes from and how it is used."""
-    recipe, identity = run.recipe, data_identity(run.recipe)
-    kind = "dense" if recipe.model.dense else "mixture of experts"
-    return model_card(
-        recipe=recipe.name,
-        day=run.night.day,
-        size=f"{recipe.model.total_parameters:,} parameters, {recipe.model.active_parameters:,} active, {kind}",
-        max_tokens=recipe.model.max_position_embeddings,
-        sources=list(identity.sources),
-        figures={**scored.figures, **parity.figures},
-        decision=decision.reason,
-    )
-
-
 def publish(
-    run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision, audited_bpb: float | None
-) -> int:
-    """Register the version and move the alias. The lease is checked last, so a night overtaken changes nothing.
+    run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision, champion: ModelVersion | None,
+    audited_bpb: float | None,
+) -> tuple[int, Decision]:  # fmt: skip
+    """Register the version and move the alias. Nobody takes the home meanwhile, so a night overtaken changes nothing.
 
+    champion: what the decision was made on; where the registry has another one by now, the decision does not stand, and
+    the one returned says so.
     The line of the journal is the account of the error budget: a comparison without one has spent nothing.
     """
     night = run.night
@@ -232,9 +225,14 @@ def publish(
     with night.journal.holding(night.token):
         version = registry.register(run.tracker.run_id, trained.digest, decision.reason, data, facts)
         if decision.promoted:
-            registry.make_champion(version, decision.reason)
-        else:
+            instead_of = champion.version if champion else None
+            try:
+                registry.make_champion(version, decision.reason, instead_of=instead_of, evidence=evidence_of(decision))
+            except Overtaken as overtaken:
+                decision = replace(decision, promoted=False, waits=True, reason=f"{decision.reason}; but {overtaken}")
+        if not decision.promoted:
             registry.set_alias(CHALLENGER, version)
+        registry.note_verdict(version, decision.reason, evidence_of(decision))
     run.tracker.tags({
         "nightschool.promoted": str(decision.promoted).lower(), "nightschool.reason": decision.reason,
         VALIDATION: version_scored(scored),
@@ -244,6 +242,12 @@ def publish(
     }  # fmt: skip
     night.journal.note(
         event=DECIDED, recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason,
-        **spent,
+        who=who_acts(), evidence=evidence_of(decision), **spent,
     )  # fmt: skip
-    return version
+    return version, decision
+
+
+def evidence_of(decision: Decision) -> dict[str, float | bool]:
+    """The numbers of a decision, for the registry; those that there are."""
+    values = asdict(decision).items()
+    return {name: v for name, v in values if isinstance(v, bool | float | int) and not math.isnan(v)}

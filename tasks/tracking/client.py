@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import threading
@@ -208,6 +209,15 @@ def within(seconds: float, work: Callable[[], None]) -> None:
         raise TimeoutError(f"no answer within {seconds:g} s")
     if errors:
         raise errors[0]
+
+
+def require_driver(artifacts: str) -> None:
+    """Raise Refused if what MLflow writes to an address of artifacts with is not installed."""
+    if artifacts.startswith("s3:") and importlib.util.find_spec("boto3") is None:
+        raise Refused(
+            f"artifacts go to {artifacts:.200}, and boto3, with which MLflow writes there, is not installed: "
+            "pip install 'nightschool[s3]'"
+        )
 
 
 def experiment_id(client: MlflowClient, artifacts: str | None) -> str:

@@ -23,7 +23,7 @@ from tasks.errors import NightStopped, Refused, StoreAway, without_password
 from tasks.home.digests import digest_of
 from tasks.pages.text import plural
 from tasks.settings import Settings
-from tasks.tracking.client import Pause, connect, experiment_id, is_open, is_server, two_errors
+from tasks.tracking.client import Pause, connect, experiment_id, is_open, is_server, require_driver, two_errors
 from tasks.tracking.nights_view import show_nights
 from tasks.tracking.points import LOAD_SAMPLED, batches, curve_points, log_points, newest_step, points_of
 from tasks.tracking.sending import send_artifact, send_dataset, send_model
@@ -137,11 +137,11 @@ class Outbox:
         return Settings.load().artifacts or beside
 
     def check(self, client: MlflowClient) -> None:
-        """Find or make the experiment, have its pages begin with the nights, and say where its artifacts go if that
-        is not where they would go now."""
+        """Find or make the experiment, whose pages begin with the nights. Warns if its artifacts go where they would
+        not go now; raises Refused if nothing here can write there."""
         experiment = self.experiment_id(client)
         show_nights(client, experiment)
-        there = client.get_experiment(experiment).artifact_location
+        require_driver(there := client.get_experiment(experiment).artifact_location)
         if self.artifacts and there != self.artifacts:
             log.warning(
                 "the experiment was made with its artifacts in %s, and they go there, not to %s: MLflow keeps that "

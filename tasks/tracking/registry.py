@@ -5,24 +5,26 @@ Whoever asks here decides by the answer, so a store that is away is an error her
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlparse
-from urllib.request import url2pathname
+from typing import Any, Literal, TypeVar
 
-import mlflow
 from mlflow import MlflowClient
 
 from tasks.errors import Denied, NightStopped, Refused, StoreAway
+from tasks.home.digests import digest_of
 from tasks.recipes.data_identity import DataIdentity
+from tasks.settings import who_acts
 from tasks.tracking.adoption import Adopted, adopt_old_versions
 from tasks.tracking.client import known, two_errors
 from tasks.tracking.delivery import Outbox
+from tasks.tracking.models.files import COPIES, copy_in, listed, local_path
+from tasks.tracking.moves.ledger import Attempt, How, Ledger
 from tasks.tracking.versions import (
     BY_HAND,
     CHAMPION,
@@ -34,12 +36,13 @@ from tasks.tracking.versions import (
     PREVIOUS,
     RECIPE,
     ROLLED_BACK,
+    VERDICT,
     model_of,
 )
 
 PAUSES_SECONDS = (1.0, 4.0)
 """Between the tries of a question."""
-REASON_CHARACTERS = 5_000
+REASON_CHARACTERS, VERDICT_CHARACTERS = 5_000, 2_000
 log = logging.getLogger("nightschool")
 T = TypeVar("T")
 
@@ -69,12 +72,6 @@ class ModelFilesGone(NightStopped):
     """A registered version is there and its files are not."""
 
 
-def local_path(source: str) -> Path | None:
-    """Where a version's files lie if they lie on this machine."""
-    parsed = urlparse(source)
-    return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
-
-
 class Registry:
     """The registered model of a recipe. Every method raises StoreAway if the store does not answer."""
 
@@ -82,6 +79,7 @@ class Registry:
         self._outbox = outbox
         self.recipe = recipe
         self.model = model_of(recipe)
+        self.moves = Ledger(self._ask, recipe, self)
 
     def champion(self) -> ModelVersion | None:
         """The version in use."""
@@ -111,19 +109,26 @@ class Registry:
         return self._with_files(found) if found else None
 
     def _with_files(self, holder: Any, role: str = "") -> ModelVersion:
-        uri = self._outbox.tracking_uri
         try:
             place = local_path(holder.source)
             if place and not place.exists():
                 raise Refused(f"there is no {place}")
-            files = self._ask(lambda _: mlflow.artifacts.download_artifacts(holder.source, tracking_uri=uri))
+            files = place or self._ask(lambda _: self._downloaded(holder))
         except Refused as refused:
             raise ModelFilesGone(
                 f"the files of version {holder.version} of {self.model}{role} are gone ({refused}); put them "
                 f"back, or make another version the champion: python -m flows promote {self.recipe} VERSION"
             ) from refused
         data = DataIdentity.from_json(holder.tags.get(DATA, ""))
-        return ModelVersion(int(holder.version), Path(files), holder.tags.get(DIGEST, ""), data)
+        return ModelVersion(int(holder.version), files, holder.tags.get(DIGEST, ""), data)
+
+    def _downloaded(self, holder: Any) -> Path:
+        """The home's copy of a version's files, which lie elsewhere. Raises Refused if they do not."""
+        source, uri = str(holder.source), self._outbox.tracking_uri
+        if not listed(source, uri):
+            raise Refused(f"there is nothing at {source}")
+        place = f"{self.model}@{holder.version}-{digest_of([source, holder.tags.get(DIGEST, '')])[:12]}"
+        return copy_in(self._outbox.home / COPIES, place, source, uri)
 
     def register(
         self, run_id: str, digest: str, description: str, data: DataIdentity, facts: Mapping[str, str] | None = None
@@ -162,31 +167,66 @@ class Registry:
         """Raises Refused for an unknown version."""
         self._ask(lambda client: client.set_registered_model_alias(self.model, alias, str(version)))
 
-    def make_champion(self, version: int, reason: str, by_hand: bool = False) -> None:
+    def make_champion(
+        self,
+        version: int,
+        reason: str,
+        how: How = "night",
+        instead_of: int | Literal["whoever it is"] | None = "whoever it is",
+        evidence: Mapping[str, float | bool] | None = None,
+    ) -> None:
         """Move the champion alias; the one before becomes `previous`, if it has other weights.
 
-        by_hand: the reason is noted beside that of the night, which stays.
-        Raises Refused for an unknown version.
+        how: who does it; what a person says is noted beside the reason of the night, which stays.
+        instead_of: the champion that this was decided on, None if there was none.
+        evidence: the numbers it was decided by.
+        Raises Refused for an unknown version, and Overtaken if the champion is another one than it was decided on, as
+        another home, or a person in MLflow, was first.
         """
-        before, version_text = self._holder(CHAMPION), str(version)
-        self._set_tag(version, BY_HAND if by_hand else DECISION, reason)
-        if not by_hand:
-            self._remove_tag(version, BY_HAND)
-        if before and before.version != version_text:
-            new = self._ask(lambda client: client.get_model_version(self.model, version_text))
+        found = self._version(version)
+        attempt = Attempt(
+            to=version, instead_of=self.champion_number() if instead_of == "whoever it is" else instead_of, how=how,
+            who=who_acts(), home=str(self._outbox.home), why=reason, evidence=evidence or {},
+        )  # fmt: skip
+        if self.champion_number() == version:
+            self._note_why(attempt)
+        else:
+            self.moves.move(attempt, found)
+
+    def champion_number(self) -> int | None:
+        return self.version_of(CHAMPION)
+
+    def carry_out(self, attempt: Attempt) -> None:
+        """Move the aliases as an attempt says; done twice it is the same. Raises Refused for an unknown version."""
+        self._note_why(attempt)
+        if attempt.instead_of and self.has_version(attempt.instead_of):
+            before, new = (self._version(number) for number in (attempt.instead_of, attempt.to))
             if new.tags.get(DIGEST, "") != before.tags.get(DIGEST) or not new.tags.get(DIGEST):
-                self.set_alias(PREVIOUS, int(before.version))
-        self.set_alias(CHAMPION, version)
+                self.set_alias(PREVIOUS, attempt.instead_of)
+        self.set_alias(CHAMPION, attempt.to)
+
+    def _note_why(self, attempt: Attempt) -> None:
+        self._set_tag(attempt.to, DECISION if attempt.how == "night" else BY_HAND, attempt.why)
+        if attempt.how == "night":
+            self._remove_tag(attempt.to, BY_HAND)
+
+    def note_verdict(self, version: int, reason: str, evidence: Mapping[str, float | bool]) -> None:
+        """Write down what a night decided of a version, promoted or not, and the numbers it was decided by."""
+        self._set_tag(
+            version,
+            VERDICT,
+            json.dumps({"why": reason[:VERDICT_CHARACTERS], "who": who_acts(), "evidence": dict(evidence)}),
+        )
 
     def rolled_back(self, digest: str) -> Standing | None:
         """The newest version with these weights that a person took out of use."""
-        marked = [v for v in self._versions() if v.tags.get(DIGEST) == digest and ROLLED_BACK in v.tags]
+        marked = [v for v in self.all_versions() if v.tags.get(DIGEST) == digest and ROLLED_BACK in v.tags]
         newest = max(marked, key=lambda v: int(v.version), default=None)
         return Standing(int(newest.version), newest.tags[ROLLED_BACK]) if newest else None
 
     def rolled_back_version(self, version: int) -> Standing | None:
         """The version itself if a person took it out of use."""
-        found = next((v for v in self._versions() if int(v.version) == version and ROLLED_BACK in v.tags), None)
+        found = next((v for v in self.all_versions() if int(v.version) == version and ROLLED_BACK in v.tags), None)
         return Standing(version, found.tags[ROLLED_BACK]) if found else None
 
     def mark_rolled_back(self, version: int, note: str) -> None:
@@ -195,7 +235,7 @@ class Registry:
 
     def clear_rolled_back(self, version: int) -> None:
         """Take the mark off a version and off all others with the same weights."""
-        versions = self._versions()
+        versions = self.all_versions()
         digests = {v.tags.get(DIGEST) for v in versions if int(v.version) == version}
         for marked in versions:
             if ROLLED_BACK in marked.tags and (int(marked.version) == version or marked.tags.get(DIGEST) in digests):
@@ -209,7 +249,10 @@ class Registry:
 
     def versions(self) -> list[int]:
         """Numbers of all versions, the newest first."""
-        return sorted((int(version.version) for version in self._versions()), reverse=True)
+        return sorted((int(version.version) for version in self.all_versions()), reverse=True)
+
+    def _version(self, number: int) -> Any:
+        return self._ask(lambda client: client.get_model_version(self.model, str(number)))
 
     def _remove_tag(self, version: int, key: str) -> None:
         """One that is not there is removed already."""
@@ -219,7 +262,8 @@ class Registry:
         said = value[:REASON_CHARACTERS]
         self._ask(lambda client: client.set_model_version_tag(self.model, str(version), key, said))
 
-    def _versions(self) -> list[Any]:
+    def all_versions(self) -> list[Any]:
+        """MLflow's entities, with their tags."""
         return self._ask(lambda client: list(client.search_model_versions(f"name='{self.model}'")))
 
     def _holder(self, alias: str) -> Any:

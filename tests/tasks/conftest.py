@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,8 @@ def trained(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Sta
     with pytest.MonkeyPatch.context() as patch:
         silence_prefect(patch)
         train(run(folder), prepared)
-    return stage_record(folder, stage="sft", digest=f"weights of {folder.name}")
+    config = {"train": asdict(prepared[0].sft)}
+    return stage_record(folder, stage="sft", config=config, digest=f"weights of {folder.name}")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ stays done."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from data.rows.statistics import STATISTICS
+from data.rows.statistics import STATISTICS, NightStatistics
 from flows.judge_model import judge_model
 from tasks.errors import NightStopped
 from tasks.home.contents.registered import read_decision
@@ -102,7 +103,7 @@ def nights(
     home = tmp_path / "home"
     monkeypatch.setenv("NIGHTSCHOOL_HOME", str(home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
-    write_files(home / "inspect", {STATISTICS: "{}"})
+    write_files(home / "inspect", {STATISTICS: json.dumps(NightStatistics().as_dict())})
     lived = Nights(home, Store(store.tracking_uri, home), prepared[0], trained, replace(prepared[1], stage="tokens"))
     monkeypatch.setattr("flows.judge_model.evaluate", lived.evaluate)
     monkeypatch.setattr("flows.judge_model.register", register.fn)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.rows.statistics import STATISTICS
+from data.rows.statistics import STATISTICS, NightStatistics
 from data.sides.slices import Slice, SliceVersion, read_slices, validation_version, write_slices
 from model.exchange.hugging_face import import_hugging_face
 from tasks.errors import NightBusy, NightStopped
@@ -32,6 +32,8 @@ from tests.tasks.rows import scored_documents, stage_record, write_files
 
 NUM_DOCUMENTS = 60
 
+LEARNT = json.dumps(NightStatistics().as_dict())
+
 
 @pytest.fixture
 def night(prepared: Prepared, tmp_path: Path, store: Store) -> Iterator[Night]:
@@ -42,7 +44,7 @@ def night(prepared: Prepared, tmp_path: Path, store: Store) -> Iterator[Night]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> StageRecord:
-    write_files(tmp_path / "inspect", {STATISTICS: '{"rows": 7}', "page.html": "<p>"})
+    write_files(tmp_path / "inspect", {STATISTICS: LEARNT, "page.html": "<p>"})
     return stage_record(tmp_path / "inspect", files={STATISTICS: "s", "page.html": "p"})
 
 
@@ -165,13 +167,13 @@ def test_the_export_is_the_model_with_the_statistics_of_its_data(
     night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store
 ) -> None:
     record = registered(night, trained, prepared, data, 1.0, None)
-    assert (record.path / EXPORT / TRAINING_DATA).read_text() == '{"rows": 7}'
+    assert (record.path / EXPORT / TRAINING_DATA).read_text() == LEARNT
     ours, exported = load_trained(trained.path).state_dict(), import_hugging_face(record.path / EXPORT).state_dict()
     assert all((ours[name] == exported[name]).all() for name in ours)
     holder = store.registry("tiny").holder_of(CHAMPION)
     assert holder is not None
     assert (holder.version, holder.digest) == (1, "model at 1.0")
-    assert (holder.path / TRAINING_DATA).read_text() == '{"rows": 7}'
+    assert (holder.path / TRAINING_DATA).read_text() == LEARNT
     assert record.figures["export/logit_difference"] < 1e-3
     assert record.figures["export/route_agreement"] > 0.99
 
