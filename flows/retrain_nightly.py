@@ -18,8 +18,9 @@ from tasks.night.lineage.naming import night_run_name
 from tasks.night.lineage.start import with_start
 from tasks.night.opening import open_night
 from tasks.night.report import NightReport
-from tasks.night.skipping import NightSkipped, SkippedNight, as_skipped_state
+from tasks.night.skipping import NightSkipped, SkippedNight, as_skipped_state, stale_night
 from tasks.recipes.recipe import Recipe
+from tasks.retention.clean import clean_after_night
 from tasks.services.endings import ON_FAILURE
 from tasks.stage import Night, declared
 from tasks.stages.evaluate import evaluate
@@ -36,6 +37,8 @@ def retrain_nightly(
         overrides: Single values to replace in the recipe, such as {"pretrain.optim.peak_lr": 0.001}.
         recipe: Everything that decides what the night does; a deployment brings its own.
     """
+    if stale := stale_night(recipe):
+        return as_skipped_state(stale)
     try:
         with open_night(recipe.with_overrides(overrides or {}), original=recipe, again=again) as night:
             return as_final_state(do_night(night))
@@ -57,4 +60,6 @@ def do_night(night: Night) -> NightReport:
     candidate = Candidate(night, [*prepared.records, *trained.values(), scored])
     registered = judge_model(candidate)
     twin = train_twin(night, prepared) if night.recipe.twin else None
-    return conclude(replace(candidate, twin=twin), registered)
+    report = conclude(replace(candidate, twin=twin), registered)
+    clean_after_night(night.home, night.tracking_uri, night.recipe, night.token)
+    return report

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 import data.sides.deal
+import data.tokens.folding
 import tasks.stages.deduplicate
 from benchmarks.data.ours import UntrackedNight, run_id_of
 from data.duplicates.near import accepted_from
@@ -222,6 +223,7 @@ def live(folder: Path) -> LivedHome:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks.stages.deduplicate, "create_table_artifact", lambda *args, **named: None)
         patch.setattr(data.sides.deal, "BUCKET_BYTES", BUCKET_BYTES)
+        patch.setattr(data.tokens.folding, "FULL_BYTES", BUCKET_BYTES)
         for lines_of in (first_night, second_night):
             for label, lines in lines_of(side_rules(recipe)).items():
                 (raw / Path(label).name).write_bytes(b"\n".join(lines) + b"\n")

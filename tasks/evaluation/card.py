@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -25,8 +24,6 @@ LANGUAGES = {"en": "en", "zh": "zh"}
 """Codes of ISO 639 by domain."""
 LEAST_SHARE = 0.01
 """Of the rows, from which a model is said to know a language."""
-LINEAGE = "lineage.json"
-"""In the folder of a pretraining stage: the nights that its weights went through."""
 NIGHTS_SHOWN = 12
 
 
@@ -38,11 +35,12 @@ def card_of(
     figures: Mapping[str, float],
     reason: str,
     evidence: Mapping[str, float | bool],
+    nights: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The model's card.
 
     day: of the night. trained: the last training stage. data: tonight's data report. figures: by metric.
-    reason, evidence: of the decision.
+    reason, evidence: of the decision. nights: that the weights went through, as the night's note has them.
     """  # fmt: skip
     model = recipe.model
     statistics = NightStatistics.from_dict(json.loads((data.path / STATISTICS).read_text(encoding="utf-8")))
@@ -55,7 +53,7 @@ def card_of(
             architecture="qwen3" if model.dense else "qwen3_moe", max_tokens=model.max_position_embeddings,
             languages=languages_of(statistics), sources=[on_card(source, statistics) for source in recipe.sources],
             trainings=[training_of(record) for record in stages], hardware=hardware(), figures=figures, decision=reason,
-            evidence=evidence, lineage=lineage_lines(stages[0].path / LINEAGE),
+            evidence=evidence, lineage=lineage_lines(nights),
         )
     )  # fmt: skip
 
@@ -113,22 +111,11 @@ def hardware() -> str:
     return f"{plural(cores, 'core')} of a CPU ({platform.machine()}), no GPU"
 
 
-def lineage_lines(path: Path) -> list[str]:
-    """A line for each night in a file of nights, the oldest first; empty if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    nights = list(nights_in(content))
+def lineage_lines(nights: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each night, the oldest first."""
     left_out = len(nights) - NIGHTS_SHOWN
     lines = [night_line(night) for night in nights[-NIGHTS_SHOWN:]]
     return [f"{plural(left_out, 'earlier night')}", *lines] if left_out > 0 else lines
-
-
-def nights_in(content: Any) -> Iterator[Mapping[str, Any]]:
-    nights = content.get("nights", ()) if isinstance(content, dict) else content
-    if isinstance(nights, list | tuple):
-        yield from (night for night in nights if isinstance(night, dict))
 
 
 def night_line(night: Mapping[str, Any]) -> str:
@@ -136,9 +123,9 @@ def night_line(night: Mapping[str, Any]) -> str:
     parts = [f"night of {night.get('day') or 'an unknown day'}"]
     if night.get("version"):
         parts.append(f"version {night['version']}")
-    if isinstance(night.get("tokens"), int | float):
-        parts.append(f"{night['tokens']:,} tokens")
-    for name, label in (("key", "night"), ("data", "data"), ("tokenizer", "tokenizer"), ("code", "code")):
+    if night.get("began"):
+        parts.append(str(night["began"]))
+    for name in ("night", "data", "tokenizer", "code"):
         if value := night.get(name):
-            parts.append(f"{label} {str(value)[:12]}")
+            parts.append(f"{name} {str(value)[:12]}")
     return ", ".join(parts)

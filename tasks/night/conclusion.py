@@ -24,6 +24,7 @@ from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate, store_label
+from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import concluded
 from tasks.night.incumbent import standing_now
 from tasks.night.lineage.notes import WAITING, note_path
@@ -90,7 +91,8 @@ def conclude(
     tracker.close(status)
     worse = report.sentence if report.decision.get("clearly_worse") else ""
     back = move_trunk(night, candidate.record_of("pretrain"), worse, late)
-    concluded(candidate, report.decision, back).note(night.journal)
+    outcome = concluded(candidate, report.decision, back)
+    outcome.note(night.journal)
     later = None
     if waiting:
         diverged = twin.diverged if twin else ""
@@ -98,10 +100,17 @@ def conclude(
     note_outcome(
         note, everything, report.decision, candidate.scored.figures.get("val/bpb"), later
     )  # last: after a kill before it, all is told again
+    sound_alarms(night.journal, outcome, night.recipe.alarms, detectable(report.decision))
     if FlowRunContext.get() is not None:
         key = artifact_key(night.recipe.name, "night")
         create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
     return report
+
+
+def detectable(decision: Mapping[str, object]) -> float | None:
+    """The smallest gain that the gate could tell from chance, where it compared."""
+    value = decision.get("minimum_detectable_bpb")
+    return float(value) if isinstance(value, int | float) else None
 
 
 def report_stages(tracker: Tracker, report: NightReport, note: Path, told: Mapping[str, str]) -> bool:

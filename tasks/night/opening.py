@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
+from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import broken_off
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
 from tasks.night.lineage.naming import MODE, Identity, day_of, differences, night_before, run_name, told_beside
@@ -86,7 +87,7 @@ def open_night(
                 log.info("left out  %s: %s", label, reason)
             key, made_of, identity = identify(recipe, raw, kind, asked)
             if kind == NIGHT and not again:
-                require_something_new(journal, store.registry(recipe.name), key, made_of)
+                require_something_new(journal, store.registry(recipe.name), recipe, key, made_of)
             special, marked = beside(original or recipe, identity, earlier_night(settings.home, recipe, key, kind))
             name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
             run_id, day, name = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
@@ -106,18 +107,23 @@ def open_night(
         if kind == NIGHT and not isinstance(error, NightBusy):
             with whatever_it_says("how the night ended"):
                 of = (night.key, night.day, night.run_id) if night else ("", "", "")
-                broken_off(recipe.name, *of, error, settings.home).note(journal)
+                outcome = broken_off(recipe.name, *of, error, settings.home)
+                outcome.note(journal)
+                sound_alarms(journal, outcome, recipe.alarms, error=error)
         raise
+
+
+def night_content(recipe: Recipe) -> dict[str, object]:
+    """What of a recipe names a night: all but what is told of sources and done with nights that are over."""
+    sources = [replace(source, licence="") for source in recipe.sources]
+    return {**{name: value for name, value in vars(recipe).items() if name not in NOT_OF_NIGHT}, "sources": sources}
 
 
 def identify(recipe: Recipe, raw: Resolved, kind: str, asked: object) -> tuple[str, str, Identity]:
     """A night's key, the digest of what its model is made of, and what the next night compares itself with."""
     pieces = [located.piece for located in raw.pieces]
     code = {entry.name: code_version(entry.module) for entry in STAGES if entry.of_night or kind != NIGHT}
-    content = {
-        "recipe": {name: value for name, value in vars(recipe).items() if name not in NOT_OF_NIGHT},
-        "pieces": pieces,
-    }
+    content = {"recipe": night_content(recipe), "pieces": pieces}
     key = digest_of({**content, "code": code, **({"kind": kind, "asked": asked} if asked else {})})
     made_of = digest_of({**content, "code": {name: code[name] for name in MAKING}})
     return key, made_of, Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
@@ -202,11 +208,6 @@ def open_parent(
     content = {"run_id": run_id, "key": key, "name": name, "identity": identity.as_note()}
     write_json(note, content | {"replaced": dict(marked.replaced)})
     return run_id, identity.day, name
-
-
-def night_content(recipe: Recipe) -> dict[str, object]:
-    """What of a recipe names a night."""
-    return {name: value for name, value in vars(recipe).items() if name not in NOT_OF_NIGHT}
 
 
 def earlier_night(home: Path, recipe: Recipe, key: str, kind: str) -> Identity | None:

@@ -15,9 +15,13 @@ from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.lines import now
 from tasks.home.outcomes import NightOutcome
 from tasks.home.records import StageRecord
+from tasks.night.duty.alarms import sound_alarms
+from tasks.night.duty.schedule import why_stale
 from tasks.night.incumbent import standing_now
 from tasks.night.lineage.notes import STAGES_DONE, WAITING, earlier_notes, read_note
 from tasks.pages.text import one_line
+from tasks.recipes.recipe import Recipe
+from tasks.settings import Settings
 from tasks.tracking.registry import Registry
 
 MADE_OF = "made_of"
@@ -65,22 +69,41 @@ def as_skipped_state(skipped: SkippedNight) -> SkippedNight:
     return cast(SkippedNight, Completed(name=SKIPPED_STATE, message=skipped.sentence, data=skipped))
 
 
-def require_something_new(journal: Journal, registry: Registry, key: str, made_of: str) -> None:
+def require_something_new(journal: Journal, registry: Registry, recipe: Recipe, key: str, made_of: str) -> None:
     """Raise NightSkipped, noted in the journal, if a night had the same rows, recipe and training code and came to its
     end.
 
     key: of tonight; made_of: digest of what decides its model. Where a model of the recipe waits for the registry, the
     night is not skipped, so that it is registered.
     """
-    notes = [read_note(path) for path in earlier_notes(journal.home, registry.recipe)]
+    notes = [read_note(path) for path in earlier_notes(journal.home, recipe.name)]
     if any(WAITING in note for note in notes):
         return
     done = [n for n in notes if n.get(MADE_OF) == made_of and STAGES_DONE in n and whole(journal.home, n[STAGES_DONE])]
     if done:
         night = skipped(registry, max(done, key=lambda note: str(note["identity"]["started"])))
-        outcome_of(night, key).note(journal)
-        log.info("%s", night.sentence)
+        note_skipped(journal, recipe, night, key)
         raise NightSkipped(night)
+
+
+def stale_night(recipe: Recipe) -> SkippedNight | None:
+    """The night that the schedule asks for too late, as a newer one is due; None for one that is to run."""
+    if reason := why_stale():
+        night = SkippedNight(recipe=recipe.name, reason=reason)
+        note_skipped(Journal(Settings.load().home), recipe, night, "")
+        return night
+    return None
+
+
+def note_skipped(journal: Journal, recipe: Recipe, night: SkippedNight, key: str) -> None:
+    """A line in the journal and in the log, and whoever waits for nights hears that one has ended."""
+    at = now()
+    outcome = NightOutcome(
+        recipe=night.recipe, key=key[:KEY_CHARACTERS], day=at[:10], at=at, ending="skipped", reason=night.reason
+    )
+    outcome.note(journal)
+    log.info("%s", night.sentence)
+    sound_alarms(journal, outcome, recipe.alarms)
 
 
 def whole(home: Path, stages: Mapping[str, str]) -> bool:
@@ -98,12 +121,3 @@ def skipped(registry: Registry, note: Mapping[str, Any]) -> SkippedNight:
     except StoreAway as away:
         standing = f"who is champion now is not known: {away}"
     return SkippedNight(recipe=registry.recipe, reason=reason, standing=standing)
-
-
-def outcome_of(skipped_night: SkippedNight, key: str) -> NightOutcome:
-    """Its line of the journal."""
-    at = now()
-    return NightOutcome(
-        recipe=skipped_night.recipe, key=key[:KEY_CHARACTERS], day=at[:10], at=at, ending="skipped",
-        reason=skipped_night.reason,
-    )  # fmt: skip

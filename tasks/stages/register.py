@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
@@ -26,6 +27,8 @@ from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DA
 from tasks.home.contents.scores import read_audited, read_documents
 from tasks.home.lines import now
 from tasks.home.records import StageRecord
+from tasks.night.lineage.ancestors import LINEAGE
+from tasks.night.lineage.notes import note_path, read_note
 from tasks.recipes.recipe import Recipe, data_identity
 from tasks.settings import who_acts
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
@@ -33,7 +36,7 @@ from tasks.tracking.models.mlmodel import make_mlflow_model
 from tasks.tracking.moves.ledger import Overtaken
 from tasks.tracking.registry import ModelVersion
 from tasks.tracking.tracker import VALIDATION
-from tasks.tracking.versions import ARCHITECTURE, BITS_PER_BYTE, CHALLENGER
+from tasks.tracking.versions import ARCHITECTURE, BITS_PER_BYTE, CHALLENGER, PARENT, TRUNK
 
 log = logging.getLogger("nightschool")
 
@@ -80,7 +83,8 @@ def register(
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
     decision, past = decision_on(run, trained, scored, champion, champion_scored, obstacle, parity.figures)
     told = {**scored.figures, **parity.figures}
-    card = card_of(run.recipe, run.night.day, trained, data, told, decision.reason, evidence_of(decision))
+    nights = nights_of(run.night)
+    card = card_of(run.recipe, run.night.day, trained, data, told, decision.reason, evidence_of(decision), nights)
     make_mlflow_model(run.folder / EXPORT, card)
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
     audited_bpb = audit_difference(run.recipe, scored, champion_scored) if decision.alpha is not None else None
@@ -220,6 +224,9 @@ def publish(
     night = run.night
     registry, data = night.registry, data_identity(run.recipe)
     facts = {ARCHITECTURE: f"Qwen3{'' if run.recipe.model.dense else 'Moe'}ForCausalLM"}
+    if came_from := nights_of(night):
+        facts[PARENT] = str(came_from[-1]["from_night"])
+        facts[TRUNK] = night.start.parent
     if "val/bpb" in scored.figures:
         facts[BITS_PER_BYTE] = f"{scored.figures['val/bpb']:.4f}"
     with night.journal.holding(night.token):
@@ -245,6 +252,12 @@ def publish(
         who=who_acts(), evidence=evidence_of(decision), **spent,
     )  # fmt: skip
     return version, decision
+
+
+def nights_of(night: Night) -> list[dict[str, Any]]:
+    """The nights that the weights of tonight's model went through, this one last."""
+    path = note_path(night.home, night.recipe.name, night.key)
+    return list(read_note(path).get(LINEAGE, [])) if path.exists() else []
 
 
 def evidence_of(decision: Decision) -> dict[str, float | bool]:

@@ -101,16 +101,12 @@ def test_built_in_text_states_its_licence_and_a_path_of_this_machine_is_not_show
     assert on_card(remote, NightStatistics()).origin == "https://example.org/x.jsonl"
 
 
-def test_nights_of_a_lineage_are_lines_and_the_oldest_are_counted(tmp_path: Path) -> None:
-    nights = [{"day": f"2026-11-{day:02}", "key": "a" * 64, "version": day, "tokens": 1000} for day in range(1, 16)]
-    path = tmp_path / "lineage.json"
-    assert lineage_lines(path) == []
-    path.write_text(json.dumps(nights))
-    lines = lineage_lines(path)
+def test_nights_of_a_lineage_are_lines_and_the_oldest_are_counted() -> None:
+    nights = [{"day": f"2026-11-{day:02}", "night": "a" * 64, "version": day} for day in range(1, 16)]
+    assert lineage_lines([]) == []
+    lines = lineage_lines(nights)
     assert lines[0] == "3 earlier nights"
-    assert lines[1] == "night of 2026-11-04, version 4, 1,000 tokens, night aaaaaaaaaaaa"
-    path.write_text(json.dumps({"nights": nights[:2]}))
-    assert len(lineage_lines(path)) == 2
+    assert lines[1] == "night of 2026-11-04, version 4, night aaaaaaaaaaaa"
 
 
 def test_a_training_stage_is_told_with_its_schedule(tmp_path: Path) -> None:

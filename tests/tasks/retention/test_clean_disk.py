@@ -145,6 +145,16 @@ def ancestry(home: Path, name: str) -> list[str]:
     return found
 
 
+def test_the_newest_data_is_known_to_have_grown_from_what_the_champion_read(tmp_path: Path) -> None:
+    made = MadeUp(tmp_path / "home")
+    nights = [made.night("a", "" if number else "champion") for number in range(6)]
+    for _ in range(2):
+        clean(made)
+        assert not nights[2]["tokens"].path.exists()
+        expected = [nights[4]["tokens"].digest, nights[0]["tokens"].digest]
+        assert ancestry(made.home, nights[5]["tokens"].path.name) == expected
+
+
 def test_folders_and_bytes_are_flat_over_sixty_nights(tmp_path: Path) -> None:
     made, sizes = MadeUp(tmp_path / "home"), []
     for number in range(60):

@@ -127,6 +127,7 @@ def test_models_of_an_earlier_release_are_taken_over_first(store: Store, tmp_pat
         planned(tmp_path, store.tracking_uri, tiny_recipe(tmp_path / "raw"))
 
 
+@pytest.mark.slow
 def test_old_flow_runs_go_with_all_that_is_theirs(tmp_path: Path) -> None:
     path = tmp_path / "prefect.db"
     make_whole(path, PREFECT)
