@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+from scipy.special import ndtri
 
-from tasks.evaluation.budget import HELD_SHARE, SPENT_SHARE, Allowance
+from tasks.evaluation.budget import HELD_SHARE, YEAR_DAYS, Allowance
 from tasks.evaluation.gate import Evidence, compared
-from tasks.evaluation.resampling import OVERALL, clusters_of, paired
+from tasks.evaluation.resampling import OVERALL, POWER, clusters_of, paired
 from tasks.evaluation.verdict import Decision
 from tasks.recipes.stage_configs import PromoteConfig
 
+FEW, SCREEN = 100, 0.95
+"""Resamples that sort nights out, and the share of Student's bound from which a night is decided with all."""
 Effect = Callable[[pl.DataFrame], pl.DataFrame]
 """What a known truth does to the differences of a night."""
 
@@ -68,10 +71,18 @@ class Pool:
 def nights(
     pool: Pool, truth: Effect, share: float, sources: frozenset[str], config: PromoteConfig, number: int, seed: int
 ) -> Iterator[Decision]:
-    """What the gate decides on each night, at the error rate of an account that is full."""
-    alpha = config.false_promotions_a_year * HELD_SHARE * SPENT_SHARE
+    """What the gate decides on each night, at the error rate that comparisons of every night settle at.
+
+    A bound is the wider of two, and Student's costs no resamples: with a few of them it is seen that a night shows
+    nothing, and only one that could is decided with all.
+    """
+    alpha = config.false_promotions_a_year * (1 - HELD_SHARE) / YEAR_DAYS
     evidence = Evidence(Allowance(alpha, 0.0, config.false_promotions_a_year), {}, {})
-    generator = np.random.default_rng(seed)
+    generator, few = np.random.default_rng(seed), replace(config, resamples=FEW)
+    student = float(-ndtri(alpha))
     for _ in range(number):
         table = truth(pool.night(share, sources, generator))
-        yield compared(table, table, 0, config, evidence)
+        decision = compared(table, table, 0, few, evidence)
+        error = decision.minimum_detectable_bpb / (student + float(ndtri(POWER)))
+        shows = abs(decision.difference_bpb) > SCREEN * student * error
+        yield compared(table, table, 0, config, evidence) if shows else decision

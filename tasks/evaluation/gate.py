@@ -30,6 +30,11 @@ class Evidence:
     """The largest gain that any comparison of the recipe measured; None if there was none."""
 
 
+def per_byte(table: pl.DataFrame, bits: str) -> float:
+    """A column in bits over all documents, per byte of them."""
+    return float(table[bits].sum()) / float(table["num_bytes"].sum())
+
+
 def domains_of(table: pl.DataFrame, found: Sequence[Difference], config: PromoteConfig) -> list[DomainVerdict]:
     """The verdict on each domain of documents that both models scored, in the order of their names.
 
@@ -39,8 +44,8 @@ def domains_of(table: pl.DataFrame, found: Sequence[Difference], config: Promote
     alpha = config.domain_error_share / max(1, len(found))
     return [
         judged(
-            str(name), by_name.get(str(name)), bits_a_byte(its, "bits"),
-            bits_a_byte(its, "champion_bits"), len(its), its["cluster"].n_unique(),
+            str(name), by_name.get(str(name)), per_byte(its, "bits"),
+            per_byte(its, "champion_bits"), len(its), its["cluster"].n_unique(),
             config.max_domain_loss_share, alpha,
         )
         for (name,), its in sorted(table.group_by("domain"))
@@ -51,11 +56,6 @@ def sizeable_domains(table: pl.DataFrame, config: PromoteConfig) -> list[str]:
     """Domains that are judged by themselves, in the order of their names."""
     clusters = table.group_by("domain").agg(pl.col("cluster").n_unique())
     return sorted(clusters.filter(pl.col("cluster") >= config.min_domain_clusters)["domain"])
-
-
-def bits_a_byte(table: pl.DataFrame, column: str) -> float:
-    """Of all documents of the table together."""
-    return float(table[column].sum()) / float(table["num_bytes"].sum())
 
 
 def decide(
@@ -79,7 +79,7 @@ def decide(
     if not len(table):
         reason = "champion and challenger share no validation document, so nothing was compared"
         return Decision(False, reason, waits=True)
-    plain = bits_a_byte(table, "bits")
+    plain = per_byte(table, "bits")
     clusters, num_bytes = table["cluster"].n_unique(), int(table["num_bytes"].sum())
     found = f"{plain:+.4f} bits per byte against the champion, but"
     if too_few := why_too_few(len(table), num_bytes, found, config, clusters=clusters):

@@ -105,7 +105,7 @@ def plain(value: object) -> object:
 
 def obstacles(checks: Sequence[Check], domains: Sequence[DomainVerdict]) -> str:
     """What limits and domains refuse, in words, bounded; empty if they refuse nothing."""
-    found: list[Check | DomainVerdict] = [*domains, *checks]
-    told = [each.sentence for each in found if not each.passed]
+    told = [verdict.sentence for verdict in domains if not verdict.passed]
+    told += [check.sentence for check in checks if not check.passed]
     more = [f"{len(told) - TOLD} more"] if len(told) > TOLD else []
     return "; ".join([*told[:TOLD], *more])
