@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from data.tokens.contamination import CONTAMINATED_FROM
-from tasks.evaluation.parity import MAX_LOGIT_DIFFERENCE, MIN_ROUTE_AGREEMENT
+from tasks.evaluation.measures.parity import MAX_LOGIT_DIFFERENCE, MIN_ROUTE_AGREEMENT
 from tasks.recipes.stage_configs import PromoteConfig
 
 Figures = Mapping[str, float]

@@ -18,7 +18,7 @@ from tasks.evaluation.budget import allowance
 from tasks.evaluation.card import card_of
 from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.measures.experts import drift_figures
-from tasks.evaluation.parity import Parity, compare, validation_ids
+from tasks.evaluation.measures.parity import Parity, compare, validation_ids
 from tasks.evaluation.past import DECIDED, PastDecision, now_utc, past_decisions
 from tasks.evaluation.resampling import differences, paired
 from tasks.evaluation.scores import load_model

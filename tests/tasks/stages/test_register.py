@@ -218,7 +218,7 @@ def test_an_export_that_computes_otherwise_is_not_registered(
     night: Night, trained: StageRecord, prepared: Prepared, data: StageRecord, store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("tasks.evaluation.parity.MAX_LOGIT_DIFFERENCE", -1.0)
+    monkeypatch.setattr("tasks.evaluation.measures.parity.MAX_LOGIT_DIFFERENCE", -1.0)
     with pytest.raises(NightStopped, match="transformers computes other results"):
         registered(night, trained, prepared, data, 1.0, None)
     assert not store.registry("tiny").has_version(1)

@@ -17,7 +17,7 @@ from model.exchange.hugging_face import import_hugging_face
 from model.network.transformer import Transformer
 from model.tokens.packing import PackedTokens
 from tasks.errors import NightStopped
-from tasks.evaluation.parity import Parity, compare, validation_ids
+from tasks.evaluation.measures.parity import Parity, compare, validation_ids
 from tests.model.tiny import tiny_config
 from tests.reference.parity import agreement, compared_tokens, routes
 from tests.tasks.rows import small_tokenizer, stage_record
