@@ -27,20 +27,11 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 
 
-LONGEST_FIRST = (
-    "flows/test_store_away.py",
-    "flows/test_command_line.py",
-    "tasks/services/test_processes.py",
-    "flows/test_chain.py",
-    "flows/test_copied_home.py",
-)
-"""A process that begins with a long file last leaves the other idle meanwhile."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files, and no tests of a file."""
+    from tests.shortcuts import LONGEST_FIRST
+
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST_FIRST)}
-    assert all(path.exists() for path in ranks)
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
@@ -70,10 +61,10 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _what_is_always_the_same_is_made_once(shared_folder: Path) -> Iterator[None]:
-    from tests.shortcuts import copy_instead_of_making, leave_pictures_blank
+def _time_goes_to_what_is_tested(shared_folder: Path) -> Iterator[None]:
+    from tests.shortcuts import copy_instead_of_making, leave_pictures_blank, without_waiting_for_the_disk
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_waiting_for_the_disk(patch):
         copy_instead_of_making(shared_folder, patch)
         leave_pictures_blank(patch)
         yield

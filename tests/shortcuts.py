@@ -1,18 +1,34 @@
-"""What costs seconds each time and is the same each time: empty databases of the servers, pictures, probes of speed."""
+"""What costs seconds and decides nothing: making empty databases, painting, probing for speed, waiting for the disk."""
 
 from __future__ import annotations
 
 import base64
+import os
 import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from sqlalchemy import Engine, event
 
 from tasks.services.databases import MLFLOW, PREFECT, Server, make_whole
 
 PREFECT_FILE, MLFLOW_FILE = "prefect/prefect.db", "mlflow/mlflow.db"
 """Where they lie in a home."""
+LONGEST_FIRST = (
+    "flows/test_store_away.py",
+    "flows/test_command_line.py",
+    "tasks/services/test_processes.py",
+    "flows/test_chain.py",
+    "flows/test_copied_home.py",
+    "test_deployments.py",
+    "tasks/questions/test_answers.py",
+    "test_readme.py",
+)
+"""Files that take half a minute or more: one that is begun late leaves the other process idle at the end."""
 BLANK = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAG7buVgAAAABJRU5ErkJggg==")
 """A picture of one pixel."""
 
@@ -61,3 +77,19 @@ def probe_briefly(patch: pytest.MonkeyPatch) -> None:
     for module in ("plan", "probe"):
         patch.setattr(f"tasks.planning.{module}.PROBE_SECONDS", 0.0)
     patch.setattr("tasks.planning.plan.LEAST_TURNS", 1)
+
+
+@contextmanager
+def without_waiting_for_the_disk(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have nothing flushed in this process: tests kill processes, which loses nothing of it, and cut no power."""
+
+    def stop_flushing(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    patch.setattr(os, "fsync", lambda _: None)
+    event.listen(Engine, "connect", stop_flushing)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", stop_flushing)
