@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,7 +27,9 @@ from prefect.utilities.callables import parameter_schema
 from tasks.night import schedule
 from tasks.night.duty.schedule import why_stale
 from tasks.recipes.deployments import DEPLOYMENTS, ENTRYPOINT, load_recipe, read_deployments, recipe_names
+from tasks.services.databases import PREFECT
 from tasks.services.processes import free_port
+from tests.shortcuts import made_once
 
 ALL = read_deployments(DEPLOYMENTS)
 ROOT = DEPLOYMENTS.parent
@@ -92,9 +95,10 @@ def test_no_slot_can_be_kept_by_a_dead_run_and_the_nightly_one_has_a_schedule_in
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Iterator[str]:
     """A real Prefect server with its scheduler, on loopback, with a database of its own."""
     home, port = tmp_path_factory.mktemp("server"), free_port()
+    shutil.copy(made_once(PREFECT, shared_folder), home / "prefect.db")
     environment = os.environ | {
         "PREFECT_HOME": str(home),
         "NIGHTSCHOOL_HOME": str(home),
@@ -107,11 +111,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         wait_for(lambda: httpx.get(f"{api}/health", timeout=2).status_code == 200)
         client = environment | {"PREFECT_API_URL": api, "NIGHTSCHOOL_ROOT": str(ROOT)}
-        for arguments in (["work-pool", "create", "nightschool", "--type", "process"], ["deploy", "--all"]):
-            done = subprocess.run(
-                [prefect, "--no-prompt", *arguments], cwd=ROOT, env=client, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
+        httpx.post(f"{api}/work_pools/", json={"name": "nightschool", "type": "process"}).raise_for_status()
+        deploy = [prefect, "--no-prompt", "deploy", "--all"]
+        done = subprocess.run(deploy, cwd=ROOT, env=client, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
         yield api
     finally:
         process.terminate()

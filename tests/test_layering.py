@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.shortcuts import LONGEST_FIRST
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("flows", "tasks", "data", "schemas", "model")
 OWN = {
@@ -203,3 +205,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
         if (f.end_lineno or 0) - f.lineno + 1 > MAX_FUNCTION_LINES
     }
     assert long == {}
+
+
+def test_files_of_tests_that_begin_first_are_there() -> None:
+    assert [name for name in LONGEST_FIRST if not (ROOT / "tests" / name).exists()] == []

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.__main__ import main
+
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README.zh-CN.md")
 PAIRS = [
@@ -47,8 +49,13 @@ def prepared(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands("README.md"))
-def test_a_readme_command_works(command: str, home: Path) -> None:
-    done = subprocess.run(prepared(command), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def test_a_readme_command_works(command: str, home: Path, brief_probes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = prepared(command)
+    if words[1:3] == ["-m", "flows"] and "--help" not in words:  # loading what a plan needs takes seconds each time
+        monkeypatch.chdir(ROOT)
+        assert main(words[3:]) == 0
+        return
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

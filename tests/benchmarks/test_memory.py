@@ -40,7 +40,7 @@ def test_bytes_written_by_children_count(tmp_path: Path) -> None:
     with (tmp_path / "probe").open("wb") as probe:
         probe.write(b"x" * 4096)
         probe.flush()
-        os.fsync(probe.fileno())
+        os.fdatasync(probe.fileno())
     if WRITTEN.findall(Path("/proc/self/io").read_bytes()) == before:
         pytest.skip("writes to this file system reach no storage")
     path = str(tmp_path / "out")

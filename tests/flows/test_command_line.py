@@ -14,6 +14,7 @@ import pytest
 
 from flows.__main__ import main
 from tasks.errors import MESSAGE_LIMIT
+from tests.shortcuts import with_databases
 from tests.tiny_recipe import tiny_content, write_sources
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -52,13 +53,21 @@ def flows(arguments: list[str], home: Path, **more: str) -> subprocess.Completed
     )
 
 
+@pytest.fixture
+def at_tests_server(prefect_server: None) -> dict[str, str]:
+    """Environment of a process that starts no server of its own."""
+    from prefect.settings import PREFECT_API_URL
+
+    return {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+
+
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return tiny_arguments(tmp_path_factory.mktemp("raw"))
 
 
 def test_the_whole_chain_of_a_recipe_in_a_file_asks_nobody_outside_this_machine(tmp_path: Path) -> None:
-    """Every Python process of the chain, Prefect's server included, has the guard loaded."""
+    """Every Python process of the chain has the guard loaded: Prefect's server and what makes the databases, too."""
     recipe = tmp_path / "mine.yaml"
     write_sources(tmp_path / "raw")
     relative = {"text": Path("raw/text.jsonl"), "chat": Path("raw/chat.jsonl")}
@@ -78,11 +87,14 @@ def test_the_whole_chain_of_a_recipe_in_a_file_asks_nobody_outside_this_machine(
     assert "198.51.100.1" in denied.read_text()
 
 
-def test_bad_data_ends_with_code_2_and_one_message(arguments: list[str], tmp_path: Path) -> None:
+def test_bad_data_ends_with_code_2_and_one_message(
+    arguments: list[str], tmp_path: Path, shared_folder: Path, at_tests_server: dict[str, str]
+) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "good"}\n' + '{"wrong": "key"}\n' * 30)
     named = [f"sources.0.location={bad}"]
-    done = flows([*arguments, "--set", *named], tmp_path / "home")
+    home = with_databases(tmp_path / "home", shared_folder)
+    done = flows([*arguments, "--set", *named], home, **at_tests_server)
     assert done.returncode == 2
     assert "lines are bad" in done.stderr
     assert "text_missing" in done.stderr
@@ -90,11 +102,14 @@ def test_bad_data_ends_with_code_2_and_one_message(arguments: list[str], tmp_pat
     assert done.stderr.count("max_bad_share") == 1
 
 
-def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(arguments: list[str], tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(
+    arguments: list[str], tmp_path: Path, shared_folder: Path
+) -> None:
+    home = with_databases(tmp_path / "home", shared_folder)
     longer = [*arguments, "--set", "pretrain.num_tokens=60000"]
     command = [sys.executable, "-m", "flows", *longer]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(tmp_path / "home"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        command, cwd=ROOT, env=environment(home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
         text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     assert process.stderr is not None
@@ -110,14 +125,17 @@ def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(arguments: list[str
     assert "the checkpoint is saved" in text
     assert "Run the same again" in text
     assert "Traceback" not in text
-    done = flows([*longer, "--set", "sft.num_tokens=2000"], tmp_path / "home")
+    done = flows([*longer, "--set", "sft.num_tokens=2000"], home)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "pretrain goes on at step" in squeezed(done.stderr)
     assert "validate reused" in squeezed(done.stderr)
 
 
-def test_a_source_without_a_file_ends_with_code_2(tmp_path: Path) -> None:
-    done = flows(["demo", "--set", "sources.0.location=/no/such/file.jsonl"], tmp_path / "home")
+def test_a_source_without_a_file_ends_with_code_2(
+    tmp_path: Path, shared_folder: Path, at_tests_server: dict[str, str]
+) -> None:
+    home = with_databases(tmp_path / "home", shared_folder)
+    done = flows(["demo", "--set", "sources.0.location=/no/such/file.jsonl"], home, **at_tests_server)
     assert done.returncode == 2
     assert "source conversations: nothing found at /no/such/file.jsonl" in done.stderr
     assert "Traceback" not in done.stderr
@@ -168,8 +186,9 @@ def test_a_wrong_call_shows_the_usage(wrong: list[str], home: Path, capsys: pyte
 
 
 def test_promoting_by_hand_without_a_model_says_so(
-    home: Path, prefect_server: None, capsys: pytest.CaptureFixture[str]
+    home: Path, at_tests_server: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", at_tests_server["PREFECT_API_URL"])
     for words, said in (
         (["rollback"], "no recipe has a registered model yet"),
         (["promote", "7"], "no recipe has a registered model yet"),
@@ -181,7 +200,7 @@ def test_promoting_by_hand_without_a_model_says_so(
 
 
 def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(
-    arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], home: Path, brief_probes: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -195,7 +214,7 @@ def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(
 
 
 def test_a_trial_says_what_it_will_cost_before_it_starts(
-    arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], home: Path, brief_probes: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["find-lr", *arguments, "--steps", "30", "--dry-run"]) == 0
     assert "30 steps of 256 tokens" in capsys.readouterr().out

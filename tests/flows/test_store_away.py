@@ -16,7 +16,9 @@ from flows.retrain_nightly import retrain_nightly
 from tasks.errors import NightStopped
 from tasks.night.report import NightReport
 from tasks.recipes.recipe import Recipe
+from tasks.services.databases import MLFLOW
 from tasks.tracking.mlflow_store import Store
+from tests.shortcuts import made_once
 from tests.tasks.training_runs import Killed
 from tests.tiny_recipe import tiny_recipe
 
@@ -66,11 +68,11 @@ class Home:
 
 @pytest.fixture
 def home(
-    tmp_path: Path, tables: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, prefect_server: None
+    tmp_path: Path, shared_folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, prefect_server: None
 ) -> Iterator[Home]:
     folder = tmp_path / "home"
     (folder / "mlflow").mkdir(parents=True)
-    shutil.copy(tables, folder / "mlflow" / "mlflow.db")
+    shutil.copy(made_once(MLFLOW, shared_folder), folder / "mlflow" / "mlflow.db")
     monkeypatch.setenv("NIGHTSCHOOL_HOME", str(folder))
     monkeypatch.setattr("tasks.tracking.client.MlflowClient", UnsteadyClient)
     OUTAGE.is_away, OUTAGE.refused = lambda call: False, 0
@@ -81,13 +83,6 @@ def home(
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return tiny_recipe(tmp_path_factory.mktemp("raw"))
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture(scope="module")

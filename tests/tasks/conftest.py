@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tasks.home.records import StageRecord, file_digests
+from tasks.services.databases import MLFLOW
 from tasks.sources.builtin import build_corpus
 from tasks.tracking.mlflow_store import Store
 from tests.lived_home import LivedHome, copy_of, live_and_train
+from tests.shortcuts import made_once
 from tests.tasks.prepared import Prepared, prepared_tokens
 from tests.tasks.rows import stage_record
 from tests.tasks.training_runs import run, train
@@ -20,11 +22,9 @@ from tests.tiny_recipe import tiny_recipe
 
 
 @pytest.fixture(scope="session")
-def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mlflow_tables(shared_folder: Path) -> Path:
     """A database with MLflow's tables and nothing in them."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    assert not Store(f"sqlite:///{path}", path.parent).reopen("no such run")
-    return path
+    return made_once(MLFLOW, shared_folder)
 
 
 @pytest.fixture

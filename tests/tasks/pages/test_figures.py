@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from tasks.pages.figures import expert_load, lr_range, row_length_histogram, token_histogram, training_curves
+from tasks.pages.figures import expert_load, lr_range, row_length_histogram, save, token_histogram, training_curves
 
 Drawer = Callable[[Path], Path]
 POINTS = [{"step": 0, "val/loss": 3.0}] + [
@@ -32,6 +32,12 @@ EMPTY: dict[str, Drawer] = {
     "load": lambda path: expert_load(np.zeros((2, 4)), "title", path),
     "range": lambda path: lr_range({"lr": [], "loss": [], "smoothed": []}, {"best": 1e-3}, path),
 }
+
+
+@pytest.fixture(autouse=True)
+def _are_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`save` as this module imported it, before other tests' pictures are left blank."""
+    monkeypatch.setattr("tasks.pages.figures.save", save)
 
 
 @pytest.mark.parametrize("name", FULL)

@@ -13,7 +13,7 @@ from model.config.network import ModelConfig
 from model.config.training import ExpertChange, TrainConfig
 from model.training.state import TrainState
 from model.training.trainer import train
-from tasks.planning import cost
+from tasks.planning import cost, plan
 from tasks.planning.cost import plan_stage
 from tasks.planning.plan import alternatives, disk_bytes, duration, plan_text
 from tasks.planning.probe import seconds_per_token
@@ -114,6 +114,7 @@ def test_alternatives_cost_a_token_the_same_parameters(experts: int, top_k: int,
 @pytest.mark.parametrize("twin", [False, True])
 def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "seconds_per_token", lambda model, *_: 0.5 if model.dense else 1.0)
+    monkeypatch.setattr(plan, "time_shares", lambda model, other, *_: (0.4, 0.6) if other.dense else (0.9, 1.1))
     recipe = recipe_from(
         CONTENT | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3}, "sft": {"num_tokens": 16 * 512}}
     )
@@ -123,6 +124,7 @@ def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, mo
     seconds = 16 * 512 * 4 * (1.5 if twin else 1.0)
     assert f"{duration(seconds)} of training on this machine" in text
     assert ("its dense twin:" in text) != twin
+    assert ("0.40 to 0.60 of the time a token" in text) != twin
     more = disk_bytes(recipe) - disk_bytes(replace(recipe, twin=False))
     assert more == (replace(recipe.model, dense=True).total_parameters * 12 * 4 if twin else 0)
 

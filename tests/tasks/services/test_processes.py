@@ -19,6 +19,7 @@ import pytest
 from tasks.home.journal import Journal
 from tasks.services import processes as services
 from tests.listener import listening
+from tests.shortcuts import MLFLOW_FILE, with_databases
 from tests.tiny_recipe import tiny_content, write_sources
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,8 +61,10 @@ class Copy:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+def copy(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Iterator[Copy]:
     made = Copy(tmp_path_factory.mktemp("copy"))
+    with_databases(made.home, shared_folder)
+    (made.home / MLFLOW_FILE).unlink()  # one is made by `up`
     write_sources(made.home / "recipes" / "raw")
     own = tiny_content({"text": Path("raw/text.jsonl"), "chat": Path("raw/chat.jsonl")}) | {"name": "mine"}
     own |= {"schedules": [{"cron": "0 4 * * *", "timezone": "Asia/Shanghai"}]}

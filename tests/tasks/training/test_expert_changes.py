@@ -190,7 +190,7 @@ def test_a_malformed_change_is_told_its_field(tmp_path: Path, change: dict[str, 
 
 
 def test_the_plan_names_the_changes_and_keeps_room_for_the_largest(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, brief_probes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "seconds_per_token", lambda *_: 1e-3)
     recipe, _ = with_changes(prepared, *CHAIN)
