@@ -14,8 +14,9 @@ from tasks.errors import NightStopped, without_password
 from tasks.evaluation.twin import TWIN, TrainedTwin
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
+from tasks.home.trunk import start_from
 from tasks.night.lineage.naming import day_of
-from tasks.night.lineage.notes import WAITING
+from tasks.night.lineage.notes import START, WAITING
 from tasks.recipes.recipe import recipe_from
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
@@ -72,6 +73,8 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
             log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place or "the home")
             continue
         earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note))
+        if START in note:
+            earlier = replace(earlier, start=start_from(note[START]))
         try:
             candidate = candidate_of(earlier, note)
         except NightStopped as stop:

@@ -27,7 +27,7 @@ from tasks.night.candidate import Candidate, store_label
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import concluded
 from tasks.night.incumbent import standing_now
-from tasks.night.lineage.notes import WAITING, note_path
+from tasks.night.lineage.notes import WAITING, note_path, read_note
 from tasks.night.lineage.start import move_trunk
 from tasks.night.page import night_page
 from tasks.night.report import NightReport
@@ -54,11 +54,48 @@ def conclude(
     late: whether the night had ended before it was decided on.
     """
     night, twin = candidate.night, candidate.twin
-    waiting = str(registered) if isinstance(registered, StoreAway) else ""
     records = [*candidate.records, *([registered] if isinstance(registered, StageRecord) else [])]
     everything = [*records, *(twin.records if twin else ())]
     note = note_path(night.home, night.recipe.name, night.key)
-    noted = json.loads(note.read_text(encoding="utf-8"))
+    noted = read_note(note)
+    report = report_of(candidate, registered, everything, noted)
+    tracker = night.store.tracker(night.run_id)
+    if report_stages(tracker, report, note, noted.get("stages", {})):
+        tracker.tags({VALIDATION: str(validation_version(read_slices(candidate.scored.path)))})
+        if isinstance(registered, StageRecord):
+            step = max(record.last_step for record in everything)
+            tracker.model(night.registry.model, int(registered.counts["version"]), step)
+    # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
+    tracker.tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
+    tracker.close(status)
+    worse = report.sentence if report.decision.get("clearly_worse") else ""
+    back = move_trunk(night, candidate.record_of("pretrain"), worse, late)
+    outcome = concluded(candidate, report.decision, back)
+    outcome.note(night.journal)
+    later = None
+    if isinstance(registered, StoreAway):
+        diverged = twin.diverged if twin else ""
+        later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
+    # last: after a kill before it, all is told again
+    note_outcome(note, everything, report.decision, candidate.scored.figures.get("val/bpb"), later)
+    sound_alarms(night.journal, outcome, night.recipe.alarms, detectable(report.decision))
+    if FlowRunContext.get() is not None:
+        key = artifact_key(night.recipe.name, "night")
+        create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
+    return report
+
+
+def report_of(
+    candidate: Candidate,
+    registered: StageRecord | StoreAway,
+    everything: Sequence[StageRecord],
+    noted: Mapping[str, Any],
+) -> NightReport:
+    """The summary of a night, its page written.
+
+    everything: records of all its stages, those of the twin last; noted: what the night's note holds.
+    """
+    night, twin = candidate.night, candidate.twin
     report = NightReport(
         recipe=night.recipe.name,
         day=night.day,
@@ -79,32 +116,7 @@ def conclude(
         now=standing_of(night, registered),
         began=night.start.reason,
     )
-    report = replace(report, page=night_page(report, candidate, registered))
-    tracker = night.store.tracker(night.run_id)
-    if report_stages(tracker, report, note, noted.get("stages", {})):
-        tracker.tags({VALIDATION: str(validation_version(read_slices(candidate.scored.path)))})
-        if isinstance(registered, StageRecord):
-            step = max(record.last_step for record in everything)
-            tracker.model(night.registry.model, int(registered.counts["version"]), step)
-    # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
-    tracker.tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
-    tracker.close(status)
-    worse = report.sentence if report.decision.get("clearly_worse") else ""
-    back = move_trunk(night, candidate.record_of("pretrain"), worse, late)
-    outcome = concluded(candidate, report.decision, back)
-    outcome.note(night.journal)
-    later = None
-    if waiting:
-        diverged = twin.diverged if twin else ""
-        later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
-    note_outcome(
-        note, everything, report.decision, candidate.scored.figures.get("val/bpb"), later
-    )  # last: after a kill before it, all is told again
-    sound_alarms(night.journal, outcome, night.recipe.alarms, detectable(report.decision))
-    if FlowRunContext.get() is not None:
-        key = artifact_key(night.recipe.name, "night")
-        create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
-    return report
+    return replace(report, page=night_page(report, candidate, registered))
 
 
 def detectable(decision: Mapping[str, object]) -> float | None:

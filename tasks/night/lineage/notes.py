@@ -12,6 +12,8 @@ from model.files import write_json
 from tasks.home.journal import KEY_CHARACTERS
 
 NIGHT = "night"
+START = "start"
+"""What a note holds under this name: what the night's pretraining began with."""
 STAGES_DONE, WAITING = "stages", "waiting"
 """What a note holds under these names: once its night is concluded, the folders of its stages by name; while its model
 waits for the registry, the recipe as plain values and why."""

@@ -12,13 +12,11 @@ from tasks.home.digests import digest_of
 from tasks.home.records import StageRecord
 from tasks.home.trunk import FROM_SCRATCH, Start, Trunk, read_trunk, start_from
 from tasks.night.lineage.ancestors import LINEAGE, lineage_of
-from tasks.night.lineage.notes import add_to_note, note_path, read_note
+from tasks.night.lineage.notes import START, add_to_note, note_path, read_note
 from tasks.night.lineage.trunks import pretrain_of_version, put_trunk, trunk_of_version
 from tasks.stage import Night
 from tasks.tracking.registry import ModelFilesGone
 
-START = "start"
-"""What a night's note holds under this name: what its pretraining began with."""
 NO_OTHER_MODEL = ("twin", "promote.", "evaluate.", "inspect.", "retention.", "alarms.", "pretrain.start",
                   "pretrain.night_", "pretrain.restart_")  # fmt: skip
 """Settings that may be replaced for a night of the trunk; with others it is a trial, and the trunk stays as it is."""
