@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
-from tasks.evaluation.audit import AuditGap, audit_gap
+from tasks.evaluation.audit import audit_gap
 from tasks.evaluation.budget import allowance
 from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.parity import Parity, compare, validation_ids
@@ -92,7 +92,7 @@ def register(
     figures = parity.figures | {"promote/promoted": float(decision.promoted)}
     headline = f"version {version}, {'promoted' if decision.promoted else 'not promoted'}"
     if champion_scored:
-        figures |= figures_of(decision, gap)
+        figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
     return Outcome(counts={"version": version}, headline=headline, figures=figures)
 
 
@@ -170,16 +170,6 @@ def noted(decision: Decision, audited_bpb: float | None) -> list[PastDecision]:
             audit_difference_bpb=audited_bpb,
         )
     ]  # fmt: skip
-
-
-def figures_of(decision: Decision, gap: AuditGap) -> dict[str, float]:
-    """What stands on the night's run of a comparison."""
-    return {
-        "promote/difference_bpb": decision.difference_bpb,
-        "promote/upper_bpb": decision.upper_bpb,
-        "promote/minimum_detectable_bpb": decision.minimum_detectable_bpb,
-        **({"promote/audit_gap_bpb": gap.gap_bpb} if gap.promotions else {}),
-    }
 
 
 def version_scored(scored: StageRecord) -> str:
