@@ -79,7 +79,7 @@ def nights(
     alpha = config.false_promotions_a_year * (1 - HELD_SHARE) / YEAR_DAYS
     evidence = Evidence(Allowance(alpha, 0.0, config.false_promotions_a_year), {}, {})
     generator, few = np.random.default_rng(seed), replace(config, resamples=FEW)
-    student = float(-ndtri(alpha))
+    student = float(-ndtri(evidence.allowance.level))
     for _ in range(number):
         table = truth(pool.night(share, sources, generator))
         decision = compared(table, table, 0, few, evidence)

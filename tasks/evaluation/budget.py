@@ -25,6 +25,8 @@ HELD_SHARE = 1 / 12
 """The most that the account holds, of the year's budget: about what thirty nights spend."""
 SPENT_SHARE = 1 / 30
 """What a comparison spends of what the account holds."""
+EXCESS = 2.0
+"""How much more often than it says a bound of a few hundred documents may fail: measured, up to 1.9 times."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,16 @@ class Allowance:
     """What tonight's comparison may spend."""
 
     alpha: float
-    """Probability of promoting a model that is no better."""
+    """Probability of promoting a model that is no better: what is spent."""
     spent_in_a_year: float
     """By the comparisons of the 365 days before: expected false promotions at most."""
     budget: float
     """Of a year."""
+
+    @property
+    def level(self) -> float:
+        """At which the bounds are taken, so that they fail as often as is paid for."""
+        return self.alpha / EXCESS
 
     @property
     def sentence(self) -> str:

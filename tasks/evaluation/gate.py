@@ -114,8 +114,8 @@ def compared(
 ) -> Decision:
     """The decision on documents that both models scored; `alone` scores are of documents that one of them has."""
     overall, *rest = differences(table, sizeable_domains(table, config), config)
-    alpha = evidence.allowance.alpha
-    lower, upper, detectable = overall.lower(alpha), overall.upper(alpha), overall.detectable(alpha)
+    level = evidence.allowance.level
+    lower, upper, detectable = overall.lower(level), overall.upper(level), overall.detectable(level)
     better, worse = upper < -config.min_gain_bpb, lower > 0
     domains = domains_of(table, rest, config)
     checks = checks_of(evidence.ours, evidence.champion, challenger, config)
@@ -133,7 +133,7 @@ def compared(
     return Decision(
         promoted=better and not against, reason="; ".join(told), difference_bpb=overall.value, upper_bpb=upper,
         lower_bpb=lower, clearly_worse=worse, refused=better and bool(against), minimum_detectable_bpb=detectable,
-        alpha=alpha, checks=checks, domains=domains,
+        alpha=evidence.allowance.alpha, checks=checks, domains=domains,
     )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ class TwinComparison:
     mixture_bpb: float
     twin_bpb: float
     difference_bpb: float
-    """Mixture minus twin, paired by document; negative is better."""
+    """Mixture minus twin, paired by document, long texts weighed down as at a promotion; negative is better."""
     lower_bpb: float
     """One-sided confidence bounds of the difference, `BOUND_ALPHA` each."""
     upper_bpb: float

@@ -191,7 +191,7 @@ class PromoteConfig:
     domain_error_share: Annotated[float, Range(0, 0.5, above=True, below=True)] = 0.05
     """Probability, over all domains together, of refusing a model that is equal in all, and of not refusing one that
     is worse by more than may be in some."""
-    min_domain_clusters: Annotated[int, Range(2, 10**9)] = 10
+    min_domain_clusters: Annotated[int, Range(2, 10**9)] = 30
     """Clusters of near duplicates below which a domain is not judged by itself."""
     max_cluster_share: Annotated[float, Range(0, 1, above=True)] = 0.02
     """Share of the bytes that one cluster of validation documents counts for at most: a long text must not decide

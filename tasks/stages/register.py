@@ -13,7 +13,7 @@ from typing import Any
 
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
-from tasks.evaluation.audit import AuditGap, audit_gap
+from tasks.evaluation.audit import audit_gap
 from tasks.evaluation.budget import allowance
 from tasks.evaluation.card import card_of
 from tasks.evaluation.gate import Evidence, decide
@@ -103,7 +103,7 @@ def register(
     figures["export/megabytes"] = sum(f.stat().st_size for f in (run.folder / EXPORT).rglob("*") if f.is_file()) / 1e6
     headline = f"version {version}, {'promoted' if decision.promoted else 'not promoted'}"
     if champion_scored:
-        figures |= figures_of(decision, gap)
+        figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
         figures |= drift_figures(scored.path, champion_scored.path, run.recipe.model.num_experts)
     return Outcome(counts={"version": version}, headline=headline, figures=figures)
 
@@ -182,16 +182,6 @@ def noted(decision: Decision, audited_bpb: float | None) -> list[PastDecision]:
             audit_difference_bpb=audited_bpb,
         )
     ]  # fmt: skip
-
-
-def figures_of(decision: Decision, gap: AuditGap) -> dict[str, float]:
-    """What stands on the night's run of a comparison."""
-    return {
-        "promote/difference_bpb": decision.difference_bpb,
-        "promote/upper_bpb": decision.upper_bpb,
-        "promote/minimum_detectable_bpb": decision.minimum_detectable_bpb,
-        **({"promote/audit_gap_bpb": gap.gap_bpb} if gap.promotions else {}),
-    }
 
 
 def version_scored(scored: StageRecord) -> str:

@@ -84,7 +84,7 @@ def test_another_learning_rate_reuses_the_data_and_is_a_night_of_its_own(lived: 
     assert [record.reused for record in lived.second.records] == [True] * 5 + [False] * 7
     assert lived.second.run_id != lived.first.run_id
     assert not lived.second.decision["promoted"]
-    assert "not shown to be better" in str(lived.second.decision["reason"])
+    assert str(lived.second.decision["reason"]).startswith("worse: ") and lived.second.decision["clearly_worse"]
 
 
 def test_one_parent_run_a_night_and_a_child_a_stage(lived: Lived) -> None:
@@ -378,7 +378,7 @@ def test_the_night_says_what_the_experts_are_worth(lived: Lived) -> None:
     report, twin = lived.second, lived.second.twin
     assert isinstance(twin, TwinComparison)
     assert twin.lower_bpb <= twin.difference_bpb <= twin.upper_bpb
-    assert twin.mixture_bpb - twin.twin_bpb == pytest.approx(twin.difference_bpb)
+    assert twin.mixture_bpb - twin.twin_bpb == pytest.approx(twin.difference_bpb, abs=1e-4), "but for long texts"
     [run] = runs(lived, f"attributes.run_id = '{report.run_id}'")
     metrics = run.data.metrics
     assert {key: metrics[key] for key in twin.as_metrics()} == pytest.approx(twin.as_metrics())

@@ -64,6 +64,12 @@ def test_nights_without_a_comparison_spend_nothing_and_save_a_month_at_most() ->
     assert spending(ten)[-1].alpha < rested
 
 
+def test_bounds_are_taken_at_less_than_what_is_paid() -> None:
+    """They fail more often than they say, and the account pays for how often they do."""
+    tonight = allowance([], START, 1.0)
+    assert tonight.level == tonight.alpha / 2
+
+
 def test_a_clock_that_was_set_back_gains_nothing() -> None:
     past = spending([0.0, 240.0])
     earlier = allowance(past, START, 1.0)

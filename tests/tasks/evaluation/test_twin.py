@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.evaluation.budget import Allowance
+from tasks.evaluation.budget import EXCESS, Allowance
 from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.twin import BOUND_ALPHA, TwinComparison, compare, twin_of
 from tasks.home.records import StageRecord
@@ -69,7 +69,7 @@ def test_the_verdict_follows_the_bounds(tmp_path: Path, factor: float, verdict: 
 def test_the_upper_bound_is_that_of_a_promotion_and_the_sides_mirror(tmp_path: Path) -> None:
     twin = compared(tmp_path, 1.0)
     mixture, dense = (pl.read_parquet(tmp_path / who / "evaluate" / "documents.parquet") for who in ("mixture", "twin"))
-    evidence = Evidence(Allowance(alpha=BOUND_ALPHA, spent_in_a_year=0.0, budget=1.0), {}, {})
+    evidence = Evidence(Allowance(alpha=BOUND_ALPHA * EXCESS, spent_in_a_year=0.0, budget=1.0), {}, {})
     assert twin.upper_bpb == decide(mixture, dense, CONFIG, evidence).upper_bpb
     assert twin.lower_bpb == pytest.approx(-decide(dense, mixture, CONFIG, evidence).upper_bpb)
 
