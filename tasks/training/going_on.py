@@ -19,6 +19,7 @@ from tasks.errors import NightStopped
 from tasks.home.contents.pretrained import digest_of_rows, read_noted, reading_of
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
+from tasks.pages.text import plural
 from tasks.planning.cost import plan_stage
 from tasks.planning.machine import held_memory_bytes
 from tasks.recipes.pretrain_config import PretrainConfig
@@ -107,6 +108,6 @@ def replay_of(
 def how_it_goes_on(start: Start, replay: Replay, tokens: ShardedTokens) -> str:
     """For people: from where, and on which rows."""
     return (
-        f"{start.reason}; {len(replay.fresh):,} of {tokens.num_rows:,} packed rows are new to it, {replay.share:.0%} "
-        "of what is read tonight was read before"
+        f"{start.reason}; new to it are {len(replay.fresh):,} of {plural(tokens.num_rows, 'packed row')}, and "
+        f"{replay.share:.0%} of what is read tonight was read before"
     )
