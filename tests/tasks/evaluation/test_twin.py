@@ -15,6 +15,7 @@ from tasks.evaluation.budget import EXCESS, Allowance
 from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.twin import BOUND_ALPHA, TwinComparison, compare, twin_of
 from tasks.home.records import StageRecord
+from tasks.home.trunk import FROM_SCRATCH
 from tasks.night.conclusion import METRIC_KEYS, headline_figures
 from tasks.recipes.stage_configs import PromoteConfig
 from tasks.sources.resolve import Resolved
@@ -111,7 +112,7 @@ def test_a_night_s_numbers_have_an_end_and_slices_go_first(sources: int, slices:
 def test_what_the_twin_changes_of_the_recipe_is_said_in_full(tmp_path: Path) -> None:
     change = {"kind": "prune", "at_share": 0.5, "num_experts_before": 8}
     recipe = tiny_recipe(tmp_path / "raw").with_overrides({"twin": True, "pretrain.expert_changes": [change]})
-    twin = twin_of(Night(recipe, "key", tmp_path, "", "run", 0, Resolved(())))
+    twin = twin_of(Night(recipe, "key", tmp_path, "", "run", 0, Resolved(())), FROM_SCRATCH)
     assert twin.changes == {"model.dense": "true", "pretrain.expert_changes": "[]"}
     assert twin.branch == "twin"
     assert twin.recipe == recipe.dense_twin()

@@ -37,7 +37,8 @@ MAY_BE_0 = {
     "FilterConfig.max_repeated_ngram_share", "FilterConfig.max_repeated_line_share", "FilterConfig.max_symbol_share",
     "FilterConfig.max_gibberish_score", "InspectConfig.warn_lost_answers_share", "AlarmConfig.disk_days",
     "AlarmConfig.repeat_days",
-    "RetentionConfig.unfinished_days", "RetentionConfig.prefect_days", "EvaluateConfig.held_out_prompts", "EvaluateConfig.choices", "EvaluateConfig.seed",
+    "RetentionConfig.unfinished_days", "RetentionConfig.prefect_days",
+    "EvaluateConfig.held_out_prompts", "EvaluateConfig.choices", "EvaluateConfig.seed",
 }  # fmt: skip
 WRONG: list[object] = [-1, math.nan, math.inf, -math.inf, 10**30, 1e30, -1e30, "a word", [1], {"a": 1}]
 

@@ -404,6 +404,6 @@ def test_a_setting_that_went_is_told_with_the_one_that_took_its_place() -> None:
 
 def test_a_twin_of_changing_experts_has_none_to_change() -> None:
     change = {"kind": "prune", "at_share": 0.5, "num_experts_before": 8}
-    recipe = recipe_from(CONTENT | {"twin": True, "pretrain": {"expert_changes": [change]}})
+    recipe = recipe_from(CONTENT | {"twin": True, "pretrain": {"start": "scratch", "expert_changes": [change]}})
     twin = recipe.dense_twin()
     assert twin.model.dense and not twin.pretrain.expert_changes
