@@ -6,7 +6,7 @@ Each night gets new text of one domain of the built-in corpus and as many optimi
 `scratch` trains a new model on all text so far; `champion` warms up again from the cooled model of the night before;
 `trunk` goes on from the state before that model's decay. The last two mix new rows with replayed ones. After every
 night the cooled model is scored on held-out text of every domain. Runs are kept in the folder, and one that is there
-already is not done again; `--report` prints the table and draws the figure of what is there.
+already is not done again; `--report` prints the table of what is there.
 """
 
 from __future__ import annotations
@@ -164,6 +164,29 @@ def config_of(steps: int, seed: int, replay_share: float) -> PretrainConfig:
     return replace(of_demo, num_tokens=tokens, seed=seed, replay_share=replay_share, checkpoint_every_steps=10**9)
 
 
+def table(runs: list[dict[str, Any]]) -> str:
+    """After the last night: bits per byte of each domain, their mean, what was forgotten of the oldest, and seconds.
+
+    Forgotten is the oldest domain's score after the last night less its best after any.
+    """
+    head = ["way", "replay", "seed", *DOMAINS, "mean", "forgotten", "CPU s a night"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for run in sorted(runs, key=lambda run: (WAYS.index(run["way"]), run["replay"], run["seed"])):
+        nights = run["nights"]
+        last, oldest = nights[-1]["bpb"], [night["bpb"][DOMAINS[0]] for night in nights]
+        figures = [*(last[domain] for domain in DOMAINS), np.mean(list(last.values())), oldest[-1] - min(oldest)]
+        seconds = np.mean([night["cpu_seconds"] for night in nights])
+        cells = [
+            run["way"],
+            f"{run['replay']:g}",
+            run["seed"],
+            *(f"{value:.3f}" for value in figures),
+            f"{seconds:.0f}",
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--home", type=Path, required=True, help="folder for text, states and runs")
@@ -172,14 +195,12 @@ def main() -> None:
     parser.add_argument("--replay", default="0.25", help="shares of replayed rows")
     parser.add_argument("--steps", type=int, default=90, help="optimizer steps a night")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", type=Path, metavar="PNG", help="print the table, draw the figure there, and stop")
+    parser.add_argument("--report", action="store_true", help="print the table of what is there, and stop")
     arguments = parser.parse_args()
     path = arguments.home / RUNS
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if arguments.report:
-        from benchmarks.learning.stream_report import report
-
-        report(done, DOMAINS, ARRIVALS, arguments.report)
+        print(table(done))
         return
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()

@@ -146,7 +146,7 @@ def move_trunk(night: Night, pretrained: StageRecord, clearly_worse: str, late: 
             back, folder = f"{clearly_worse}: the trunk goes back to that of version {version}", champions
     data = trunk.data if trunk and own else data_digest(night)
     start = start_from(note[START]) if START in note else night.start
-    put_trunk(
-        night.journal, night.recipe.name, Trunk(folder=folder, night=night.key, data=data, start=start, back=back)
-    )
+    moved = Trunk(folder=folder, night=night.key, data=data, start=start, back=back)
+    with night.journal.holding(night.token):  # a night that was overtaken must not move it
+        put_trunk(night.journal, night.recipe.name, moved)
     return back

@@ -51,7 +51,7 @@ def test_the_interval_of_many_documents_is_the_normal_one() -> None:
 
 
 def test_documents_of_one_cluster_count_as_one() -> None:
-    once = scored_documents(NATS[:50], NUM_BYTES[:50]).with_columns(domain=pl.lit("en"))
+    once = scored_documents(NATS[:50], NUM_BYTES[:50]).with_columns(domain=pl.lit("en"), cluster=pl.col("row_id"))
     copies = pl.concat([once.with_columns(row_id=f"{n}-" + pl.col("row_id"), cluster=pl.col("row_id")) for n in "abc"])
     single, apart, together = (bpb_intervals(t)[0] for t in (once, copies.drop("cluster"), copies))
     width = {
