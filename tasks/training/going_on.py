@@ -61,7 +61,7 @@ def going_on(run: StageRun, start: Start, tokens: ShardedTokens, model: ModelCon
     if parent is None or not saved:
         raise NightStopped(
             f"{run.stage}: {start.parent}/{start.checkpoint}, which this night goes on from, is gone or damaged in "
-            f"{run.night.home / 'data'}; restore it, or run with --set pretrain.start=scratch"
+            f"{run.night.home / 'data'}; restore {start.parent}, or remove it: then the night begins from scratch"
         )
     warm = start.how == "trunk"
     tonight = config.going_on(budget_tokens(run, config, model, tokens.sequence_length_tokens, warm), warm)

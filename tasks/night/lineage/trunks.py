@@ -38,10 +38,13 @@ def trunk_of_version(home: Path, recipe: str, version: int) -> str:
 
 
 def back_by_hand(journal: Journal, recipe: str, version: int) -> str:
-    """A person made an older version the champion: the trunk goes back with it, where it is here. Says so."""
+    """A person made an older version the champion: the trunk goes back with it. Says so, or why it does not; nothing if
+    the recipe has no trunk, or has it there."""
     trunk, folder = read_trunk(journal.home, recipe), trunk_of_version(journal.home, recipe, version)
-    if trunk is None or not folder or trunk.folder == folder:
+    if trunk is None or trunk.folder == folder:
         return ""
+    if not folder:
+        return f"the trunk of version {version} is not in {journal.home}: nights go on from {trunk.folder}"
     back = f"the trunk goes back to that of version {version}, {folder}"
     put_trunk(journal, recipe, replace(trunk, folder=folder, back=f"a person went back to version {version}: {back}"))
     return back
