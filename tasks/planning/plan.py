@@ -21,6 +21,7 @@ from tasks.planning.cost import StagePlan, plan_stage
 from tasks.planning.machine import best_device
 from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
 from tasks.planning.probe import PROBE_SECONDS, probe_state
+from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.recipes.recipe import Recipe
 
 log = logging.getLogger("nightschool")
@@ -36,6 +37,10 @@ class PlannedTraining:
     """That of the branch included."""
     model: ModelConfig
     config: TrainConfig
+
+    @property
+    def keeps_trunk(self) -> bool:
+        return isinstance(self.config, PretrainConfig) and self.config.start == "trunk"
 
     def phases(self, row_length_tokens: int) -> list[Phase]:
         """Its phases in order; one if the experts never change."""
@@ -53,11 +58,12 @@ def training_stages(recipe: Recipe) -> list[PlannedTraining]:
 
 
 def disk_bytes(recipe: Recipe) -> int:
-    """Checkpoints of all training stages, each as large as the stage's largest phase needs, and two exports in fp32."""
+    """Checkpoints of all training stages and the trunk, each as large as the stage's largest phase needs, and two
+    exports in fp32."""
     row_length_tokens, checkpointed = recipe.data.sequence_length_tokens, 0
     for stage in training_stages(recipe):
         largest = max(phase.model.total_parameters for phase in stage.phases(row_length_tokens))
-        checkpointed += stage.config.keep_checkpoints * largest
+        checkpointed += (stage.config.keep_checkpoints + stage.keeps_trunk) * largest
     return BYTES_PER_CHECKPOINTED_PARAMETER * checkpointed + 2 * 4 * recipe.model.total_parameters
 
 

@@ -48,6 +48,18 @@ class PretrainConfig(TrainConfig):
             )
         require(problems, "PretrainConfig")
 
+    def trunk_problems(self) -> list[str]:
+        """Why later nights could not go on from the trunk of a first one; nothing if they can."""
+        branch = self.optim.warmup_share + self.optim.stable_share
+        late = [change.at_share for change in self.expert_changes if change.at_share > branch + 1e-9]
+        if self.start != "trunk" or not late:
+            return []
+        return [
+            f"expert_changes at_share ({', '.join(f'{share:g}' for share in late)}) with start (trunk): the trunk is "
+            f"kept where the decay begins, at {branch:g}, and would have the experts of before; change them earlier or "
+            "set start: scratch"
+        ]
+
     def going_on(self, num_tokens: int, warm: bool) -> TrainConfig:
         """How a night trains that goes on, over `num_tokens` token slots.
 

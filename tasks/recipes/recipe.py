@@ -127,6 +127,7 @@ class Recipe:
         steps = self.pretrain.num_steps(self.data.sequence_length_tokens)
         changes = phase_problems(self.model, self.pretrain.expert_changes, steps)
         problems += [f"pretrain.expert_changes.{problem}" for problem in changes]
+        problems += [f"pretrain.{problem}" for problem in self.pretrain.trunk_problems()]
         if self.sft.expert_changes:
             problems.append(
                 f"sft.expert_changes ({len(self.sft.expert_changes)}): experts change in pretraining alone, whose last "

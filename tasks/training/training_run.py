@@ -75,15 +75,15 @@ class TrainingRun:
 
     def save_if_due(self, step: int, stopping: bool) -> None:
         """Save a checkpoint every `checkpoint_every_steps`, where experts changed, before a stop and at the end; the
-        trunk where it branches."""
+        trunk where it branches, first: a stage that goes on after a kill at the checkpoint does not come by again."""
+        if step == self.branch_step:
+            checkpoint.save(self.state, self.run.folder / TRUNK, self.start.identity, keep=1)
         config, last = self.start.config, step == self.num_steps
         changed = phase_beginning_at(self.phases, step) is not None
         if step % config.checkpoint_every_steps == 0 or changed or stopping or last:
             keep = 1 if last else config.keep_checkpoints
             self.curve.sync()
             checkpoint.save(self.state, self.run.folder / CHECKPOINTS, self.start.identity, keep)
-        if step == self.branch_step:
-            checkpoint.save(self.state, self.run.folder / TRUNK, self.start.identity, keep=1)
 
     def restore(self, saved: Checkpoint | None) -> None:
         """Go back to a checkpoint, or to the stage's start if it is None; curve and meters go back with the state."""
