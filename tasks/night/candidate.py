@@ -72,7 +72,9 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
         if (place := note[WAITING].get("store", store_label(night))) != store_label(night):
             log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place or "the home")
             continue
-        earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note))
+        earlier = replace(
+            night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note), opened_at=0.0
+        )
         if START in note:
             earlier = replace(earlier, start=start_from(note[START]))
         try:

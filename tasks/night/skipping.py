@@ -18,7 +18,7 @@ from tasks.home.records import StageRecord
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.duty.schedule import why_stale
 from tasks.night.incumbent import standing_now
-from tasks.night.lineage.notes import STAGES_DONE, WAITING, earlier_notes, read_note
+from tasks.night.lineage.notes import ENDED, STAGES_DONE, WAITING, earlier_notes, read_note
 from tasks.pages.text import one_line
 from tasks.recipes.recipe import Recipe
 from tasks.settings import Settings
@@ -79,7 +79,7 @@ def require_something_new(journal: Journal, registry: Registry, recipe: Recipe, 
     notes = [read_note(path) for path in earlier_notes(journal.home, recipe.name)]
     if any(WAITING in note for note in notes):
         return
-    done = [n for n in notes if n.get(MADE_OF) == made_of and STAGES_DONE in n and whole(journal.home, n[STAGES_DONE])]
+    done = [n for n in notes if n.get(MADE_OF) == made_of and n.get(ENDED) and whole(journal.home, n[STAGES_DONE])]
     if done:
         night = skipped(registry, max(done, key=lambda note: str(note["identity"]["started"])))
         note_skipped(journal, recipe, night, key)

@@ -173,7 +173,15 @@ def test_a_model_that_waits_is_judged_by_the_next_night_of_another_recipe(home: 
     assert retrain_nightly(recipe=home.recipe).decision["version"] == 1
 
 
-@pytest.mark.parametrize("place", ["flows.judge_model.conclude_waiting", "tasks.night.conclusion.note_outcome"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "flows.judge_model.conclude_waiting",
+        "tasks.night.conclusion.note_made",
+        "tasks.night.conclusion.move_trunk",
+        "tasks.night.conclusion.note_ended",
+    ],
+)
 def test_a_kill_before_or_after_a_waiting_model_is_told_of_loses_nothing_of_its_night(
     home: Home, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -14,9 +14,9 @@ from tasks.home.journal import KEY_CHARACTERS
 NIGHT = "night"
 START = "start"
 """What a note holds under this name: what the night's pretraining began with."""
-STAGES_DONE, WAITING = "stages", "waiting"
-"""What a note holds under these names: once its night is concluded, the folders of its stages by name; while its model
-waits for the registry, the recipe as plain values and why."""
+STAGES_DONE, ENDED, WAITING = "stages", "ended", "waiting"
+"""What a note holds under these names: once its stages are done, their folders by name; once the night is told of and
+the trunk moved, that it has ended; while its model waits for the registry, the recipe as plain values and why."""
 
 
 def note_path(home: Path, recipe: str, key: str, kind: str = NIGHT) -> Path:
@@ -43,10 +43,11 @@ def add_to_note(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def concluded_notes(home: Path, recipe: str) -> Iterator[dict[str, Any]]:
-    """What the notes of nights hold that came to their end, in no order."""
+    """What the notes of nights hold whose stages are done, in no order."""
     return (note for path in sorted(earlier_notes(home, recipe)) if STAGES_DONE in (note := read_note(path)))
 
 
 def note_of_pretrained(home: Path, recipe: str, folder: str) -> dict[str, Any]:
-    """The note of the night that made this folder of the pretrain stage; empty if no note says so."""
-    return next((note for note in concluded_notes(home, recipe) if folder in note[STAGES_DONE].values()), {})
+    """The note of the newest night that has this folder of the pretrain stage; empty if none says so."""
+    found = (note for note in concluded_notes(home, recipe) if folder in note[STAGES_DONE].values())
+    return max(found, key=lambda note: str(note.get("identity", {}).get("started", "")), default={})
