@@ -16,8 +16,9 @@ from model.config.training import TrainConfig
 from model.training.trainer import train_step
 from tasks.home.records import stage_name
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.home.trunk import FROM_SCRATCH, Start
 from tasks.pages.text import plural
-from tasks.planning.cost import StagePlan, plan_stage
+from tasks.planning.cost import StagePlan, night_slots, plan_stage
 from tasks.planning.machine import best_device
 from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
 from tasks.planning.probe import PROBE_SECONDS, probe_state
@@ -111,10 +112,19 @@ def experts_of(model: ModelConfig) -> str:
     return f"{model.num_experts} experts of which {model.num_experts_per_tok} a token{shared}"
 
 
-def plan_text(recipe: Recipe) -> str:
+def going_on(stage: PlannedTraining, start: Start, row_length_tokens: int) -> PlannedTraining:
+    """How a stage trains in a night that begins with `start`."""
+    if start.how == "scratch" or not isinstance(stage.config, PretrainConfig):
+        return stage
+    warm = start.how == "trunk"
+    slots = night_slots(stage.model, stage.config, row_length_tokens, warm)
+    return replace(stage, config=stage.config.going_on(slots, warm))
+
+
+def plan_text(recipe: Recipe, start: Start = FROM_SCRATCH) -> str:
     """Parameters, steps, time, memory and disk of a recipe, and the cost of similar models; for people.
 
-    Times come from a probe of a few seconds each.
+    Times come from a probe of a few seconds each. start: what pretraining would begin with.
     """
     model, row_length_tokens = recipe.model, recipe.data.sequence_length_tokens
     lines = [
@@ -126,6 +136,8 @@ def plan_text(recipe: Recipe) -> str:
         excess = model.active_parameters / twin.active_parameters - 1
         lines.append(("twin", f"{twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones"))
     stages, plans = training_stages(recipe), list[StagePlan]()
+    stages = [going_on(stage, start, row_length_tokens) for stage in stages]
+    lines.append(("start", f"pretraining {start.reason}; tonight {stages[0].config.num_tokens:,} token slots"))
     for stage in stages:
         log.info("measuring   a few steps of %s on this machine", stage.name)
         plan = plan_stage(stage.model, stage.config, row_length_tokens)

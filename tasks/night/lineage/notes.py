@@ -47,6 +47,11 @@ def concluded_notes(home: Path, recipe: str) -> Iterator[dict[str, Any]]:
     return (note for path in sorted(earlier_notes(home, recipe)) if STAGES_DONE in (note := read_note(path)))
 
 
+def has_ended(home: Path, recipe: str) -> bool:
+    """Whether any night of the recipe has."""
+    return any(ENDED in note for note in concluded_notes(home, recipe))
+
+
 def note_of_pretrained(home: Path, recipe: str, folder: str) -> dict[str, Any]:
     """The note of the newest night that has this folder of the pretrain stage; empty if none says so."""
     found = (note for note in concluded_notes(home, recipe) if folder in note[STAGES_DONE].values())
