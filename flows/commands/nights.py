@@ -88,8 +88,8 @@ def print_recipe_and_cost(recipe: Recipe, again: bool) -> None:
     """Raises NightStopped, after all is printed, if a source has nothing."""
     import yaml
 
+    from tasks.home.notes import night_notes
     from tasks.night.lineage.beginning import expected
-    from tasks.night.lineage.notes import has_ended
     from tasks.planning.plan import plan_text  # torch takes seconds to import
     from tasks.recipes.recipe import plain_recipe
     from tasks.sources.presence import look_at_sources
@@ -101,7 +101,7 @@ def print_recipe_and_cost(recipe: Recipe, again: bool) -> None:
         print(f"source {source.name}: {said}")
     print(flush=True)
     print(plan_text(recipe, expected(home, recipe)))
-    if has_ended(home, recipe.name) and not again:
+    if not again and any(note.has_ended for note in night_notes(home, recipe.name)):
         print(
             "\nIf no row is new, and recipe and code are those of a night that has ended, this one ends as Skipped "
             "within seconds; --again does it all the same."

@@ -20,13 +20,13 @@ from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_documents, read_samples
 from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.notes import ENDED, STAGES_DONE, WAITING, add_to_note, note_path, read_note
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate, store_label
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import concluded
 from tasks.night.incumbent import standing_now
-from tasks.night.lineage.notes import ENDED, STAGES_DONE, WAITING, add_to_note, note_path, read_note
 from tasks.night.lineage.start import move_trunk
 from tasks.night.page import night_page
 from tasks.night.report import NightReport

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -23,12 +21,12 @@ from tasks.home.code import code_version
 from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS, Journal
+from tasks.home.notes import NIGHT, add_to_note, note_path, notes_in, read_note
 from tasks.home.stage_table import STAGES
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import broken_off
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
 from tasks.night.lineage.naming import MODE, Identity, day_of, differences, night_before, run_name, told_beside
-from tasks.night.lineage.notes import NIGHT, add_to_note, note_path
 from tasks.night.skipping import MADE_OF, NightSkipped, require_something_new
 from tasks.pages.text import plural
 from tasks.planning.disk import disk_needed
@@ -190,7 +188,7 @@ def open_parent(
     """The night's parent run, the one it had before or a new one; the day on which it was opened first; its name."""
     note = note_path(home, recipe.name, key, kind)
     if note.exists():
-        content = json.loads(note.read_text(encoding="utf-8"))
+        content = read_note(note)
         if store.reopen(str(content["run_id"])):
             return str(content["run_id"]), day_of(content), content.get("name", name)
         note.with_suffix(".md").unlink(missing_ok=True)  # the new run gets all that the lost one had been told
@@ -212,8 +210,9 @@ def open_parent(
 
 def earlier_night(home: Path, recipe: Recipe, key: str, kind: str) -> Identity | None:
     """The newest other night of the same recipe and kind."""
-    pattern = note_path(home, glob.escape(recipe.name), "*", kind)
-    return night_before(pattern.parent.glob(pattern.name), key)
+    place = note_path(home, recipe.name, key, kind)
+    named = place.stem.rpartition("@")[0]
+    return night_before((note for note in notes_in(place.parent) if note.recipe == named), key)
 
 
 def beside(original: Recipe, identity: Identity, before: Identity | None) -> tuple[list[str], Marked]:

@@ -6,19 +6,19 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from prefect.states import Completed
 
 from tasks.errors import MESSAGE_LIMIT, StoreAway
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.lines import now
+from tasks.home.notes import Note, night_notes
 from tasks.home.outcomes import NightOutcome
 from tasks.home.records import StageRecord
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.duty.schedule import why_stale
 from tasks.night.incumbent import standing_now
-from tasks.night.lineage.notes import ENDED, STAGES_DONE, WAITING, earlier_notes, read_note
 from tasks.pages.text import one_line
 from tasks.recipes.recipe import Recipe
 from tasks.settings import Settings
@@ -76,12 +76,12 @@ def require_something_new(journal: Journal, registry: Registry, recipe: Recipe, 
     key: of tonight; made_of: digest of what decides its model. Where a model of the recipe waits for the registry, the
     night is not skipped, so that it is registered.
     """
-    notes = [read_note(path) for path in earlier_notes(journal.home, recipe.name)]
-    if any(WAITING in note for note in notes):
+    notes = night_notes(journal.home, recipe.name)
+    if any(note.waits for note in notes):
         return
-    done = [n for n in notes if n.get(MADE_OF) == made_of and n.get(ENDED) and whole(journal.home, n[STAGES_DONE])]
-    if done:
-        night = skipped(registry, max(done, key=lambda note: str(note["identity"]["started"])))
+    same = (note for note in notes if note.content.get(MADE_OF) == made_of and note.has_ended)
+    if done := [note for note in same if whole(journal.home, note.stages)]:
+        night = skipped(registry, max(done, key=lambda note: note.started))
         note_skipped(journal, recipe, night, key)
         raise NightSkipped(night)
 
@@ -111,13 +111,13 @@ def whole(home: Path, stages: Mapping[str, str]) -> bool:
     return all(StageRecord.read(home / "data" / folder) for folder in stages.values())
 
 
-def skipped(registry: Registry, note: Mapping[str, Any]) -> SkippedNight:
+def skipped(registry: Registry, note: Note) -> SkippedNight:
     """A night that would repeat the one of the note."""
-    day, version = str(note["identity"]["started"])[:10], note.get("version")
+    day, version = note.started[:10], note.version
     made = f", which made version {version}" if version else ""
     reason = f"no row is new, and recipe and code are those of the night {registry.recipe} {day}{made}"
     try:
-        standing = standing_now(registry, int(version)) if version else ""
+        standing = standing_now(registry, version) if version else ""
     except StoreAway as away:
         standing = f"who is champion now is not known: {away}"
     return SkippedNight(recipe=registry.recipe, reason=reason, standing=standing)

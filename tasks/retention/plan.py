@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
+from tasks.home.notes import Note, night_notes, notes_in
 from tasks.home.records import RECORD
 from tasks.home.stage_table import STAGES
 from tasks.pages.text import format_bytes, plural
 from tasks.recipes.retention_config import RetentionConfig
-from tasks.retention.needed import PARTIAL, HomeFolders, Note, needed, notes_in
+from tasks.retention.needed import PARTIAL, HomeFolders, needed
 from tasks.tracking.removal.runs import TrackedRun, TrackedVersion
 
 DAY_SECONDS = 86_400
@@ -113,14 +114,14 @@ def plan_for(home: Path, recipe: str, config: RetentionConfig, tracked: dict[str
 
     tracked: of every recipe that has registered versions or notes here; what other recipes need stays.
     """
-    notes, folders = notes_in(home / "nights"), HomeFolders(home)
+    notes, folders = night_notes(home), HomeFolders(home)
     mine = [note for note in notes if note.recipe == recipe]
     in_full = [note for note in notes if note.recipe != recipe] + mine[: config.nights]
     its = tracked.get(recipe, Tracked())
     roles = {name: {v.version: role_of(v) for v in t.versions if v.roles} for name, t in tracked.items()}
     kept = needed(folders, notes, in_full, roles)
     kept_versions = {v.version: "one of the newest" for v in its.versions[: config.versions]} | roles.get(recipe, {})
-    old = {name for note in mine[config.nights :] for name in note.folders}
+    old = {name for note in mine[config.nights :] for name in note.stages.values()}
     since = mine[config.nights - 1].changed if len(mine) >= config.nights else 0.0
     before = min(since, time.time() - DAY_SECONDS * config.unfinished_days)
 

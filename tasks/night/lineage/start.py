@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from tasks.errors import StoreAway
 from tasks.home.contents.pretrained import read_noted
 from tasks.home.digests import digest_of
+from tasks.home.notes import LINEAGE, START, add_to_note, note_path, read_note
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start, Trunk, read_trunk, start_from
-from tasks.night.lineage.ancestors import LINEAGE, lineage_of
+from tasks.night.lineage.ancestors import lineage_of
 from tasks.night.lineage.beginning import beginning, from_scratch
-from tasks.night.lineage.notes import START, add_to_note, note_path, read_note
 from tasks.night.lineage.trunks import put_trunk, trunk_of_version
 from tasks.stage import Night
 from tasks.tracking.versions import CHAMPION

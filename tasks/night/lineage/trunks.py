@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tasks.home.contents.pretrained import TRUNK
 from tasks.home.journal import Journal
+from tasks.home.notes import note_of_version
 from tasks.home.trunk import Trunk, read_trunk
-from tasks.night.lineage.notes import STAGES_DONE, concluded_notes
 
 PRETRAIN = "pretrain"
 log = logging.getLogger("nightschool")
@@ -17,9 +17,8 @@ log = logging.getLogger("nightschool")
 
 def pretrain_of_version(home: Path, recipe: str, version: int) -> str:
     """Folder of the pretrain stage that a registered version came from; empty if no night here made it."""
-    return next(
-        (n[STAGES_DONE].get(PRETRAIN, "") for n in concluded_notes(home, recipe) if n.get("version") == version), ""
-    )
+    note = note_of_version(home, recipe, version)
+    return note.stages.get(PRETRAIN, "") if note else ""
 
 
 def put_trunk(journal: Journal, recipe: str, trunk: Trunk) -> None:

@@ -17,13 +17,12 @@ from tasks.errors import NightBusy
 from tasks.home.contents.pretrained import READING, TRUNK
 from tasks.home.digests import plain
 from tasks.home.journal import Journal
+from tasks.home.notes import LINEAGE, START, add_to_note, note_path, read_note
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start, Trunk, read_trunk, trunk_path
 from tasks.night.candidate import Candidate
 from tasks.night.conclusion import conclude, note_made
-from tasks.night.lineage.ancestors import LINEAGE
 from tasks.night.lineage.naming import Identity
-from tasks.night.lineage.notes import START, add_to_note, note_path, read_note
 from tasks.night.lineage.start import decided, move_trunk, with_start
 from tasks.night.lineage.trunks import back_by_hand
 from tasks.recipes.recipe import Recipe, recipe_from
