@@ -53,7 +53,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ite
         patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
         recipe = tiny_recipe(folder / "raw")
         first = retrain_nightly(recipe=recipe)
-        again = retrain_nightly(recipe=recipe)
+        again = retrain_nightly(recipe=recipe, again=True)
         slower = {"pretrain.optim.peak_lr": 0.0001, "sft.optim.peak_lr": 0.0001, "twin": True}
         second = retrain_nightly(recipe=recipe, overrides=slower)
         yield Lived(folder / "home", recipe, first, again, second)
