@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model.files import write_json
+from tasks.errors import without_password
 from tasks.home.journal import KEY_CHARACTERS
 
 NIGHT = "night"
@@ -50,6 +51,10 @@ class Note:
         """Whether its model waits to be judged."""
         return WAITING in self.content
 
+    def waits_at(self, label: str) -> bool:
+        """Whether it waits for the registry of this label, see `store_label`. Older notes do not say for which."""
+        return self.waits and dict(self.content[WAITING]).get("store", label) == label
+
     @property
     def has_ended(self) -> bool:
         return bool(self.content.get(ENDED))
@@ -68,6 +73,11 @@ def note_path(home: Path, recipe: str, key: str, kind: str = NIGHT) -> Path:
     """Where a night notes its run and outcome. Trials have a folder of their own: they are no nights to ask about."""
     name = f"{recipe}@{key[:KEY_CHARACTERS]}.json"
     return home / "nights" / name if kind == NIGHT else home / "trials" / f"{kind}-{name}"
+
+
+def store_label(home: Path, tracking_uri: str) -> str:
+    """Which tracking store a night reports to, for its note; empty for that of its home, wherever the home lies."""
+    return "" if tracking_uri.startswith(f"sqlite:///{home}/") else without_password(tracking_uri)
 
 
 def read_note(path: Path) -> dict[str, Any]:

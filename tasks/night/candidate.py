@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from model.files import write_json
-from tasks.errors import NightStopped, without_password
+from tasks.errors import NightStopped
 from tasks.evaluation.twin import TWIN, TrainedTwin
-from tasks.home.notes import STAGES_DONE, START, WAITING, night_notes, read_note
+from tasks.home.notes import STAGES_DONE, START, WAITING, night_notes, read_note, store_label
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
 from tasks.home.trunk import start_from
@@ -67,8 +67,9 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
         path, note = noted.path, noted.content
         if not noted.waits or note["key"] == night.key:
             continue
-        if (place := note[WAITING].get("store", store_label(night))) != store_label(night):
-            log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place or "the home")
+        if not noted.waits_at(store_label(night.home, night.tracking_uri)):
+            place = note[WAITING]["store"] or "the home"
+            log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place)
             continue
         earlier = replace(
             night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note), opened_at=0.0
@@ -81,12 +82,6 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
             give_up(path, stop)
         else:
             yield candidate
-
-
-def store_label(night: Night) -> str:
-    """Which tracking store a night reports to; empty for that of its home, wherever the home lies."""
-    own = night.tracking_uri.startswith(f"sqlite:///{night.home}/")
-    return "" if own else without_password(night.tracking_uri)
 
 
 def candidate_of(night: Night, note: Mapping[str, Any]) -> Candidate:

@@ -20,10 +20,10 @@ from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_documents, read_samples
 from tasks.home.journal import KEY_CHARACTERS
-from tasks.home.notes import ENDED, STAGES_DONE, WAITING, add_to_note, note_path, read_note
+from tasks.home.notes import ENDED, STAGES_DONE, WAITING, add_to_note, note_path, read_note, store_label
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
-from tasks.night.candidate import Candidate, store_label
+from tasks.night.candidate import Candidate
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import concluded
 from tasks.night.incumbent import standing_now
@@ -72,8 +72,8 @@ def conclude(
     tracker.close(status)
     waits = None
     if isinstance(registered, StoreAway):
-        diverged = twin.diverged if twin else ""
-        waits = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
+        diverged, place = twin.diverged if twin else "", store_label(night.home, night.tracking_uri)
+        waits = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": place}
     with night.journal.holding(night.token):
         note_made(note, everything, report.decision, candidate.scored.figures.get("val/bpb"), waits)
     worse = report.sentence if report.decision.get("clearly_worse") else ""

@@ -85,7 +85,7 @@ def open_night(
                 log.info("left out  %s: %s", label, reason)
             key, made_of, identity = identify(recipe, raw, kind, asked)
             if kind == NIGHT and not again:
-                require_something_new(journal, store.registry(recipe.name), recipe, key, made_of)
+                require_something_new(journal, store, recipe, key, made_of)
             special, marked = beside(original or recipe, identity, earlier_night(settings.home, recipe, key, kind))
             name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
             run_id, day, name = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)

@@ -13,7 +13,7 @@ from prefect.states import Completed
 from tasks.errors import MESSAGE_LIMIT, StoreAway
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.lines import now
-from tasks.home.notes import Note, night_notes
+from tasks.home.notes import Note, night_notes, store_label
 from tasks.home.outcomes import NightOutcome
 from tasks.home.records import StageRecord
 from tasks.night.duty.alarms import sound_alarms
@@ -22,6 +22,7 @@ from tasks.night.incumbent import standing_now
 from tasks.pages.text import one_line
 from tasks.recipes.recipe import Recipe
 from tasks.settings import Settings
+from tasks.tracking.mlflow_store import Store
 from tasks.tracking.registry import Registry
 
 MADE_OF = "made_of"
@@ -69,19 +70,20 @@ def as_skipped_state(skipped: SkippedNight) -> SkippedNight:
     return cast(SkippedNight, Completed(name=SKIPPED_STATE, message=skipped.sentence, data=skipped))
 
 
-def require_something_new(journal: Journal, registry: Registry, recipe: Recipe, key: str, made_of: str) -> None:
+def require_something_new(journal: Journal, store: Store, recipe: Recipe, key: str, made_of: str) -> None:
     """Raise NightSkipped, noted in the journal, if a night had the same rows, recipe and training code and came to its
     end.
 
-    key: of tonight; made_of: digest of what decides its model. Where a model of the recipe waits for the registry, the
+    key: of tonight; made_of: digest of what decides its model. Where a model of it waits for tonight's registry, the
     night is not skipped, so that it is registered.
     """
     notes = night_notes(journal.home, recipe.name)
-    if any(note.waits for note in notes):
+    label = store_label(journal.home, store.tracking_uri)
+    if any(note.waits_at(label) for note in notes):
         return
     same = (note for note in notes if note.content.get(MADE_OF) == made_of and note.has_ended)
     if done := [note for note in same if whole(journal.home, note.stages)]:
-        night = skipped(registry, max(done, key=lambda note: note.started))
+        night = skipped(store.registry(recipe.name), max(done, key=lambda note: note.started))
         note_skipped(journal, recipe, night, key)
         raise NightSkipped(night)
 

@@ -139,14 +139,14 @@ class Recipe:
         """A copy with some values replaced: `{"pretrain.optim.peak_lr": 0.001}`.
 
         A model of other settings is a trial until somebody says otherwise: it is promoted by itself only if the
-        overrides name the mode. A twin beside it, or what is kept afterwards, makes no other model.
+        overrides name the mode. A twin beside it, what is kept afterwards, or who is told, makes no other model.
         Raises NightStopped if a key does not exist or a value does not fit.
         """
         content = dataclasses.asdict(self)
         for dotted, value in overrides.items():
             set_dotted(content, dotted, value)
         changed = recipe_from(content)
-        same_model = replace(changed, twin=self.twin, retention=self.retention) == self
+        same_model = replace(changed, twin=self.twin, retention=self.retention, alarms=self.alarms) == self
         if same_model or changed.promote.mode != "auto" or names_mode(overrides):
             return changed
         return replace(changed, promote=replace(changed.promote, mode="ask"))

@@ -14,6 +14,7 @@ from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.trainer import StepMetrics
 from tasks.home.contents.pretrained import TRUNK
+from tasks.home.contents.story import BRANCH, tell_event
 from tasks.stage import StageRun
 from tasks.training.curve import Curve
 from tasks.training.meters import StageMeters
@@ -78,6 +79,7 @@ class TrainingRun:
         trunk where it branches, first: a stage that goes on after a kill at the checkpoint does not come by again."""
         if step == self.branch_step:
             checkpoint.save(self.state, self.run.folder / TRUNK, self.start.identity, keep=1)
+            tell_event(self.run.logs, step, BRANCH)
         config, last = self.start.config, step == self.num_steps
         changed = phase_beginning_at(self.phases, step) is not None
         if step % config.checkpoint_every_steps == 0 or changed or stopping or last:
