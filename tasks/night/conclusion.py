@@ -39,6 +39,8 @@ from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
 """Of one run at the most: more cannot be read side by side."""
+FIRST_TOLD = ("val", "promote", "twin", "eval", "export")
+"""Families of figures of which a night's run has as many as there is room for, in this order."""
 EVALUATED = (*(entry.name for entry in TRAINING_STAGES), "evaluate")
 """Stages that the dense twin has, too."""
 
@@ -224,11 +226,17 @@ def beside_twin(candidate: Candidate, twin: TrainedTwin) -> TwinComparison | str
 def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str | None, room: int) -> dict[str, float]:
     """The night's numbers, later stages before earlier ones of the same name; at most `room` of them.
 
-    Where there are more, slices of the validation side go first, then sources: the evaluate stage's run has them all.
+    Where there are more, slices of the validation side go first, then what is not of FIRST_TOLD, from its details on:
+    the stages' runs have them all.
     """
+
+    def place(key: str) -> tuple[bool, int, int]:
+        family, details = key.partition("/")[0], key.count(".")
+        return details > 1, FIRST_TOLD.index(family) if family in FIRST_TOLD else len(FIRST_TOLD), details
+
     figures = twin.as_metrics() if isinstance(twin, TwinComparison) else {}
     figures |= {key: value for record in records for key, value in record.figures.items()}
-    kept = sorted(figures, key=lambda key: key.count("."))[:room]
+    kept = sorted(figures, key=place)[:room]
     return {key: figures[key] for key in kept}
 
 

@@ -117,6 +117,11 @@ def night_content(recipe: Recipe) -> dict[str, object]:
     return {**{name: value for name, value in vars(recipe).items() if name not in NOT_OF_NIGHT}, "sources": sources}
 
 
+def params_of_night(recipe: Recipe) -> dict[str, str]:
+    """The recipe as parameters of the night's run, without what changes nothing of a night."""
+    return {name: value for name, value in as_params(recipe).items() if name.partition(".")[0] not in NOT_OF_NIGHT}
+
+
 def identify(recipe: Recipe, raw: Resolved, kind: str, asked: object) -> tuple[str, str, Identity]:
     """A night's key, the digest of what its model is made of, and what the next night compares itself with."""
     pieces = [located.piece for located in raw.pieces]
@@ -124,7 +129,7 @@ def identify(recipe: Recipe, raw: Resolved, kind: str, asked: object) -> tuple[s
     content = {"recipe": night_content(recipe), "pieces": pieces}
     key = digest_of({**content, "code": code, **({"kind": kind, "asked": asked} if asked else {})})
     made_of = digest_of({**content, "code": {name: code[name] for name in MAKING}})
-    return key, made_of, Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
+    return key, made_of, Identity(params=params_of_night(recipe), data=digest_of(pieces), code=digest_of(code))
 
 
 @contextmanager
@@ -218,7 +223,7 @@ def earlier_night(home: Path, recipe: Recipe, key: str, kind: str) -> Identity |
 def beside(original: Recipe, identity: Identity, before: Identity | None) -> tuple[list[str], Marked]:
     """What differs from the night before, in words for a name, and what is marked on the parent run: that, and
     settings that were replaced in the recipe."""
-    of_recipe = as_params(original)
+    of_recipe = params_of_night(original)
     replaced = {setting: of_recipe[setting] for setting in differences(identity.params, of_recipe)}
     if identity.params[MODE] == "ask" and len(replaced) > 1:
         replaced.pop(MODE, None)  # it follows from the others

@@ -15,7 +15,6 @@ from data.sides.rules import SideRules
 from model.config.checks import STRICT, require
 from model.config.exportable import export_obstacles
 from model.config.network import ModelConfig
-from model.config.optim import OptimConfig
 from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
@@ -79,7 +78,7 @@ class Recipe:
     """How far tonight's data may drift from the champion's."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model at the end of the night."""
-    pretrain: PretrainConfig = field(default_factory=lambda: PretrainConfig(optim=OptimConfig(stable_share=0.75)))
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Training on text, and how it goes on from night to night."""
     sft: TrainConfig = field(default_factory=TrainConfig)
     """Training on conversations, from the weights of pretraining."""

@@ -97,5 +97,14 @@ class TrainingRun:
 
 
 def checkpoints_of(folder: Path, identity: str) -> list[Checkpoint]:
-    """The undamaged checkpoints in a stage's folder that belong to the training of an identity, oldest first."""
-    return [saved for saved in checkpoint.discover(folder / CHECKPOINTS) if saved.identity == identity]
+    """The undamaged checkpoints in a stage's folder that belong to the training of an identity, oldest first.
+
+    One that is damaged is passed over with a word: training goes on from the one before it.
+    """
+    whole = checkpoint.discover(folder / CHECKPOINTS)
+    for path in sorted(set((folder / CHECKPOINTS).glob("step-*")) - {saved.path for saved in whole}):
+        before = [saved.path.name for saved in whole if saved.path.name < path.name]
+        log.warning(
+            "checkpoint %s is damaged and left out; before it there is %s", path, before[-1] if before else "none"
+        )
+    return [saved for saved in whole if saved.identity == identity]
