@@ -46,13 +46,14 @@ def champion_night(
 
 
 def champion_before(journal: Journal, recipe: str, version: int | None) -> int | None:
-    """The version that was champion when one was decided on; a person may have chosen it."""
+    """The version that was champion when one was decided on, as its decision notes it: a person may have chosen it,
+    here or in the registry itself. Those of an earlier release do not; there it is the one promoted last."""
     champion = None
     for entry in journal.entries():
         if entry.get("recipe") != recipe or entry.get("version") is None:
             continue
         if entry.get("event") == "decided" and entry["version"] == version:
-            break
+            return entry.get("champion", champion)
         if entry.get("event") == "promoted by hand" or entry.get("promoted"):
             champion = int(entry["version"])
     return champion

@@ -7,31 +7,21 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefect.exceptions import TerminationSignal
-
 from data.sides.slices import read_slices, validation_version
-from tasks.errors import Diverged, Interrupted, NightStopped
 from tasks.home.contents.validated import read_pieces
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.lines import now
-from tasks.home.outcomes import Ending, NightOutcome
+from tasks.home.outcomes import NightOutcome, verdict
 from tasks.night.candidate import Candidate
-from tasks.night.failure import reason_of
+from tasks.night.failure import how_it_ended, reason_of
 from tasks.stage import Night
-
-
-def ending_of(error: BaseException) -> Ending:
-    """In a word."""
-    if isinstance(error, Interrupted | KeyboardInterrupt | TerminationSignal):
-        return "interrupted"
-    return "diverged" if isinstance(error, Diverged) else "stopped" if isinstance(error, NightStopped) else "failed"
 
 
 def broken_off(recipe: str, key: str, day: str, run_id: str, error: BaseException, home: Path) -> NightOutcome:
     """A night that did not come to its end."""
     at = now()
     return NightOutcome(
-        recipe=recipe, key=key[:KEY_CHARACTERS], day=day or at[:10], at=at, ending=ending_of(error),
+        recipe=recipe, key=key[:KEY_CHARACTERS], day=day or at[:10], at=at, ending=how_it_ended(error),
         reason=reason_of(error), run_id=run_id, home_bytes=disk_of(home),
     )  # fmt: skip
 
@@ -60,14 +50,6 @@ def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: s
         new_bytes=new_bytes(night, candidate), home_bytes=disk_of(night.home),
         seconds=round(time.time() - night.opened_at, 1) if night.opened_at else None, went_back=went_back,
     )  # fmt: skip
-
-
-def verdict(decision: Mapping[str, object]) -> Ending:
-    if decision["promoted"]:
-        return "promoted"
-    if decision.get("refused"):
-        return "refused"
-    return "waits" if decision["version"] is None or decision.get("waits") else "kept"
 
 
 def new_bytes(night: Night, candidate: Candidate) -> int:

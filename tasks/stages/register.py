@@ -239,7 +239,7 @@ def publish(
     }  # fmt: skip
     night.journal.note(
         event=DECIDED, recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason,
-        who=who_acts(), evidence=evidence_of(decision), **spent,
+        champion=champion.version if champion else None, who=who_acts(), evidence=evidence_of(decision), **spent,
     )  # fmt: skip
     return version, decision
 

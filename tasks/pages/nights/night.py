@@ -143,7 +143,9 @@ class NightFacts:
     data_told: Sequence[str] = ()
     """Sentences on the validation side."""
     checks: Sequence[Check] = ()
-    budget: Sequence[tuple[str, str]] = ()
+    budget: Sequence[tuple[Phrase | str, str]] = ()
+    audit: str = ""
+    """A sentence on the audit slice."""
     stages: Sequence[StageLine] = ()
     parameters: int | None = None
 
