@@ -10,7 +10,7 @@ import polars as pl
 from tasks.evaluation.budget import Allowance
 from tasks.evaluation.enough import why_too_few
 from tasks.evaluation.limits import Figures, checks_of
-from tasks.evaluation.resampling import Difference, differences, paired
+from tasks.evaluation.resampling import Estimate, differences, paired
 from tasks.evaluation.verdict import Decision, DomainVerdict, judged, obstacles
 from tasks.pages.text import plural
 from tasks.recipes.stage_configs import PromoteConfig
@@ -35,7 +35,7 @@ def per_byte(table: pl.DataFrame, bits: str) -> float:
     return float(table[bits].sum()) / float(table["num_bytes"].sum())
 
 
-def domains_of(table: pl.DataFrame, found: Sequence[Difference], config: PromoteConfig) -> list[DomainVerdict]:
+def domains_of(table: pl.DataFrame, found: Sequence[Estimate], config: PromoteConfig) -> list[DomainVerdict]:
     """The verdict on each domain of documents that both models scored, in the order of their names.
 
     found: differences in those domains that are judged.
@@ -137,7 +137,7 @@ def compared(
     )  # fmt: skip
 
 
-def never_gained(detectable_bpb: float, overall: Difference, evidence: Evidence) -> str:
+def never_gained(detectable_bpb: float, overall: Estimate, evidence: Evidence) -> str:
     """A warning that a gain must be larger than all that there ever were; empty if not, or if nothing is known."""
     if evidence.most_gained_bpb is None:
         return ""

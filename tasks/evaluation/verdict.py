@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from tasks.evaluation.limits import Check
-from tasks.evaluation.resampling import Difference
+from tasks.evaluation.resampling import Estimate
 from tasks.pages.text import plural
 
 TOLD = 3
@@ -44,7 +44,7 @@ class DomainVerdict:
         )
 
 
-def judged(name: str, found: Difference | None, plain_bpb: float, champion_bpb: float, documents: int, clusters: int,
+def judged(name: str, found: Estimate | None, plain_bpb: float, champion_bpb: float, documents: int, clusters: int,
            max_loss_share: float, alpha: float) -> DomainVerdict:  # fmt: skip
     """The verdict on a domain.
 

@@ -20,7 +20,7 @@ from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.measures.experts import drift_figures
 from tasks.evaluation.measures.parity import Parity, compare, validation_ids
 from tasks.evaluation.past import DECIDED, PastDecision, now_utc, past_decisions
-from tasks.evaluation.resampling import differences, paired
+from tasks.evaluation.resampling import difference, paired
 from tasks.evaluation.scores import load_model
 from tasks.evaluation.verdict import Decision
 from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DATA
@@ -169,7 +169,7 @@ def audit_difference(recipe: Recipe, scored: StageRecord, champion_scored: Stage
     if champion_scored is None:
         return None
     table = paired(read_audited(scored.path), read_audited(champion_scored.path))
-    return differences(table, (), recipe.promote)[0].value if len(table) else None
+    return difference(table, recipe.promote) if len(table) else None
 
 
 def noted(decision: Decision, audited_bpb: float | None) -> list[PastDecision]:

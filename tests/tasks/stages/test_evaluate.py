@@ -121,7 +121,7 @@ def test_what_a_model_is_asked_beside_its_score_has_figures_and_files(scored: St
     assert {name for name in figures if name.startswith("eval/")} == {
         "eval/ece", "eval/self_ending_share", "eval/repetition_share", "eval/format_valid_share",
         "eval/choice_accuracy", "eval/choice_chance", "eval/dead_experts", "eval/load_entropy", "eval/parameters_m",
-        "eval/tokens_per_s",
+        "eval/tokens_per_s", "eval/audit_bpb",
     }  # fmt: skip
     assert len([name for name in figures if "." not in name]) <= 20, (
         "headline keys, beside other stages' on a night's run"
