@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.home.journal import Journal
+from tasks.home.journal import BY_HAND, DECIDED, Journal
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 
@@ -52,9 +52,9 @@ def champion_before(journal: Journal, recipe: str, version: int | None) -> int |
     for entry in journal.entries():
         if entry.get("recipe") != recipe or entry.get("version") is None:
             continue
-        if entry.get("event") == "decided" and entry["version"] == version:
+        if entry.get("event") == DECIDED and entry["version"] == version:
             return entry.get("champion", champion)
-        if entry.get("event") == "promoted by hand" or entry.get("promoted"):
+        if entry.get("event") == BY_HAND or entry.get("promoted"):
             champion = int(entry["version"])
     return champion
 

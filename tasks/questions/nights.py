@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from tasks.errors import NightStopped
 from tasks.home.contents.pages import night_page_path, nights_page_path
-from tasks.home.journal import Journal
+from tasks.home.journal import BY_HAND, DECIDED, Journal
 from tasks.home.outcomes import NightOutcome, outcomes
 from tasks.pages.nights.all_nights import ByHand, NightsFacts, write_nights_page
 from tasks.pages.text import plural
@@ -59,7 +59,7 @@ def every_night(entries: Sequence[Mapping[str, Any]]) -> list[NightOutcome]:
             ending="promoted" if entry["promoted"] else "kept", reason=entry["reason"], version=entry["version"],
         )
         for entry in entries
-        if entry.get("event") == "decided" and {"recipe", "at", "promoted", "reason", "version"} <= entry.keys()
+        if entry.get("event") == DECIDED and {"recipe", "at", "promoted", "reason", "version"} <= entry.keys()
         and (entry["recipe"], entry["version"]) not in known
     ]  # fmt: skip
     return sorted([*earlier, *told], key=lambda night: night.at)
@@ -70,5 +70,5 @@ def chosen_by_hand(entries: Sequence[Mapping[str, Any]], recipe: str) -> list[By
     return [
         ByHand(at=str(entry.get("at", "")), version=int(entry["version"]), rolled_back=entry.get("rolled_back"))
         for entry in entries
-        if entry.get("event") == "promoted by hand" and entry.get("recipe") == recipe
+        if entry.get("event") == BY_HAND and entry.get("recipe") == recipe
     ]
