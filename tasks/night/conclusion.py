@@ -23,6 +23,7 @@ from tasks.home.contents.scores import read_documents, read_samples
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.night.all_nights import note_end
 from tasks.night.candidate import Candidate, store_label
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import concluded
@@ -71,7 +72,7 @@ def conclude(
     worse = report.sentence if report.decision.get("clearly_worse") else ""
     back = move_trunk(night, candidate.record_of("pretrain"), worse, late)
     outcome = concluded(candidate, report.decision, back)
-    outcome.note(night.journal)
+    note_end(night.journal, outcome)
     later = None
     if isinstance(registered, StoreAway):
         diverged = twin.diverged if twin else ""

@@ -17,13 +17,19 @@ from tasks.night.failure import how_it_ended, reason_of
 from tasks.stage import Night
 
 
-def broken_off(recipe: str, key: str, day: str, run_id: str, error: BaseException, home: Path) -> NightOutcome:
-    """A night that did not come to its end."""
+def broken_off(recipe: str, night: Night | None, error: BaseException, home: Path) -> NightOutcome:
+    """A night that did not come to its end; None of one that was not opened."""
     at = now()
     return NightOutcome(
-        recipe=recipe, key=key[:KEY_CHARACTERS], day=day or at[:10], at=at, ending=how_it_ended(error),
-        reason=reason_of(error), run_id=run_id, home_bytes=disk_of(home),
+        recipe=recipe, key=night.key[:KEY_CHARACTERS] if night else "", day=(night.day if night else "") or at[:10],
+        at=at, ending=how_it_ended(error), reason=reason_of(error), run_id=night.run_id if night else "",
+        home_bytes=disk_of(home), seconds=seconds_of(night) if night else None,
     )  # fmt: skip
+
+
+def seconds_of(night: Night) -> float | None:
+    """Since this run of a night was opened; None of one that is concluded by a later one."""
+    return round(time.monotonic() - night.opened_at, 1) if night.opened_at else None
 
 
 def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: str) -> NightOutcome:
@@ -48,7 +54,7 @@ def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: s
         validation=str(validation_version(slices)) if slices else "",
         rows=sum(candidate.rows.counts[f"{kind}_train"] for kind in ("pretrain", "chat")),
         new_bytes=new_bytes(night, candidate), home_bytes=disk_of(night.home),
-        seconds=round(time.time() - night.opened_at, 1) if night.opened_at else None, went_back=went_back,
+        seconds=seconds_of(night), went_back=went_back,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.stage_table import STAGES
+from tasks.night.all_nights import note_end
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import broken_off
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
@@ -92,8 +93,8 @@ def open_night(
             name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
             run_id, day, name = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
             night = Night(
-                recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day, opened_at=time.time(),
-                name=name if kind == NIGHT else "",
+                recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day,
+                opened_at=time.monotonic(), name=name if kind == NIGHT else "",
             )  # fmt: skip
             add_to_note(note_path(settings.home, recipe.name, key, kind), {MADE_OF: made_of})
             link_flow_run(night, name)
@@ -106,9 +107,8 @@ def open_night(
             explain_before_start(recipe.name, error)
         if kind == NIGHT and not isinstance(error, NightBusy):
             with whatever_it_says("how the night ended"):
-                of = (night.key, night.day, night.run_id) if night else ("", "", "")
-                outcome = broken_off(recipe.name, *of, error, settings.home)
-                outcome.note(journal)
+                outcome = broken_off(recipe.name, night, error, settings.home)
+                note_end(journal, outcome)
                 sound_alarms(journal, outcome, recipe.alarms, error=error)
         raise
 

@@ -14,6 +14,7 @@ from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.trainer import StepMetrics
 from tasks.home.contents.pretrained import TRUNK
+from tasks.home.contents.story import BRANCH, tell_event
 from tasks.stage import StageRun
 from tasks.training.curve import Curve
 from tasks.training.meters import StageMeters
@@ -84,6 +85,7 @@ class TrainingRun:
             checkpoint.save(self.state, self.run.folder / CHECKPOINTS, self.start.identity, keep)
         if step == self.branch_step:
             checkpoint.save(self.state, self.run.folder / TRUNK, self.start.identity, keep=1)
+            tell_event(self.run.logs, step, BRANCH)
 
     def restore(self, saved: Checkpoint | None) -> None:
         """Go back to a checkpoint, or to the stage's start if it is None; curve and meters go back with the state."""

@@ -21,6 +21,8 @@ from model.training.trainer import accumulate_gradients, clip_gradients
 from tasks.errors import Interrupted, NightStopped
 from tasks.home.contents.packed import open_packed
 from tasks.home.contents.pretrained import TRUNK, read_noted, reading_of
+from tasks.home.contents.story import told_events
+from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.home.trunk import FROM_SCRATCH, Start
 from tasks.recipes.pretrain_config import PretrainConfig
@@ -54,7 +56,8 @@ def first_night(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
 
 def stage_in(home: Path, name: str) -> StageRun:
     started = run(home / "data" / name)
-    return replace(started, night=SimpleNamespace(home=home, recipe=SimpleNamespace(name="tiny")))
+    night = SimpleNamespace(home=home, recipe=SimpleNamespace(name="tiny"), journal=Journal(home), token=0)
+    return replace(started, night=night)
 
 
 def begin(stage: StageRun, prepared: Prepared, start: Start, **changes: Any) -> TrainingRun:
@@ -89,6 +92,7 @@ def test_the_trunk_is_the_state_before_the_decay(first_night: StageRecord, prepa
     assert (noted["branch_step"], noted["num_steps"], noted["nights"]) == (BRANCH, STEPS, 1)
     [saved] = checkpoint.discover(first_night.path / TRUNK)
     assert saved.step == BRANCH
+    assert [(event["step"], event["kind"]) for event in told_events(first_night.path)] == [(BRANCH, "branch")]
     assert not same(trunk_of(first_night.path), weights(first_night.path))
 
 
