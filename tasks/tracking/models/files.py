@@ -18,9 +18,9 @@ KEPT = 4
 """Copies of each registered model that stay, the newest: champion, the one before, and what a person looked at."""
 
 
-def local_path(source: str) -> Path | None:
-    """Where a version's files lie if they lie on this machine."""
-    parsed = urlparse(source)
+def local_path(uri: str) -> Path | None:
+    """Where the files of a version, or of a run, lie if they lie on this machine."""
+    parsed = urlparse(uri)
     return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
