@@ -13,7 +13,7 @@ from data.rows.statistics import STATISTICS
 from tasks.errors import NightStopped, StoreAway
 from tasks.faults import where_traceback_is
 from tasks.home.contents.pages import night_page_path
-from tasks.home.contents.scores import read_samples
+from tasks.home.contents.scores import INTERVALS, read_samples, read_table
 from tasks.home.contents.story import OUTCOME, PLAN, told_events, told_load, told_numbers
 from tasks.home.outcomes import verdict
 from tasks.home.records import StageRecord
@@ -70,7 +70,8 @@ def facts_of(report: NightReport, candidate: Candidate, registered: StageRecord 
     facts = NightFacts(
         recipe=report.recipe, key=report.key, day=report.day, run_id=report.run_id, ending=verdict(decision),
         reason=str(decision["reason"]), version=version, decided_at=str(decision.get("at", "")) if report.now else "",
-        bpb=known(candidate.scored.figures.get("val/bpb")), comparison=comparison_of(decision, figures, champion),
+        bpb=known(candidate.scored.figures.get("val/bpb")), bpb_bounds=bounds_of(candidate.scored),
+        comparison=comparison_of(decision, figures, champion),
         told=[*replaced_told(report), *report.afterwards, *report.losses, *twin_told(report)],
         data_told=report.validation, trainings=[training_of(record) for record in trained_of(candidate)],
         domains=list(domains_of(decision, candidate.scored, champion)),
@@ -96,6 +97,14 @@ def facts_of(report: NightReport, candidate: Candidate, registered: StageRecord 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if there is no file."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def bounds_of(scored: StageRecord) -> tuple[float, float] | None:
+    """The interval of bits per byte over all documents; None where an earlier release evaluated, or one cluster is all
+    there is."""
+    overall = next((line for line in read_table(scored.path, INTERVALS) if line["by"] == "all"), {})
+    lower, upper = known(overall.get("lower")), known(overall.get("upper"))
+    return None if lower is None or upper is None else (lower, upper)
 
 
 def expert_figures_of(evaluated: Mapping[str, float], registered: Mapping[str, float]) -> dict[str, float]:

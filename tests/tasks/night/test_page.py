@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tasks.home.contents.scores import INTERVALS
 from tasks.home.contents.story import (
     OUTCOME,
     PLAN,
@@ -25,6 +26,7 @@ from tasks.home.records import StageRecord
 from tasks.night.champion_night import champion_before, champion_night
 from tasks.night.page import (
     audit_told,
+    bounds_of,
     budget_of,
     changed_settings,
     checks_of,
@@ -123,6 +125,16 @@ def test_the_decision_is_told_as_the_gate_wrote_it(home: Path) -> None:
     assert (check.name, check.value, check.limit, check.passed) == ("dead experts", "3", "2", False)
     assert list(budget_of(DECISION)) == [(phrase("budget.alpha"), "0.25"), ("new number", "3")]
     assert audit_told(DECISION) == "a gap of +0.01"
+
+
+def test_bits_per_byte_have_the_interval_of_the_evaluation(home: Path) -> None:
+    scored = tonight(home)
+    assert bounds_of(scored) is None, "of an earlier release"
+    lines = [{"by": "all", "name": "all", "lower": 1.5, "upper": 2.5}, {"by": "kind", "lower": 0, "upper": 9}]
+    (scored.path / INTERVALS).write_text(json.dumps(lines))
+    assert bounds_of(scored) == (1.5, 2.5)
+    (scored.path / INTERVALS).write_text(json.dumps([{"by": "all", "name": "all", "lower": None, "upper": None}]))
+    assert bounds_of(scored) is None
 
 
 def test_experts_have_the_figures_of_the_evaluation_and_the_drift_that_registering_found() -> None:
