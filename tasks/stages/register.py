@@ -105,7 +105,8 @@ def register(
     figures["export/megabytes"] = sum(f.stat().st_size for f in (run.folder / EXPORT).rglob("*") if f.is_file()) / 1e6
     headline = f"version {version}, {'promoted' if decision.promoted else 'not promoted'}"
     if champion_scored:
-        figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
+        found = {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
+        figures |= {name: value for name, value in found.items() if math.isfinite(value)}
         figures |= drift_figures(scored.path, champion_scored.path, run.recipe.model.num_experts)
     return Outcome(counts={"version": version}, headline=headline, figures=figures)
 
@@ -270,6 +271,6 @@ def nights_of(night: Night) -> list[dict[str, Any]]:
 
 
 def evidence_of(decision: Decision) -> dict[str, float | bool]:
-    """The numbers of a decision, for the registry; those that there are."""
+    """The numbers of a decision, for the registry; those that are finite."""
     values = asdict(decision).items()
-    return {name: v for name, v in values if isinstance(v, bool | float | int) and not math.isnan(v)}
+    return {name: v for name, v in values if isinstance(v, bool | float | int) and math.isfinite(v)}
