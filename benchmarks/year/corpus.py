@@ -50,7 +50,8 @@ class Corpus:
         }
         talks = itertools.chain(human_conversations(), chatterbot_conversations("english".__eq__))
         self.chats = [row for row in as_chat(talks) if short(row)]
-        for pool in (*self.texts.values(), self.chats):
+        pools: list[list[Any]] = [*self.texts.values(), self.chats]
+        for pool in pools:
             rng.shuffle(pool)
         kept = [text for pool in self.texts.values() for text in cut_off(pool, RESERVED_TEXTS)]
         self.reserved = {
@@ -65,7 +66,7 @@ class Corpus:
             "docstrings": 1 - abs(1 - 2 * season) + 0.1,
             "code": max(0.0, 2 * season - 0.6) + 0.05,
         }
-        new = []
+        new = list[Row]()
         for _ in range(texts):
             left = {name: weight for name, weight in weights.items() if self.texts[name]}
             if not left:

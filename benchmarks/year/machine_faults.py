@@ -68,7 +68,7 @@ def two_at_once(year: Year, at: datetime) -> Finding:
     year.deliver(at)
     since = time.time()
     with year.home.night_apart(at) as process:
-        year.home.wait_for("data/*.partial", process)
+        year.home.wait_until(year.home.journal.is_held, process, "the lease")
         busy = year.stopped_night(at, wrong, "another night held the home")
         if not isinstance(busy.error, NightBusy):
             wrong.append(f"the second night ended with {busy.error!r}")
@@ -83,7 +83,7 @@ def woken_owner(year: Year, at: datetime) -> Finding:
     wrong: list[str] = []
     year.deliver(at)
     with year.home.night_apart(at) as process:
-        year.home.wait_for("data/pretrain@*.partial/checkpoints/*", process)
+        year.home.wait_for("data/pretrain@*.partial/checkpoints/step-*", process)
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
         year.home.journal.take_over("a person")

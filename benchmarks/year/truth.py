@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -72,4 +73,4 @@ class Oracle:
 
 
 def bits_per_byte(documents: pl.DataFrame) -> float:
-    return float(documents["nats"].sum() / documents["num_bytes"].sum() / 0.6931471805599453)
+    return float(documents["nats"].sum()) / float(documents["num_bytes"].sum()) / math.log(2)

@@ -64,6 +64,15 @@ class NightOutcome:
         journal.note(event=NIGHT_ENDED, **dataclasses.asdict(self))
 
 
+def verdict(decision: Mapping[str, object]) -> Ending:
+    """In a word, of a decision as the register stage noted it, without a version where it waits for the registry."""
+    if decision["promoted"]:
+        return "promoted"
+    if decision.get("refused"):
+        return "refused"
+    return "waits" if decision["version"] is None or decision.get("waits") else "kept"
+
+
 def outcomes(entries: Iterable[Mapping[str, Any]], recipe: str | None = None) -> list[NightOutcome]:
     """Each night's last outcome in order of time, from lines of the journal, oldest first; of one recipe or of all.
 

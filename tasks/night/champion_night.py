@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.home.journal import Journal
+from tasks.home.journal import BY_HAND, DECIDED, Journal
 from tasks.home.notes import note_of_version
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
@@ -46,14 +46,15 @@ def champion_night(
 
 
 def champion_before(journal: Journal, recipe: str, version: int | None) -> int | None:
-    """The version that was champion when one was decided on; a person may have chosen it."""
+    """The version that was champion when one was decided on, as its decision notes it: a person may have chosen it,
+    here or in the registry itself. Those of an earlier release do not; there it is the one promoted last."""
     champion = None
     for entry in journal.entries():
         if entry.get("recipe") != recipe or entry.get("version") is None:
             continue
-        if entry.get("event") == "decided" and entry["version"] == version:
-            break
-        if entry.get("event") == "promoted by hand" or entry.get("promoted"):
+        if entry.get("event") == DECIDED and entry["version"] == version:
+            return entry.get("champion", champion)
+        if entry.get("event") == BY_HAND or entry.get("promoted"):
             champion = int(entry["version"])
     return champion
 

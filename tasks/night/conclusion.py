@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
+from data.rows.parts import KINDS
 from data.sides.slices import read_slices, validation_version
 from model.files import write_json, write_text
 from tasks.errors import StoreAway, without_password
@@ -23,6 +25,7 @@ from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.notes import ENDED, STAGES_DONE, WAITING, add_to_note, note_path, read_note, store_label
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.night.all_nights import note_end
 from tasks.night.candidate import Candidate
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import concluded
@@ -39,8 +42,9 @@ from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
 """Of one run at the most: more cannot be read side by side."""
-FIRST_TOLD = ("val", "promote", "twin", "eval", "export")
-"""Families of figures of which a night's run has as many as there is room for, in this order."""
+HEADLINES = frozenset(f"val/bpb.{kind}" for kind in KINDS)
+"""Of the numbers of parts of the validation side those that a night never leaves out."""
+log = logging.getLogger("nightschool")
 EVALUATED = (*(entry.name for entry in TRAINING_STAGES), "evaluate")
 """Stages that the dense twin has, too."""
 
@@ -81,7 +85,7 @@ def conclude(
     worse = report.sentence if report.decision.get("clearly_worse") else ""
     outcome = concluded(candidate, report.decision, move_trunk(night, candidate.record_of("pretrain"), worse, late))
     with night.journal.holding(night.token):
-        outcome.note(night.journal)
+        note_end(night.journal, outcome)
     sound_alarms(night.journal, outcome, night.recipe.alarms, detectable(report.decision))
     with night.journal.holding(night.token):
         note_ended(note, bool(waits))  # last: after a kill before it, all is told again
@@ -226,18 +230,25 @@ def beside_twin(candidate: Candidate, twin: TrainedTwin) -> TwinComparison | str
 def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str | None, room: int) -> dict[str, float]:
     """The night's numbers, later stages before earlier ones of the same name; at most `room` of them.
 
-    Where there are more, slices of the validation side go first, then what is not of FIRST_TOLD, from its details on:
-    the stages' runs have them all.
+    Where there are more, slices of the validation side go first, then sources and fill, then what a stage says of its
+    data or its last steps; the log names them. The stages' own runs have them all.
     """
-
-    def place(key: str) -> tuple[bool, int, int]:
-        family, details = key.partition("/")[0], key.count(".")
-        return details > 1, FIRST_TOLD.index(family) if family in FIRST_TOLD else len(FIRST_TOLD), details
-
     figures = twin.as_metrics() if isinstance(twin, TwinComparison) else {}
     figures |= {key: value for record in records for key, value in record.figures.items()}
-    kept = sorted(figures, key=place)[:room]
-    return {key: figures[key] for key in kept}
+    ordered = sorted(figures, key=how_far_back)
+    if left_out := ordered[room:]:
+        log.info("on the runs of the stages alone, as a night's has %d metrics: %s", METRIC_KEYS, ", ".join(left_out))
+    return {key: figures[key] for key in ordered[:room]}
+
+
+def how_far_back(key: str) -> int:
+    """How early a number is left out: from 0, which is of the model as a whole and of the decision, on."""
+    if key in HEADLINES:
+        return 0
+    if key.startswith("eval/harness."):
+        return 1
+    of_a_stage = key.partition("/")[0] in ("data", "train", "moe")
+    return key.count(".") + of_a_stage + ("." in key and not of_a_stage)
 
 
 def note_made(

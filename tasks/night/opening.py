@@ -23,6 +23,7 @@ from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.notes import NIGHT, add_to_note, note_path, notes_in, read_note
 from tasks.home.stage_table import STAGES
+from tasks.night.all_nights import note_end
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import broken_off
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
@@ -90,8 +91,8 @@ def open_night(
             name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
             run_id, day, name = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
             night = Night(
-                recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day, opened_at=time.time(),
-                name=name if kind == NIGHT else "",
+                recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day,
+                opened_at=time.monotonic(), name=name if kind == NIGHT else "",
             )  # fmt: skip
             add_to_note(note_path(settings.home, recipe.name, key, kind), {MADE_OF: made_of})
             link_flow_run(night, name)
@@ -104,9 +105,8 @@ def open_night(
             explain_before_start(recipe.name, error)
         if kind == NIGHT and not isinstance(error, NightBusy):
             with whatever_it_says("how the night ended"):
-                of = (night.key, night.day, night.run_id) if night else ("", "", "")
-                outcome = broken_off(recipe.name, *of, error, settings.home)
-                outcome.note(journal)
+                outcome = broken_off(recipe.name, night, error, settings.home)
+                note_end(journal, outcome)
                 sound_alarms(journal, outcome, recipe.alarms, error=error)
         raise
 
@@ -141,6 +141,8 @@ def ending_as_it_ended(night: Night) -> Iterator[None]:
         night.journal.check(night.token)
     except BaseException as error:
         if night.journal.read_token() != night.token:  # overtaken: the run is that of another night by now
+            if not isinstance(error, BY_A_PERSON):
+                night.journal.check(night.token)  # whose work on the same folders is what it stumbled over
             raise
         status = "KILLED" if isinstance(error, BY_A_PERSON) else "FAILED"
         if status == "KILLED":

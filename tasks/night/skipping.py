@@ -16,6 +16,7 @@ from tasks.home.lines import now
 from tasks.home.notes import Note, night_notes, store_label
 from tasks.home.outcomes import NightOutcome
 from tasks.home.records import StageRecord
+from tasks.night.all_nights import note_end
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.duty.schedule import why_stale
 from tasks.night.incumbent import standing_now
@@ -103,7 +104,7 @@ def note_skipped(journal: Journal, recipe: Recipe, night: SkippedNight, key: str
     outcome = NightOutcome(
         recipe=night.recipe, key=key[:KEY_CHARACTERS], day=at[:10], at=at, ending="skipped", reason=night.reason
     )
-    outcome.note(journal)
+    note_end(journal, outcome)
     log.info("%s", night.sentence)
     sound_alarms(journal, outcome, recipe.alarms)
 
