@@ -25,7 +25,7 @@ from tasks.home.contents.story import told_events
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.home.trunk import FROM_SCRATCH, Start
-from tasks.recipes.pretrain_config import PretrainConfig
+from tasks.recipes.pretrain_config import PretrainConfig, PretrainOptimConfig
 from tasks.stage import StageRun
 from tasks.training import run as training
 from tasks.training.training_run import TrainingRun
@@ -206,6 +206,7 @@ def test_a_trunk_that_is_gone_is_told_with_its_cure(
 
 def test_a_trunk_needs_a_stretch_at_the_peak() -> None:
     with pytest.raises(ValueError, match=r"start \(trunk\) with optim.stable_share \(0\)"):
-        PretrainConfig()
+        PretrainConfig(optim=PretrainOptimConfig(stable_share=0.0))
+    assert PretrainConfig().optim.stable_share == 0.75
     with pytest.raises(ValueError, match=r"night_tokens \(5\) and night_minutes \(1\) are two budgets"):
         PretrainConfig(start="scratch", night_tokens=5, night_minutes=1)
