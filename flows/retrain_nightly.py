@@ -28,13 +28,13 @@ from tasks.stages.evaluate import evaluate
 
 @flow(name="retrain-nightly", flow_run_name=night_run_name, persist_result=False, on_failure=ON_FAILURE)
 def retrain_nightly(
-    *, again: bool = False, overrides: dict[str, Any] | None = None, recipe: Recipe
+    *, overrides: dict[str, Any] | None = None, again: bool = False, recipe: Recipe
 ) -> NightReport | SkippedNight:
     """Retrain, judge, register.
 
     Args:
-        again: Do the night even if nothing is new since one that came to its end.
         overrides: Single values to replace in the recipe, such as {"pretrain.optim.peak_lr": 0.001}.
+        again: Do the night even if nothing is new since one that came to its end.
         recipe: Everything that decides what the night does; a deployment brings its own.
     """
     if stale := stale_night(recipe):

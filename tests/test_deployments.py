@@ -67,7 +67,7 @@ def test_the_form_begins_with_overrides_and_describes_every_field() -> None:
 
     schema = parameter_schema(retrain_nightly)
     places = {name: field["position"] for name, field in schema.properties.items()}
-    assert places == {"overrides": 0, "recipe": 1}
+    assert places == {"overrides": 0, "again": 1, "recipe": 2}
     assert all(field["description"] for field in schema.properties.values())
     owners = schema.definitions.items()
     fields = {f"{owner}.{name}": field for owner, d in owners for name, field in d["properties"].items()}
