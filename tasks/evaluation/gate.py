@@ -120,7 +120,8 @@ def compared(
     """The decision on documents that both models scored; `alone` scores are of documents that one of them has."""
     overall, *rest = differences(table, sizeable_domains(table, config), config)
     level = evidence.allowance.level
-    lower, upper, detectable = overall.lower(level), overall.upper(level), overall.detectable(level)
+    lower, upper = overall.lower(level), overall.upper(level)
+    detectable = overall.detectable(level) + config.min_gain_bpb
     better, worse = upper < -config.min_gain_bpb, lower > 0
     domains = domains_of(table, rest, config, evidence.carried)
     checks = checks_of(evidence.ours, evidence.champion, challenger, config, evidence.carried)

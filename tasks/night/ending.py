@@ -11,7 +11,7 @@ from data.sides.slices import read_slices, validation_version
 from tasks.home.contents.validated import read_pieces
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.lines import now
-from tasks.home.outcomes import NightOutcome, verdict
+from tasks.home.outcomes import NightOutcome, outcomes, verdict
 from tasks.night.candidate import Candidate
 from tasks.night.failure import how_it_ended, reason_of
 from tasks.stage import Night
@@ -39,7 +39,11 @@ def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: s
     went_back: why the trunk went back, where it did.
     """
     night, scored = candidate.night, candidate.scored
-    slices = read_slices(scored.path)
+    slices, key, fresh, seconds = read_slices(scored.path), night.key[:KEY_CHARACTERS], None, None
+    if night.opened_at:
+        fresh, seconds = new_bytes(night, candidate), seconds_of(night)
+    elif noted := [o for o in outcomes(night.journal.entries(), night.recipe.name) if o.key == key]:
+        fresh, seconds = noted[-1].new_bytes, noted[-1].seconds  # decided on later: only the night itself could tell
 
     def number(name: str) -> float | None:
         value = decision.get(name)
@@ -47,14 +51,13 @@ def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: s
 
     version = decision["version"]
     return NightOutcome(
-        recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], day=night.day, at=now(), ending=verdict(decision),
+        recipe=night.recipe.name, key=key, day=night.day, at=now(), ending=verdict(decision),
         reason=str(decision["reason"]), run_id=night.run_id, version=version if isinstance(version, int) else None,
         bits_per_byte=scored.figures.get("val/bpb"), difference_bpb=number("difference_bpb"),
         lower_bpb=number("lower_bpb"), upper_bpb=number("upper_bpb"),
         validation=str(validation_version(slices)) if slices else "",
         rows=sum(candidate.rows.counts[f"{kind}_train"] for kind in ("pretrain", "chat")),
-        new_bytes=new_bytes(night, candidate), home_bytes=disk_of(night.home),
-        seconds=seconds_of(night), went_back=went_back,
+        new_bytes=fresh, home_bytes=disk_of(night.home), seconds=seconds, went_back=went_back,
     )  # fmt: skip
 
 

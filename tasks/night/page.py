@@ -15,13 +15,13 @@ from tasks.faults import where_traceback_is
 from tasks.home.contents.pages import night_page_path
 from tasks.home.contents.scores import INTERVALS, read_samples, read_table
 from tasks.home.contents.story import OUTCOME, PLAN, told_events, told_load, told_numbers
+from tasks.home.notes import note_path
 from tasks.home.outcomes import verdict
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate
 from tasks.night.champion_night import ChampionNight, champion_night
 from tasks.night.lineage.naming import MODE, differences
-from tasks.night.lineage.notes import note_path
 from tasks.night.report import NightReport
 from tasks.pages.nights.curves import StageEvent, Training
 from tasks.pages.nights.night import (

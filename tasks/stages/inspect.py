@@ -19,10 +19,11 @@ from data.sides.slices import read_slices
 from data.tokens.contamination import CONTAMINATED_FROM
 from data.tokens.overlap import contamination
 from tasks.errors import NightStopped
-from tasks.evaluation.enough import deciding_text, why_too_few
+from tasks.evaluation.audit import apart as parted
+from tasks.evaluation.enough import why_too_few
 from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.inspected import losses_of, stop_if_too_much, write_losses
-from tasks.home.contents.packed import FIGURES, read_answers
+from tasks.home.contents.packed import FIGURES, read_answers, read_scored_text
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
@@ -107,9 +108,10 @@ def looking(recipe: Recipe) -> dict[str, object]:
 
 def why_too_little(rows: StageRecord, tokens: StageRecord, recipe: Recipe) -> str:
     """Why tonight's validation text will decide nothing, before anything is trained; empty if it is enough."""
-    text = deciding_text(rows.path, tokens, recipe.evaluate.audit_share)
-    clusters, num_bytes = text["cluster"].n_unique(), int(text["num_bytes"].sum())
-    return why_too_few(len(text), num_bytes, "tonight there are", recipe.promote, clusters=clusters)
+    asked, _ = parted(contamination(rows.path, tokens.path), recipe.evaluate.audit_share)
+    deciding = asked.join(read_scored_text(tokens), on=["row_id", "kind"])
+    clusters, num_bytes = deciding["cluster"].n_unique(), int(deciding["num_bytes"].sum())
+    return why_too_few(len(deciding), num_bytes, "tonight there are", recipe.promote, clusters=clusters)
 
 
 @stage(config=looking, inputs=data_alone)

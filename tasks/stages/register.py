@@ -27,9 +27,8 @@ from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DA
 from tasks.home.contents.scores import read_audited, read_documents
 from tasks.home.journal import DECIDED
 from tasks.home.lines import now
+from tasks.home.notes import LINEAGE, note_path, read_note
 from tasks.home.records import StageRecord
-from tasks.night.lineage.ancestors import LINEAGE
-from tasks.night.lineage.notes import note_path, read_note
 from tasks.recipes.recipe import Recipe, data_identity
 from tasks.settings import who_acts
 from tasks.stage import Night, Outcome, StageRun, by_content, stage

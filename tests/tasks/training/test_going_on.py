@@ -31,7 +31,7 @@ from tasks.training import run as training
 from tasks.training.training_run import TrainingRun
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
-from tests.tasks.training_runs import at_step, finished, interrupt, run, weights
+from tests.tasks.training_runs import Killed, at_step, finished, interrupt, kill, run, weights
 
 pytestmark = pytest.mark.usefixtures("without_prefect")
 STEPS, BRANCH = 12, 7
@@ -130,6 +130,29 @@ def test_a_night_that_was_broken_off_goes_on_with_the_same_bits(
     finished(begin(parts, prepared, on_from(first_night)))
     assert same(weights(whole.folder), weights(parts.folder))
     assert same(trunk_of(whole.folder), trunk_of(parts.folder))
+
+
+def test_a_kill_at_a_checkpoint_of_the_step_where_it_branches_loses_no_trunk(
+    first_night: StageRecord, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, save = second_stage(first_night, tmp_path), checkpoint.save
+
+    def save_and_die(state: TrainState, *arguments: Any, **named: Any) -> None:
+        save(state, *arguments, **named)
+        if state.step == BRANCH:
+            kill()
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("tasks.training.training_run.checkpoint.save", save_and_die)
+        finished(begin(stage, prepared, on_from(first_night), checkpoint_every_steps=BRANCH))
+    finished(begin(stage, prepared, on_from(first_night), checkpoint_every_steps=BRANCH))
+    assert [saved.step for saved in checkpoint.discover(stage.folder / TRUNK)] == [BRANCH]
+
+
+def test_a_stage_of_few_steps_has_a_trunk_too(prepared: Prepared, tmp_path: Path) -> None:
+    optim = replace(prepared[0].pretrain.optim, stable_share=0.2)
+    short = begin(stage_in(tmp_path, "pretrain@short"), prepared, FROM_SCRATCH, num_tokens=64 * 4, optim=optim)
+    assert (short.num_steps, short.branch_step) == (1, 1)
 
 
 def test_new_rows_are_those_that_the_trunk_has_not_read_and_what_was_read_adds_up(
