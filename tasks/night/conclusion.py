@@ -197,7 +197,9 @@ def validation_told(candidate: Candidate) -> list[str]:
         )
         told.append(f"documents added since the version before: {added}; figures on other versions do not compare")
     counted = int((sizes > 0).sum()), int(sizes.sum())
-    too_few = why_too_few(*counted, "there are", candidate.night.recipe.promote)
+    spoken = scored.filter(sizes > 0)
+    clusters = spoken["cluster"].n_unique() if "cluster" in spoken.columns else None  # of an earlier release
+    too_few = why_too_few(*counted, "there are", candidate.night.recipe.promote, clusters=clusters)
     return [*told, *([too_few] if too_few else [])]
 
 

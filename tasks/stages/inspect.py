@@ -108,9 +108,10 @@ def looking(recipe: Recipe) -> dict[str, object]:
 
 def why_too_little(rows: StageRecord, tokens: StageRecord, recipe: Recipe) -> str:
     """Why tonight's validation text will decide nothing, before anything is trained; empty if it is enough."""
-    documents = contamination(rows.path, tokens.path).join(read_scored_text(tokens), on=["row_id", "kind"])
-    deciding, _ = parted(documents, recipe.evaluate.audit_share)
-    return why_too_few(len(deciding), int(deciding["num_bytes"].sum()), "tonight there are", recipe.promote)
+    asked, _ = parted(contamination(rows.path, tokens.path), recipe.evaluate.audit_share)
+    deciding = asked.join(read_scored_text(tokens), on=["row_id", "kind"])
+    clusters, num_bytes = deciding["cluster"].n_unique(), int(deciding["num_bytes"].sum())
+    return why_too_few(len(deciding), num_bytes, "tonight there are", recipe.promote, clusters=clusters)
 
 
 @stage(config=looking, inputs=data_alone)

@@ -76,7 +76,9 @@ def test_a_document_overlaps_from_the_share_on_that_the_limit_names(
     night: UntrackedNight, lived: LivedHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares = [0.0, CONTAMINATED_FROM - 0.01, CONTAMINATED_FROM, 1.0]
-    overlaps = pl.DataFrame({"kind": ["chat"] * 4, "domain": ["en"] * 4, "share": shares})
+    names = [f"{number:032x}" for number in range(4)]
+    named = {"row_id": names, "cluster": names, "kind": ["chat"] * 4, "domain": ["en"] * 4}
+    overlaps = pl.DataFrame({**named, "share": shares})
     monkeypatch.setattr("tasks.stages.inspect.contamination", lambda *_: overlaps)
     record = inspected(night, lived, SECOND, unknown="so that no other test finds it done")
     assert record.figures["data/contaminated_share"] == 2 / 4
