@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import TypeAdapter
 
 from model.config.checks import STRICT, Range, Share, field_problems, require
 from model.config.optim import OptimConfig
 from model.config.training import TrainConfig
 
 
+def described_as(base: type) -> dict[str, object]:
+    """The configuration of a class whose fields are described as those of its base: pydantic reads its own alone."""
+
+    def describe(schema: dict[str, Any]) -> None:
+        known = TypeAdapter(base).json_schema()["properties"]
+        for name, told in schema["properties"].items():
+            if name in known and "description" in known[name]:
+                told.setdefault("description", known[name]["description"])
+
+    return {**STRICT, "json_schema_extra": describe}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptimConfig(OptimConfig):
     """The same with a stretch at the peak unless it is said otherwise: the trunk is made there."""
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = described_as(OptimConfig)
 
     stable_share: Share = 0.75
     """Share of all steps at the peak after warming up; the rest decays. 0, for which there is no trunk, takes
@@ -29,7 +43,7 @@ class PretrainConfig(TrainConfig):
     decay of the schedule, whose model is fine-tuned and judged (arXiv 2404.06395, 2405.18392).
     """
 
-    __pydantic_config__ = STRICT
+    __pydantic_config__ = described_as(TrainConfig)
 
     optim: PretrainOptimConfig = field(default_factory=PretrainOptimConfig)
     """Optimizer and schedule."""
