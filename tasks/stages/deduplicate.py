@@ -10,6 +10,7 @@ from prefect.artifacts import create_table_artifact
 
 from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import EXACT, FATES, KEPT, Ledger
+from data.duplicates.volumes import fold_volumes
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger, part_rows
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
@@ -62,6 +63,8 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
         number += piece.scanned.valid
     rules = NearDuplicateRules(threshold=config.near_threshold, drop=config.near == "drop")
     ledger = add_generation(ledger, fresh, run.folder, rules, side_rules(run.recipe).is_val)
+    if number > ledger.volumes[-1].base:
+        ledger = fold_volumes(ledger)
     by_file = fates_by_file(ledger, pieces)
     (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
     run.tracker.artifact(run.folder / FILES, "duplicates")
