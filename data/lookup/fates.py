@@ -18,7 +18,7 @@ from data.lookup.places import LostAnswer, Place, Segment
 from data.rows.keys import name_of
 from data.rows.parts import KINDS, PartRows
 from data.sides.deal import MAX_BUCKETS
-from data.sides.read import val_path
+from data.sides.read import val_path_of
 from data.sides.rules import SideRules
 from data.sides.slices import read_slices
 from data.tokens.folding import is_folded, span_of
@@ -178,8 +178,8 @@ def rows_on_both_sides(corpus: Corpus, row: int) -> tuple[tuple[str, int], ...]:
 def slice_of(corpus: Corpus, place: Place) -> str:
     """The validation slice that a held-out row is in and the version since when it is, or nothing."""
     generation = corpus.generation(place.row).number
-    path = val_path(corpus.sides, place.part.kind, generation)
-    if not path.exists() or not (found := column_where(path, "slice", place.row)):
+    path = val_path_of(corpus.sides, place.part.kind, generation)
+    if path is None or not (found := column_where(path, "slice", place.row)):
         return ""
     name = found[0] or f"{place.part.kind}/{place.domain}"  # slices once had no names in the file
     known = read_slices(corpus.sides).get(name)
