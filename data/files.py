@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +22,12 @@ def arrow_writer(path: Path, schema: pa.Schema, compression: str | None = COMPRE
     return pa.ipc.new_file(str(path), schema, options=pa.ipc.IpcWriteOptions(compression=compression))
 
 
-@dataclass(frozen=True)
-class Batches:
-    """Some record batches of an Arrow file, or all of them."""
-
-    path: Path
-    first: int = 0
-    count: int | None = None
-    """None: to the end of the file."""
-
-    def read(self) -> Iterator[pl.DataFrame]:
-        """One after another."""
-        with pa.memory_map(str(self.path)) as source:
-            reader = pa.ipc.open_file(source)
-            last = reader.num_record_batches if self.count is None else self.first + self.count
-            for number in range(self.first, last):
-                yield pl.DataFrame(pl.from_arrow(reader.get_batch(number)))
-
-
 def read_batches(path: Path) -> Iterator[pl.DataFrame]:
     """Record batches of a file, one after another."""
-    return Batches(path).read()
-
-
-def schema_of(path: Path) -> pa.Schema:
     with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).schema
-
-
-def num_batches(path: Path) -> int:
-    with pa.memory_map(str(path)) as source:
-        return int(pa.ipc.open_file(source).num_record_batches)
-
-
-def num_of_one_schema(paths: Sequence[Path]) -> int:
-    """How many of the last files have the schema of the last one: those that can be joined."""
-    newest = schema_of(paths[-1]) if paths else None
-    return next((n for n, path in enumerate(reversed(paths)) if not schema_of(path).equals(newest)), len(paths))
-
-
-def join_arrow(paths: Sequence[Path], into: Path, metadata: Mapping[bytes, bytes] | None = None) -> None:
-    """Write the record batches of files of one schema into a new file, in order."""
-    with arrow_writer(into, schema_of(paths[0]).with_metadata(metadata)) as writer:
-        for path in paths:
-            with pa.memory_map(str(path)) as source:
-                reader = pa.ipc.open_file(source)
-                for number in range(reader.num_record_batches):
-                    writer.write_batch(reader.get_batch(number))
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            yield pl.DataFrame(pl.from_arrow(reader.get_batch(number)))
 
 
 def raw_records(path: Path, dtype: np.dtype[Any], width: int = 0) -> np.ndarray:

@@ -9,8 +9,14 @@ joined to nearly `full_bytes` is left alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from data.files import arrow_writer
 
 
 def number_folded(sizes: Sequence[int], full_bytes: int) -> int:
@@ -34,3 +40,50 @@ def join_bytes(paths: Sequence[Path], into: Path) -> None:
         for path in paths:
             with path.open("rb") as stream:
                 shutil.copyfileobj(stream, joined, 1 << 20)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Some record batches of an Arrow file, or all of them."""
+
+    path: Path
+    first: int = 0
+    count: int | None = None
+    """None: to the end of the file."""
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        if self.count is not None:
+            return self.count
+        with pa.memory_map(str(self.path)) as source:
+            return int(pa.ipc.open_file(source).num_record_batches) - self.first
+
+    def records(self) -> Iterator[pa.RecordBatch]:
+        """One after another; no other one is read."""
+        with pa.memory_map(str(self.path)) as source:
+            reader = pa.ipc.open_file(source)
+            for number in range(self.first, self.first + self.number):
+                yield reader.get_batch(number)
+
+    def read(self) -> Iterator[pl.DataFrame]:
+        return (pl.DataFrame(pl.from_arrow(batch)) for batch in self.records())
+
+
+def schema_of(path: Path) -> pa.Schema:
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).schema
+
+
+def num_of_one_schema(paths: Sequence[Path]) -> int:
+    """How many of the last files have the schema of the last one: those that can be joined."""
+    newest = schema_of(paths[-1]) if paths else None
+    return next((n for n, path in enumerate(reversed(paths)) if not schema_of(path).equals(newest)), len(paths))
+
+
+def join_arrow(files: Sequence[Batches], into: Path, metadata: Mapping[bytes, bytes] | None = None) -> None:
+    """Write record batches of files of one schema into a new file, in order."""
+    with arrow_writer(into, schema_of(files[0].path).with_metadata(metadata)) as writer:
+        for file in files:
+            for batch in file.records():
+                writer.write_batch(batch)

@@ -157,7 +157,7 @@ def small_recipe(raw: Path, pattern: str = "*.jsonl") -> Recipe:
                 "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
                 "num_key_value_heads": 1, "head_dim": 16, "num_experts": 4, "moe_intermediate_size": 32,
             },
-            "pretrain": TRAIN | {"optim": {"stable_share": 0.5}}, "sft": TRAIN,
+            "pretrain": TRAIN, "sft": TRAIN,
         }
     )  # fmt: skip
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from data.files import raw_records
+from data.rows.folding import Parts
 from data.rows.keys import ID_DTYPE
-from data.rows.parts import KINDS, Part, PartRows, places_in_parts
+from data.rows.parts import KINDS, PartRows, places_in_parts
 from data.rows.sketch import SKETCH_BYTES
 
 KEPT, EXACT, NEAR, STRADDLING = range(4)
@@ -132,10 +133,8 @@ class Ledger:
             shared = folded.get(generations[0].number, ())
             volumes.append(Volume(folder, tuple(generations[: len(shared) or 1]), shared))
             del generations[: len(shared) or 1]
-        return cls(
-            tuple(PartRows(**{**p, "part": Part(parts_folder, p["part"])}) for p in content["parts"]),
-            tuple(volumes),
-        )
+        parts = Parts.read(parts_folder)
+        return cls(tuple(PartRows(**{**p, "part": parts.of(p["part"])}) for p in content["parts"]), tuple(volumes))
 
     @property
     def next_row(self) -> int:

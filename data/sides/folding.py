@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from data.files import Batches, join_arrow, num_batches, num_of_one_schema
-from data.folding import number_folded
+from data.folding import Batches, join_arrow, num_of_one_schema, number_folded
 from data.rows.parts import KINDS
 from data.sides.read import FOLDED, Bucket, Place, train_buckets, val_path, val_paths, val_span
 
@@ -42,15 +41,11 @@ def fold_train(folder: Path, kind: str) -> None:
     if not number:
         return
     buckets = [bucket for group in groups[-number:] for bucket in group]
-    table = [(*bucket.place, sum(map(batches_in, bucket.files)), bucket.num_bytes) for bucket in buckets]
+    table = [(*bucket.place, sum(file.number for file in bucket.files), bucket.num_bytes) for bucket in buckets]
     into = folder / f"{kind}.train.{place_name(buckets[0].place)}-{place_name(buckets[-1].place)}.arrow"
-    join_arrow(files_of(buckets), into, {FOLDED: json.dumps(table).encode()})
+    join_arrow(list(map(Batches, files_of(buckets))), into, {FOLDED: json.dumps(table).encode()})
     for path in files_of(buckets):
         path.unlink()
-
-
-def batches_in(file: Batches) -> int:
-    return num_batches(file.path) if file.count is None else file.count
 
 
 def place_name(place: Place) -> str:
@@ -64,6 +59,9 @@ def fold_val(folder: Path, kind: str) -> None:
     number = number_folded([path.stat().st_size for path in paths], FULL_BYTES)
     if number:
         some = paths[-number:]
-        join_arrow(some, folder / f"{kind}.val.g{val_span(some[0])[0]:04d}-g{val_span(some[-1])[1]:04d}.arrow")
+        join_arrow(
+            list(map(Batches, some)),
+            folder / f"{kind}.val.g{val_span(some[0])[0]:04d}-g{val_span(some[-1])[1]:04d}.arrow",
+        )
         for path in some:
             path.unlink()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from data.files import Batches, read_batches, schema_of
+from data.files import read_batches
+from data.folding import Batches, schema_of
 from data.rows.parts import CONTENT
 
 ORDER = pl.Schema({"order": pl.UInt64, "row": pl.UInt32, "source": pl.String, "domain": pl.UInt8})

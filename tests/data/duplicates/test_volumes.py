@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from data.duplicates import volumes
 from data.duplicates.decide import NearDuplicateRules
-from data.duplicates.ledger import EXACT, Ledger
+from data.duplicates.ledger import EXACT, ROWS, Ledger
 from data.duplicates.likeness import own_rows_by_what_counts, shared_so_far
 from data.duplicates.near import ALL_PAIRS_UP_TO, NearIndex
 from data.duplicates.volumes import files_of, fold_volumes
@@ -146,3 +147,13 @@ def test_a_kind_without_new_rows_is_left_alone(tmp_path: Path) -> None:
     before = its.files(0)
     assert fold_volumes(its.ledger) is its.ledger
     assert its.files(0) == before
+
+
+def test_a_ledger_of_the_time_before_folding_is_read(tmp_path: Path) -> None:
+    its = Home(tmp_path)
+    for night in range(3):
+        its.add(Piece([f"night {night} of some words"]))
+    content = json.loads((tmp_path / ROWS).read_text())
+    del content["folded"]
+    (tmp_path / ROWS).write_text(json.dumps(content))
+    assert Ledger.read(tmp_path, tmp_path / "parts") == its.ledger

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.duplicates.decide import NearDuplicateRules
-from data.files import read_batches, schema_of
+from data.files import read_batches
+from data.folding import schema_of
 from data.rows.parts import KINDS
 from data.sides import deal, folding
 from data.sides.deal import add_sides
