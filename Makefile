@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= demo
 
-.PHONY: run test test-all up down alarm-test arm disarm bench-train bench-learn bench-generate bench-data lint
+.PHONY: run test test-all up down alarm-test arm disarm simulate bench-train bench-learn bench-generate bench-data lint
 
 run: $(READY)  ## the whole chain on the built-in corpus
 	@$(BIN)/python -m flows $(RECIPE)
@@ -27,6 +27,10 @@ alarm-test: $(READY)  ## send a notice the way an alarm goes, and see whether it
 
 arm disarm: $(READY)  ## turn the schedule of RECIPE on, or off; `up` leaves it as it is
 	@$(BIN)/python -m tasks.services $@ $(RECIPE)
+
+NIGHTS ?= 365
+simulate: $(READY)  ## a year of nights of a tiny model, with every fault that a night must survive; NIGHTS=20 for a short one
+	@$(BIN)/python -m benchmarks.year.simulate --nights $(NIGHTS) $(if $(FIGURE),--figure $(FIGURE))
 
 MINIMIND ?=
 bench-train: $(READY)  ## the training step beside others; MINIMIND=PATH of a checkout measures that, too

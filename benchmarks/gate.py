@@ -20,7 +20,7 @@ import polars as pl
 
 from benchmarks.evaluation.models import scored_models
 from benchmarks.evaluation.nights import Effect, Pool, effect, nights
-from tasks.evaluation.gate import sizeable_domains
+from tasks.evaluation.gate import per_byte, sizeable_domains
 from tasks.evaluation.verdict import Decision
 from tasks.recipes.deployments import load_recipe
 from tasks.recipes.recipe import Recipe
@@ -79,7 +79,7 @@ def curve(recipe: Recipe, pairs: Sequence[tuple[pl.DataFrame, pl.DataFrame]], nu
 
     equal, better = decided(effect(0.0), number), decided(effect(BETTER), number // OTHERS)
     sample = pools[0].night(share, sources, np.random.default_rng(0))
-    bpb = float(sample["champion_bits"].sum() / sample["num_bytes"].sum())
+    bpb = per_byte(sample, "champion_bits")
     tolerances = {name: tolerance(name, equal, sample) for name in sizeable_domains(sample, config)}
     refused = [
         1 - float(np.mean([d.promoted for d in decided(effect(MUCH_BETTER, name, HARM * loss), number // OTHERS)]))
@@ -96,7 +96,7 @@ def tolerance(domain: str, decisions: Sequence[Decision], sample: pl.DataFrame) 
     """What a domain may lose on a night that is neither lucky nor unlucky, as a share of its bits per byte."""
     its = sample.filter(pl.col("domain") == domain)
     allowed = [v.tolerance_bpb for d in decisions for v in d.domains if v.name == domain and v.judged]
-    return float(np.median(allowed)) * float(its["num_bytes"].sum()) / float(its["champion_bits"].sum())
+    return float(np.median(allowed)) / per_byte(its, "champion_bits")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

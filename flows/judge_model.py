@@ -6,11 +6,11 @@ import logging
 
 from tasks.errors import Interrupted, NightBusy, NightStopped, StoreAway
 from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.notes import note_path
 from tasks.home.records import StageRecord
 from tasks.night.candidate import Candidate, give_up, waiting_candidates
 from tasks.night.conclusion import conclude_waiting
 from tasks.night.incumbent import incumbent_of
-from tasks.night.lineage.notes import note_path
 from tasks.stage import Night
 from tasks.stages.evaluate import evaluate
 from tasks.stages.register import register

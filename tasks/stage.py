@@ -66,7 +66,7 @@ class Night:
     day: str = ""
     """On which it was opened first, in UTC, as 2026-11-28: it tells people which night this is."""
     opened_at: float = 0.0
-    """When this run of it was opened, in seconds since 1970."""
+    """When this run of it was opened, on the monotonic clock of its process, in seconds; 0 if it was not."""
     name: str = ""
     """Of its run, with what differs from the night before; empty for a trial."""
     branch: str = ""

@@ -28,7 +28,7 @@ from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord, file_digests
-from tasks.night.conclusion import note_outcome
+from tasks.night.conclusion import note_made
 from tasks.questions.history import History
 from tasks.questions.lineage import find_model
 from tasks.recipes.recipe import Recipe, recipe_from, side_rules
@@ -157,7 +157,7 @@ def small_recipe(raw: Path, pattern: str = "*.jsonl") -> Recipe:
                 "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
                 "num_key_value_heads": 1, "head_dim": 16, "num_experts": 4, "moe_intermediate_size": 32,
             },
-            "pretrain": TRAIN, "sft": TRAIN,
+            "pretrain": TRAIN | {"start": "scratch"}, "sft": TRAIN,
         }
     )  # fmt: skip
 
@@ -246,7 +246,7 @@ def live_and_train(folder: Path) -> LivedHome:
         note.parent.mkdir(exist_ok=True)
         note.write_text(json.dumps({"run_id": run_id_of(f"night {version}"), "key": str(version)}))
         if version == 2:
-            note_outcome(note, [*records, pretrained, tuned, registered], {"version": version, "promoted": False})
+            note_made(note, [*records, pretrained, tuned, registered], {"version": version, "promoted": False}, None)
     return lived
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,16 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from tasks.services.processes import free_port
+
 STARTED_SECONDS = 60
 USER = "postgres"
 UNPRIVILEGED = ("postgres", "nobody")
 """Who runs PostgreSQL where the tests run as root, for whom it does not start."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(answers: object, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -24,7 +24,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
-from tasks.night import schedule
+from tasks.night.duty import schedule
 from tasks.night.duty.schedule import why_stale
 from tasks.recipes.deployments import DEPLOYMENTS, ENTRYPOINT, load_recipe, read_deployments, recipe_names
 from tasks.services.databases import PREFECT

@@ -28,7 +28,7 @@ recipe = recipe.with_overrides({"polish.num_tokens": sft.num_tokens, "polish.bat
 print(plan_text(recipe))
 report = retrain_nightly(recipe=recipe)
 print(report.as_text())
-again = retrain_nightly(recipe=recipe)
+again = retrain_nightly(recipe=recipe, again=True)
 print("REUSED", sum(record.reused for record in again.records), "of", len(again.records))
 print("\\n".join(who_ate(Path(sys.argv[1]) / "home", report.run_id)[:2]))
 [polish] = [record for record in report.records if record.name == "polish"]

@@ -54,7 +54,7 @@ FLOORS = {
         "training exchange",
         "generation",
     ),
-    "benchmarks": ("machine memory", "data", "learning", "training", "generation", "evaluation", "gate"),
+    "benchmarks": ("machine memory", "data", "learning", "training", "generation", "evaluation", "gate", "year"),
 }
 """Of each package its folders and loose files, lowest first. Each imports from lower floors, or from itself, alone."""
 MAX_FILES = 12

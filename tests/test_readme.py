@@ -42,7 +42,7 @@ def prepared(command: str) -> list[str]:
     words[0] = str(Path(sys.executable).with_name(program))
     if program == "prefect":
         return [*(word for word in words if not word.startswith("retrain-nightly/")), "--help"]
-    if words[3] in ("quarantine", "why-row", "who-ate"):  # they ask of a home in which a night was
+    if words[3] in ("quarantine", "why-row", "who-ate", "nights", "lineage", "registry"):  # of a home that has a night
         return [*words[:4], "--help"]
     assert "--dry-run" in words, f"{command} would train"
     return words

@@ -132,10 +132,9 @@ def write_sides(ledger: Ledger, generation: int, parts: list[PartRows], sides: P
     bucket = (order >> np.uint64(64 - (buckets - 1).bit_length())).astype(np.int64)
     by_bucket = np.argsort(bucket, kind="stable")
     packed = 0
-    for number, members in enumerate(
-        np.split(row[by_bucket], np.searchsorted(bucket[by_bucket], np.arange(1, buckets)))
-    ):
-        packed += write_bucket(shards / f"pretrain.train.g{generation:04d}.b{number:04d}", members)
+    dealt = np.split(row[by_bucket], np.searchsorted(bucket[by_bucket], np.arange(1, buckets)))
+    for number, numbers in enumerate(dealt):
+        packed += write_bucket(shards / f"pretrain.train.g{generation:04d}.b{number:04d}", numbers)
     return packed
 
 
@@ -187,7 +186,7 @@ def make_home(home: Path, num_rows: int, num_parts: int) -> None:
         ledger = Ledger((), ())
         for fresh in (rows[:-1], rows[-1:]):
             ledger = add_generation(ledger, fresh, folder, NearDuplicateRules(threshold=0.8, drop=True), RULES.is_val)
-        fates = sum(np.bincount(ledger.fates_of(p), minlength=4) for p in ledger.parts)
+        fates = np.sum([np.bincount(ledger.fates_of(p), minlength=4) for p in ledger.parts], axis=0)
         return {
             "read": num_rows + BAD_PER_PART * num_parts, "quarantined": BAD_PER_PART * num_parts, "kept": int(fates[0]),
             "exact_duplicate": int(fates[1]), "near_duplicate": int(fates[2] + fates[3]),

@@ -116,7 +116,7 @@ class UntrackedNight(Night):
     """A night whose stages report to no tracking server."""
 
     @property
-    def store(self) -> UntrackedStore:
+    def store(self) -> UntrackedStore:  # type: ignore[override]
         return UntrackedStore()
 
 

@@ -21,7 +21,7 @@ from data.tokens.shards import open_shards
 from model.tokens.tokenizer import load_tokenizer
 from model.training.state import TrainState
 from model.training.trainer import train
-from tasks.evaluation.scores import score_documents
+from tasks.evaluation.measures.documents import score_rows
 from tasks.home.contents.sides import read_rows
 from tasks.home.records import StageRecord
 from tasks.recipes.deployments import load_recipe
@@ -72,10 +72,10 @@ def scored_model(recipe: Recipe, rows: StageRecord, packed: StageRecord, seed: i
     tokenizer = load_tokenizer(packed.path)
     with torch.no_grad():
         documents = pl.concat(
-            score_documents(
+            score_rows(
                 state.model.eval(), tokenizer, read_rows(rows.path, kind, "val"), recipe.data.sequence_length_tokens,
                 shape.pretrain.precision,
-            ).with_columns(kind=pl.lit(kind))
+            ).documents.with_columns(kind=pl.lit(kind))
             for kind in KINDS
         )  # fmt: skip
     shares = contamination(rows.path, packed.path).rename({"share": "contaminated_share"})

@@ -45,8 +45,7 @@ class Pool:
         """
         table = paired(ours, other)
         weighed = clusters_of(table, config.max_cluster_share * share)
-        weighed = weighed.group_by("domain")
-        means = weighed.agg(mean=pl.col("bits").sum() / pl.col("num_bytes").sum())
+        means = weighed.group_by("domain").agg(mean=pl.col("bits").sum() / pl.col("num_bytes").sum())
         table = table.join(means, on="domain", maintain_order="left").with_columns(
             bits=pl.col("bits") - pl.col("mean") * pl.col("num_bytes")
         )

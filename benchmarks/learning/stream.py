@@ -1,12 +1,13 @@
 """Nights over a stream of text in which domains arrive one after another: which way of starting a night wins?
 
     python -m benchmarks.learning.stream --home FOLDER [--seeds 1,2,3] [--ways trunk,champion,scratch] [--steps 90]
+    python -m benchmarks.learning.stream --home FOLDER --report [--figure PATH]
 
 Each night gets new text of one domain of the built-in corpus and as many optimizer steps as every other: equal work.
 `scratch` trains a new model on all text so far; `champion` warms up again from the cooled model of the night before;
 `trunk` goes on from the state before that model's decay. The last two mix new rows with replayed ones. After every
 night the cooled model is scored on held-out text of every domain. Runs are kept in the folder, and one that is there
-already is not done again; `--report` prints the table of what is there.
+already is not done again; `--report` prints the table of what is there, `--figure` draws it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import numpy as np
 import orjson
 import polars as pl
 import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from data.tokens.encode import Encoder
 from data.tokens.tokenise import PackedRows, pack_table
@@ -51,6 +54,8 @@ NIGHT_BYTES, HELD_OUT_BYTES, HELD_OUT_SHARE = 600_000, 40_000, 0.25
 """Of new text a night at the most; of held-out text a domain at the most, and as a share of a small domain's text."""
 ROW_TOKENS = 256
 RUNS, TEXT = "runs.jsonl", "text"
+LINES = ("o-", "s--", "^-.", "v:", "D-", "x--")
+"""Of the figure, by way: told apart in grey, too."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,41 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(runs: list[dict[str, Any]], path: Path) -> Path:
+    """Bits per byte after every night: a panel for each domain, a line for each way of starting and share of replay.
+
+    A line is the mean over its seeds, its band reaches from the lowest to the highest; nights on which text of the
+    domain arrived are marked. An SVG is the same bytes for the same runs.
+    """
+    ways = sorted({(run["way"], run["replay"]) for run in runs}, key=lambda way: (WAYS.index(way[0]), -way[1]))
+    figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+    *panels, legend = figure.subplots(2, 3, sharex=True).flat
+    nights = range(1, len(ARRIVALS) + 1)
+    for domain, axes in zip(DOMAINS, panels, strict=True):
+        for night in (night for night in nights if ARRIVALS[night - 1] == domain):
+            axes.axvline(night, color="0.6", linestyle=":", linewidth=1.2)
+        for number, (way, replay) in enumerate(ways):
+            mine = [run["nights"] for run in runs if (run["way"], run["replay"]) == (way, replay)]
+            scores = np.array([[night["bpb"][domain] for night in of_seed] for of_seed in mine])
+            label = f"{way}, {replay:g} replayed ({len(mine)})" if way != "scratch" else f"{way} ({len(mine)})"
+            style = LINES[number % len(LINES)]
+            axes.plot(nights, scores.mean(axis=0), style, color=f"C{number}", ms=4, linewidth=1.4, label=label)
+            axes.fill_between(nights, scores.min(axis=0), scores.max(axis=0), color=f"C{number}", alpha=0.15, lw=0)
+        lowest, highest = axes.get_ylim()
+        axes.set(title=domain, xticks=nights, yscale="log" if highest > 4 * lowest else "linear")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelsize=8, which="both")
+    legend.axis("off")
+    legend.legend(*panels[0].get_legend_handles_labels(), loc="center", fontsize=9, title="way (seeds)")
+    figure.supxlabel("night; dotted: text of the domain arrives", fontsize=9)
+    figure.supylabel("bits per byte of held-out text", fontsize=9)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "stream"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--home", type=Path, required=True, help="folder for text, states and runs")
@@ -196,11 +236,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=90, help="optimizer steps a night")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="print the table of what is there, and stop")
+    parser.add_argument("--figure", type=Path, help="with --report: also draw it there, as .svg or .png")
     arguments = parser.parse_args()
     path = arguments.home / RUNS
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if arguments.report:
         print(table(done))
+        if arguments.figure:
+            print(draw(done, arguments.figure))
         return
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()

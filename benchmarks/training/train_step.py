@@ -58,7 +58,8 @@ def in_turns(
     Memory is the most private pages held after a step: freed pages stay with the process, so that is the peak.
     """
     rates: dict[str, list[float]] = {name: [] for name in [*names, "peak"]}
-    memory, firsts = dict.fromkeys(names, 0.0), {}
+    memory = dict.fromkeys(names, 0.0)
+    firsts: dict[str, float] = {}
     with ExitStack() as stack:
         steps = {name: stack.enter_context(contestant(name, steps_of, name, shape, minimind)) for name in names}
         for number in range(WARMUP_ROUNDS + rounds):

@@ -74,7 +74,7 @@ def run_recipe(arguments: argparse.Namespace) -> int:
     recipe = original.with_overrides(overrides)  # refused before a server starts
     if arguments.dry_run:
         print("Loading; then a few steps of each training stage are measured.", file=sys.stderr, flush=True)
-        print_recipe_and_cost(recipe)
+        print_recipe_and_cost(recipe, arguments.again)
         return 0
     from tasks.services.embedded import reaching_prefect
 
@@ -84,20 +84,28 @@ def run_recipe(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def print_recipe_and_cost(recipe: Recipe) -> None:
+def print_recipe_and_cost(recipe: Recipe, again: bool) -> None:
     """Raises NightStopped, after all is printed, if a source has nothing."""
     import yaml
 
+    from tasks.home.notes import night_notes
+    from tasks.night.lineage.beginning import expected
     from tasks.planning.plan import plan_text  # torch takes seconds to import
     from tasks.recipes.recipe import plain_recipe
     from tasks.sources.presence import look_at_sources
 
     print(yaml.safe_dump(plain_recipe(recipe), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
-    looked = list(look_at_sources(recipe.sources, Settings.load().home))
+    home = Settings.load().home
+    looked = list(look_at_sources(recipe.sources, home))
     for source, said, _ in looked:
         print(f"source {source.name}: {said}")
     print(flush=True)
-    print(plan_text(recipe))
+    print(plan_text(recipe, expected(home, recipe)))
+    if not again and any(note.has_ended for note in night_notes(home, recipe.name)):
+        print(
+            "\nIf no row is new, and recipe and code are those of a night that has ended, this one ends as Skipped "
+            "within seconds; --again does it all the same."
+        )
     if gone := [source.name for source, _, is_gone in looked if is_gone]:
         raise NightStopped(f"the night would stop: there is nothing of source {', '.join(gone)}")
 

@@ -59,15 +59,29 @@ def card_of(
 
 
 def on_card(source: SourceConfig, statistics: NightStatistics) -> SourceOnCard:
-    """What a card says of a source: its own licence, or that of the built-in text. No path of this machine."""
+    """What a card says of a source: its own licence, or that of the built-in text. No path of this machine, and nothing
+    of an address that lets one in."""
     origin, licence = origin_of(source.location)
     known = statistics.fates.get(source.name)
     if not origin:
-        origin = source.location if "://" in source.location or source.location.startswith("hub:") else "a file"
+        elsewhere = "://" in source.location or source.location.startswith("hub:")
+        origin = without_access(source.location) if elsewhere else "a file"
     return SourceOnCard(
         name=source.name, kind=source.kind, rows=known.kept if known else None, origin=origin,
         licence=source.licence or licence,
     )  # fmt: skip
+
+
+def without_access(address: str) -> str:
+    """An address without user and password, and one of the web without its query, which may be a signature. Elsewhere a
+    question mark stands for any character."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return address
+    host, slash, path = rest.partition("/")
+    if scheme in ("http", "https"):
+        path = path.partition("?")[0].partition("#")[0]
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def languages_of(statistics: NightStatistics) -> list[str]:

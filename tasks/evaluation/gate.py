@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
 from tasks.evaluation.budget import Allowance
 from tasks.evaluation.enough import why_too_few
 from tasks.evaluation.limits import Figures, checks_of
-from tasks.evaluation.resampling import Difference, differences, paired
+from tasks.evaluation.resampling import Estimate, differences, paired
 from tasks.evaluation.verdict import Decision, DomainVerdict, judged, obstacles
 from tasks.pages.text import plural
 from tasks.recipes.stage_configs import PromoteConfig
@@ -28,6 +28,8 @@ class Evidence:
     """Those of the champion's evaluation."""
     most_gained_bpb: float | None = None
     """The largest gain that any comparison of the recipe measured; None if there was none."""
+    carried: Figures = field(default_factory=dict)
+    """How much worse the champion is than the best one before it, by name of check and domain."""
 
 
 def per_byte(table: pl.DataFrame, bits: str) -> float:
@@ -35,10 +37,13 @@ def per_byte(table: pl.DataFrame, bits: str) -> float:
     return float(table[bits].sum()) / float(table["num_bytes"].sum())
 
 
-def domains_of(table: pl.DataFrame, found: Sequence[Difference], config: PromoteConfig) -> list[DomainVerdict]:
+def domains_of(
+    table: pl.DataFrame, found: Sequence[Estimate], config: PromoteConfig, carried: Figures
+) -> list[DomainVerdict]:
     """The verdict on each domain of documents that both models scored, in the order of their names.
 
     found: differences in those domains that are judged.
+    carried: what the champion lost, by domain.
     """
     by_name = {difference.name: difference for difference in found}
     alpha = config.domain_error_share / max(1, len(found))
@@ -46,7 +51,7 @@ def domains_of(table: pl.DataFrame, found: Sequence[Difference], config: Promote
         judged(
             str(name), by_name.get(str(name)), per_byte(its, "bits"),
             per_byte(its, "champion_bits"), len(its), its["cluster"].n_unique(),
-            config.max_domain_loss_share, alpha,
+            config.max_domain_loss_share, alpha, carried.get(str(name), 0.0),
         )
         for (name,), its in sorted(table.group_by("domain"))
     ]  # fmt: skip
@@ -102,7 +107,7 @@ def first_model(challenger: pl.DataFrame, config: PromoteConfig, evidence: Evide
     found = "there was no champion to compare with, and"
     if too_few := why_too_few(*counted, found, config, clusters=spoken["cluster"].n_unique()):
         return Decision(False, too_few, waits=True)
-    checks = checks_of(evidence.ours, None, challenger, config)
+    checks = checks_of(evidence.ours, None, challenger, config, {})
     reason = "first model: there was no champion to compare with"
     if against := obstacles(checks, ()):
         return Decision(False, f"{reason}, but refused: {against}", refused=True, checks=checks)
@@ -115,10 +120,11 @@ def compared(
     """The decision on documents that both models scored; `alone` scores are of documents that one of them has."""
     overall, *rest = differences(table, sizeable_domains(table, config), config)
     level = evidence.allowance.level
-    lower, upper, detectable = overall.lower(level), overall.upper(level), overall.detectable(level)
+    lower, upper = overall.lower(level), overall.upper(level)
+    detectable = overall.detectable(level) + config.min_gain_bpb
     better, worse = upper < -config.min_gain_bpb, lower > 0
-    domains = domains_of(table, rest, config)
-    checks = checks_of(evidence.ours, evidence.champion, challenger, config)
+    domains = domains_of(table, rest, config, evidence.carried)
+    checks = checks_of(evidence.ours, evidence.champion, challenger, config, evidence.carried)
     against = obstacles(checks, domains)
     verdict = "better, but refused" if better and against else "better" if better else "not shown to be better"
     told = [
@@ -137,7 +143,7 @@ def compared(
     )  # fmt: skip
 
 
-def never_gained(detectable_bpb: float, overall: Difference, evidence: Evidence) -> str:
+def never_gained(detectable_bpb: float, overall: Estimate, evidence: Evidence) -> str:
     """A warning that a gain must be larger than all that there ever were; empty if not, or if nothing is known."""
     if evidence.most_gained_bpb is None:
         return ""

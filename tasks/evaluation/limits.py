@@ -1,4 +1,10 @@
-"""What a better model must not be worse in: limits that the recipe sets beside bits per byte, each one check."""
+"""What a better model must not be worse in: limits that the recipe sets beside bits per byte, each one check.
+
+Limits on how much worse than the champion a model may be hold for the champions of all nights together, not for each
+by itself: else every champion could be a little worse than the one before. What a champion lost against the best one
+before it is carried with its version, as the sum of what each comparison found on the documents of its night, and a
+gain makes up for it. A person who promotes a version accepts what it lost.
+"""
 
 from __future__ import annotations
 
@@ -25,46 +31,60 @@ class Check:
     limit: float
     passed: bool
     sentence: str
+    lost: float | None = None
+    """How much worse the model is than the best champion before it; None for a check that compares with none."""
 
 
-def checks_of(ours: Figures, champion: Figures | None, scored: pl.DataFrame, config: PromoteConfig) -> list[Check]:
+def checks_of(
+    ours: Figures, champion: Figures | None, scored: pl.DataFrame, config: PromoteConfig, carried: Figures
+) -> list[Check]:
     """Every limit. Those that compare with the champion are passed over for a first model.
 
     ours, champion: figures of the evaluations, ours with those of the export; None if there is no champion.
     scored: the new model's documents, table of the evaluate stage.
+    carried: what the champion lost, by name of the check.
     """
+
+    def risen_by(name: str, figure: str, *, relative: bool = False, falls: bool = False) -> Check:
+        return risen(name, figure, ours, champion, config, carried.get(name, 0.0), relative=relative, falls=falls)
+
     return [
-        risen("max_pretrain_regression_share", "val/bpb.pretrain", ours, champion, config, relative=True),
-        risen("max_more_dead_experts", "eval/dead_experts", ours, champion, config),
-        risen("max_repetition_rise", "eval/repetition_share", ours, champion, config),
-        risen("max_self_ending_fall", "eval/self_ending_share", ours, champion, config, falls=True),
+        risen_by("max_pretrain_regression_share", "val/bpb.pretrain", relative=True),
+        risen_by("max_more_dead_experts", "eval/dead_experts"),
+        risen_by("max_repetition_rise", "eval/repetition_share"),
+        risen_by("max_self_ending_fall", "eval/self_ending_share", falls=True),
         contaminated(scored, config.max_contaminated_share),
         bounded("export/logit_difference", ours, MAX_LOGIT_DIFFERENCE),
         bounded("export/route_agreement", ours, MIN_ROUTE_AGREEMENT, least=True),
     ]
 
 
-def passed_over(name: str, limit: float, why: str) -> Check:
-    return Check(name, None, limit, True, f"{name} was not looked at: {why}")
+def passed_over(name: str, limit: float, why: str, lost: float | None = None) -> Check:
+    return Check(name, None, limit, True, f"{name} was not looked at: {why}", lost)
+
+
+def lost_before(carried: float) -> str:
+    """Words for what the champion lost; empty if nothing."""
+    return f", beside {carried:+.4g} that the champion lost against the best one before it" if carried else ""
 
 
 def risen(
-    name: str, figure: str, ours: Figures, champion: Figures | None, config: PromoteConfig, *, relative: bool = False,
-    falls: bool = False,
+    name: str, figure: str, ours: Figures, champion: Figures | None, config: PromoteConfig, carried: float, *,
+    relative: bool = False, falls: bool = False,
 ) -> Check:  # fmt: skip
     """How much worse a figure is than the champion's: how much higher, or lower if it `falls`; as a share of the
-    champion's if `relative`."""
+    champion's if `relative`. `carried`: how much worse the champion's is than the best one's before it."""
     limit = float(getattr(config, name))
     if champion is None:
         return passed_over(name, limit, "there is no champion to compare with")
     for whose, figures in (("new model's", ours), ("champion's", champion)):
         if figure not in figures:
-            return passed_over(name, limit, f"the {whose} evaluation has no {figure}")
+            return passed_over(name, limit, f"the {whose} evaluation has no {figure}", carried)
     worse = champion[figure] - ours[figure] if falls else ours[figure] - champion[figure]
     value = worse / champion[figure] if relative and champion[figure] else worse
-    passed = value <= limit
     told = f"{figure} is {ours[figure]:.4g}, the champion's {champion[figure]:.4g}: {value:+.4g} worse"
-    return Check(name, value, limit, passed, f"{told}, allowed {limit:g} (promote.{name})")
+    told += f"{lost_before(carried)}, allowed {limit:g} (promote.{name})"
+    return Check(name, value, limit, carried + value <= limit, told, max(0.0, carried + value))
 
 
 def contaminated(scored: pl.DataFrame, limit: float) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,11 @@ from model.config.network import ModelConfig
 from tasks.evaluation.audit import apart, audit_figures
 from tasks.evaluation.measures.calibration import reliability
 from tasks.evaluation.measures.choices import ask, drawn, questions_of
-from tasks.evaluation.measures.documents import score_rows
+from tasks.evaluation.measures.documents import ScoredRows, score_rows
 from tasks.evaluation.measures.experts import load_by_layer
-from tasks.evaluation.measures.intervals import bpb_intervals, share_interval
 from tasks.evaluation.measures.metrics import combined_metrics
 from tasks.evaluation.measures.replies import answer, as_content, prompts_of
-from tasks.evaluation.scores import headline_scores
+from tasks.evaluation.scores import bpb_intervals, headline_scores, share_interval
 from tasks.home.contents.scores import (
     AUDITED,
     CALIBRATION,
@@ -89,11 +88,16 @@ def measure_model(
     known: `row_id`, `kind`, `domain` and what else the documents table shall say of each validation document.
     """
     max_tokens, precision = recipe.data.sequence_length_tokens, recipe.pretrain.precision
-    scored = [(kind, score_rows(model, tokenizer, rows[kind], max_tokens, precision)) for kind in KINDS]
-    documents = pl.concat(its.documents.with_columns(kind=pl.lit(kind)) for kind, its in scored)
-    documents = documents.join(known, on=["row_id", "kind"], how="left", maintain_order="left")
-    documents, audited = apart(documents, recipe.evaluate.audit_share)
-    deciding = {kind: rows[kind].filter(pl.col("row_id").is_in(documents["row_id"].implode())) for kind in KINDS}
+    deciding, never_asked = (rows_of(names, rows) for names in apart(known, recipe.evaluate.audit_share))
+
+    def score(some: Mapping[str, pl.DataFrame]) -> list[tuple[str, ScoredRows]]:
+        scored = ((kind, its) for kind, its in some.items() if len(its))
+        return [(kind, score_rows(model, tokenizer, its, max_tokens, precision)) for kind, its in scored]
+
+    scored = score(deciding)
+    documents = documents_of(scored, known)
+    apart_scored = score(never_asked)
+    audited = documents_of(apart_scored, known) if apart_scored else documents.clear()
     bins = reliability(
         np.concatenate([its.confidence for _, its in scored]), np.concatenate([its.correct for _, its in scored])
     )
@@ -129,6 +133,18 @@ def measure_model(
         routes=pl.concat(routes) if routes else None,
         tokens_per_s=sum(its.read_tokens for _, its in scored) / max(sum(its.seconds for _, its in scored), 1e-9),
     )  # fmt: skip
+
+
+def rows_of(names: pl.DataFrame, rows: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """The rows of each kind that are among the documents of a table."""
+    return {kind: its.join(names.filter(kind=kind), on="row_id", how="semi", maintain_order="left")
+            for kind, its in rows.items()}  # fmt: skip
+
+
+def documents_of(scored: Sequence[tuple[str, ScoredRows]], known: pl.DataFrame) -> pl.DataFrame:
+    """The documents of all kinds, with what is known of each."""
+    documents = pl.concat(its.documents.with_columns(kind=pl.lit(kind)) for kind, its in scored)
+    return documents.join(known, on=["row_id", "kind"], how="left", maintain_order="left")
 
 
 def prompt_room(config: ModelConfig, recipe: Recipe) -> int:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-DECIDED = "decided"
-"""The event of such lines in the journal."""
+from tasks.home.journal import BY_HAND, DECIDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +37,21 @@ def past_decisions(entries: Iterable[Mapping[str, Any]], recipe: str) -> list[Pa
         if entry.get("event") == DECIDED and entry.get("recipe") == recipe and entry.get("alpha") is not None:
             values = {name: entry[name] for name in fields if name in entry}
             found.append(PastDecision(**values | {"at": datetime.fromisoformat(str(entry["at"]))}))
+    return found
+
+
+def carried_losses(entries: Iterable[Mapping[str, Any]], recipe: str, champion: int | None) -> dict[str, float]:
+    """How much worse a champion is than the best one before it, by check and domain, from lines of the journal.
+
+    As its own decision noted it; nothing for a version of an earlier release, and for one that a person promoted.
+    """
+    found: dict[str, float] = {}
+    for entry in entries:
+        if entry.get("recipe") == recipe and entry.get("version") == champion is not None:
+            if entry.get("event") == DECIDED:
+                found = dict(entry.get("losses") or {})
+            elif entry.get("event") == BY_HAND and not entry.get("rolled_back"):
+                found = {}
     return found
 
 

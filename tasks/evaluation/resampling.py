@@ -1,4 +1,5 @@
-"""Two models on the same documents: their difference, and what it could have been, by a bootstrap of clusters.
+"""Bits per byte of a model, or the difference of two on the same documents, and what it could have been elsewhere: a
+bootstrap of clusters.
 
 Documents of one cluster of near duplicates are one observation (clustered errors, arXiv 2411.00640), and each source
 is a stratum, so that no source has more clusters in one resample than in another. Of the n clusters of a stratum a
@@ -107,8 +108,8 @@ class Stratum:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The difference of two models on a group of documents, in bits per byte; negative is better."""
+class Estimate:
+    """Bits per byte of a group of documents: a model's, or the difference of two, of which a negative one is better."""
 
     name: str
     """`OVERALL` or a domain."""
@@ -122,13 +123,13 @@ class Difference:
     """What it was in each resample, shape (resamples,)."""
 
     def upper(self, alpha: float) -> float:
-        """What the true difference is above with a probability of `alpha` at most: the wider of the bootstrap's
-        percentile and Student's bound, which is there for an `alpha` that resamples are too few for, too."""
+        """What the true value is above with a probability of `alpha` at most: the wider of the bootstrap's percentile
+        and Student's bound, which is there for an `alpha` that resamples are too few for, too."""
         student = self.value - float(stdtrit(self.freedom, alpha)) * self.error
         return max(float(np.quantile(self.drawn, 1 - alpha)), student)
 
     def lower(self, alpha: float) -> float:
-        """What the true difference is below with a probability of `alpha` at most."""
+        """What the true value is below with a probability of `alpha` at most."""
         student = self.value + float(stdtrit(self.freedom, alpha)) * self.error
         return min(float(np.quantile(self.drawn, alpha)), student)
 
@@ -165,21 +166,38 @@ def draws(stratum: Stratum, generator: np.random.Generator, resamples: int) -> I
         yield counts.astype(np.float64) @ stratum.sums
 
 
-def differences(table: pl.DataFrame, domains: Sequence[str], config: PromoteConfig) -> list[Difference]:
-    """The difference over all documents, then in each of `domains`, all of the same resamples.
+def difference(table: pl.DataFrame, config: PromoteConfig) -> float:
+    """The difference over all documents that `differences` finds, without what it could have been."""
+    clusters = clusters_of(table, config.max_cluster_share)
+    return float(clusters["bits"].sum()) / float(clusters["num_bytes"].sum())
 
-    The resamples are those of NumPy's default generator, seeded with `config.seed`: the same bits on every machine.
 
-    table: documents that both models scored, see `paired`; the error is infinite if they are of one cluster.
-    domains: of them.
+def differences(table: pl.DataFrame, domains: Sequence[str], config: PromoteConfig) -> list[Estimate]:
+    """The difference over all documents, then in each of `domains`, see `estimates`.
+
+    table: documents that both models scored, see `paired`.
     config: number of resamples, seed, and the share that a cluster may count for.
     """
+    return estimates(table, domains, config.max_cluster_share, config.resamples, config.seed)
+
+
+def estimates(
+    table: pl.DataFrame, domains: Sequence[str], max_share: float, resamples: int, seed: int
+) -> list[Estimate]:  # fmt: skip
+    """Bits per byte over all documents, then in each of `domains`, all of the same resamples.
+
+    The resamples are those of NumPy's default generator: the same bits on every machine for a seed.
+
+    table: cluster, source, domain, bits and num_bytes of each document, num_bytes above 0; the error is infinite if all
+        are of one cluster.
+    max_share: of the bytes, that a cluster counts for at most; 1 weighs none down.
+    """
     groups = [OVERALL, *domains]
-    strata = strata_of(clusters_of(table, config.max_cluster_share), groups)
-    generator = np.random.default_rng(config.seed)
-    drawn = np.zeros((config.resamples, 2 * len(groups)))
+    strata = strata_of(clusters_of(table, max_share), groups)
+    generator = np.random.default_rng(seed)
+    drawn = np.zeros((resamples, 2 * len(groups)))
     for stratum in strata:
-        drawn += stratum.factor * np.concatenate(list(draws(stratum, generator, config.resamples)))
+        drawn += stratum.factor * np.concatenate(list(draws(stratum, generator, resamples)))
     totals = sum(stratum.sums.sum(axis=0) for stratum in strata)
     found = []
     for number, name in enumerate(groups):
@@ -190,7 +208,7 @@ def differences(table: pl.DataFrame, domains: Sequence[str], config: PromoteConf
         holders = [stratum.sums[:, [bits, num_bytes]] for stratum in strata if stratum.sums[:, num_bytes].any()]
         clusters = sum(int((sums[:, 1] > 0).sum()) for sums in holders)
         error = math.sqrt(sum(variance(sums, value) for sums in holders)) / float(totals[num_bytes])
-        found.append(Difference(name, value, error, clusters, max(1, clusters - len(holders)), ratios))
+        found.append(Estimate(name, value, error, clusters, max(1, clusters - len(holders)), ratios))
     return found
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from model.config.network import ModelConfig
 from tasks.evaluation.resampling import differences, paired
 from tasks.home.contents.scores import read_documents
+from tasks.home.notes import note_of_folder
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.trunk import Start
-from tasks.night.lineage.notes import STAGES_DONE, note_of_pretrained
 from tasks.recipes.recipe import as_params
 from tasks.recipes.stage_configs import PromoteConfig
 from tasks.stage import Night
@@ -39,8 +39,8 @@ def twin_start(night: Night) -> Start | str:
     """What the twin begins with: the twin of what the night began with, or why there is none."""
     if night.start.how == "scratch":
         return night.start
-    beside = note_of_pretrained(night.home, night.recipe.name, night.start.parent).get(STAGES_DONE, {})
-    folder = beside.get(stage_name("pretrain", TWIN))
+    beside = note_of_folder(night.home, night.recipe.name, night.start.parent)
+    folder = beside.stages.get(stage_name("pretrain", TWIN)) if beside else None
     if folder and (night.home / "data" / folder / night.start.checkpoint).is_dir():
         return replace(night.start, parent=folder)
     return (

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from tasks.evaluation.limits import Check
-from tasks.evaluation.resampling import Difference
+from tasks.evaluation.limits import Check, lost_before
+from tasks.evaluation.resampling import Estimate
 from tasks.pages.text import plural
 
 TOLD = 3
@@ -31,6 +31,13 @@ class DomainVerdict:
     clusters: int
     judged: bool = True
     """False if there are too few clusters."""
+    carried_bpb: float = 0.0
+    """How much worse the champion is there than the best one before it, see `tasks/evaluation/limits.py`."""
+
+    @property
+    def lost_bpb(self) -> float:
+        """The same of the challenger; where it is not judged, nothing is known that the champion had not lost."""
+        return max(0.0, self.carried_bpb + self.difference_bpb) if self.judged else self.carried_bpb
 
     @property
     def sentence(self) -> str:
@@ -40,29 +47,37 @@ class DomainVerdict:
             return f"{where} there is too little to judge by (promote.min_domain_clusters)"
         return (
             f"{where} it is {self.difference_bpb:+.4f} bits per byte, between {self.lower_bpb:+.4f} and "
-            f"{self.upper_bpb:+.4f}, allowed up to {self.tolerance_bpb:+.4f} (promote.max_domain_loss_share)"
+            f"{self.upper_bpb:+.4f}{lost_before(self.carried_bpb)}, allowed up to {self.tolerance_bpb:+.4f} "
+            "(promote.max_domain_loss_share)"
         )
 
 
-def judged(name: str, found: Difference | None, plain_bpb: float, champion_bpb: float, documents: int, clusters: int,
-           max_loss_share: float, alpha: float) -> DomainVerdict:  # fmt: skip
+def judged(name: str, found: Estimate | None, plain_bpb: float, champion_bpb: float, documents: int, clusters: int,
+           max_loss_share: float, alpha: float, carried_bpb: float) -> DomainVerdict:  # fmt: skip
     """The verdict on a domain.
 
     A domain passes if its upper bound is within the tolerance: not "nothing worse was shown", which a small domain
     always passes, but "it is shown to be no worse than that". So that an equal model is not refused for want of
     documents for ever, the tolerance is never below what they can tell apart: twice the half width of the bound. Then
-    an equal model is refused, and one that is worse by the tolerance passes, with a probability of `alpha` each.
+    an equal model is refused, and one that is worse by the tolerance passes, with a probability of `alpha` each. What
+    is carried counts without a bound: small losses that no night can tell from chance add up all the same.
 
     found: the difference; None if the domain has too few clusters, whose verdict is `plain_bpb` and no bound.
     champion_bpb: the champion's bits per byte there.
     alpha: of this domain's bounds: the error of all domains over their number.
+    carried_bpb: what the champion lost there.
     """
     if found is None:
         nan = math.nan
-        return DomainVerdict(name, plain_bpb, nan, nan, nan, True, documents, clusters, judged=False)
+        return DomainVerdict(
+            name, plain_bpb, nan, nan, nan, True, documents, clusters, judged=False, carried_bpb=carried_bpb
+        )
     lower, upper = found.lower(alpha), found.upper(alpha)
     tolerance = max(max_loss_share * champion_bpb, 2 * (upper - found.value))
-    return DomainVerdict(name, found.value, lower, upper, tolerance, upper <= tolerance, documents, clusters)
+    passed = upper <= tolerance and carried_bpb + found.value <= tolerance
+    return DomainVerdict(
+        name, found.value, lower, upper, tolerance, passed, documents, clusters, carried_bpb=carried_bpb
+    )
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,12 @@ class Decision:
     """What the comparison spent of the error budget; None if nothing was compared."""
     checks: Sequence[Check] = field(default=())
     domains: Sequence[DomainVerdict] = field(default=())
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """By name of check and domain, how much worse the model is than the best champion before it."""
+        by_check = {check.name: check.lost for check in self.checks if check.lost is not None}
+        return by_check | {verdict.name: verdict.lost_bpb for verdict in self.domains}
 
     def as_content(self) -> dict[str, object]:
         """Plain values; what is not a number is None."""

@@ -39,6 +39,7 @@ WITHOUT_EFFECT = {
     "tasks.home.journal": "the frame",
     "tasks.home.lease": "the frame",
     "tasks.home.lines": "the frame",
+    "tasks.home.notes": "what nights note of themselves, for later ones and for questions",
     "tasks.home.records": "the frame",
     "tasks.home.stage_table": "the frame",
     "tasks.night": "the frame",

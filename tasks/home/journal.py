@@ -16,6 +16,8 @@ from tasks.home.lease import Lease
 from tasks.home.records import LOGS, StageRecord
 
 KEY_CHARACTERS = 12
+DECIDED, BY_HAND = "decided", "promoted by hand"
+"""Events: of a night's decision on its model, and of a champion that a person chose."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,6 @@ class Journal(Lease):
         promoted = (
             int(entry["version"])
             for entry in reversed(self.entries())
-            if entry.get("recipe") == recipe and (entry.get("event") == "promoted by hand" or entry.get("promoted"))
+            if entry.get("recipe") == recipe and (entry.get("event") == BY_HAND or entry.get("promoted"))
         )
         return next(promoted, None)

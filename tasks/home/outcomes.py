@@ -1,7 +1,7 @@
 """How each night ended, a line of the journal each: what pages over all nights, alarms and the error budget read.
 
 A night that goes on after an interruption, or is run again, notes its end again under the same key: the last one
-counts. A skipped night has the key of the night that it would have repeated and counts by itself.
+counts. A skipped night counts by itself, and so does one that ended before its data was known, which has no key.
 """
 
 from __future__ import annotations
@@ -64,6 +64,15 @@ class NightOutcome:
         journal.note(event=NIGHT_ENDED, **dataclasses.asdict(self))
 
 
+def verdict(decision: Mapping[str, object]) -> Ending:
+    """In a word, of a decision as the register stage noted it, without a version where it waits for the registry."""
+    if decision["promoted"]:
+        return "promoted"
+    if decision.get("refused"):
+        return "refused"
+    return "waits" if decision["version"] is None or decision.get("waits") else "kept"
+
+
 def outcomes(entries: Iterable[Mapping[str, Any]], recipe: str | None = None) -> list[NightOutcome]:
     """Each night's last outcome in order of time, from lines of the journal, oldest first; of one recipe or of all.
 
@@ -72,7 +81,7 @@ def outcomes(entries: Iterable[Mapping[str, Any]], recipe: str | None = None) ->
     found: dict[tuple[str, str, str], NightOutcome] = {}
     for outcome in noted(entries):
         if recipe in (None, outcome.recipe):
-            of_its_own = outcome.at if outcome.ending == SKIPPED else ""
+            of_its_own = outcome.at if outcome.ending == SKIPPED or not outcome.key else ""
             found.pop((outcome.recipe, outcome.key, of_its_own), None)
             found[outcome.recipe, outcome.key, of_its_own] = outcome
     return list(found.values())

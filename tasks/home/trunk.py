@@ -34,6 +34,12 @@ class Start:
         """The parent's record; None from scratch, and where the folder is gone."""
         return StageRecord.read(home / "data" / self.parent) if self.parent else None
 
+    def is_there(self, home: Path) -> bool:
+        """Whether a night can begin with it: from scratch it always can."""
+        return self.how == "scratch" or (
+            self.record(home) is not None and (home / "data" / self.parent / self.checkpoint).is_dir()
+        )
+
 
 FROM_SCRATCH = Start(how="scratch", reason="from scratch")
 

@@ -6,7 +6,7 @@ import logging
 
 from tasks.errors import NightStopped
 from tasks.faults import disk_faults
-from tasks.home.journal import Journal
+from tasks.home.journal import BY_HAND, Journal
 from tasks.home.lines import now
 from tasks.night.incumbent import take_over, what_became_of
 from tasks.night.lineage.trunks import back_by_hand
@@ -67,7 +67,7 @@ def promote_version(recipe: str | None, version: int | None) -> str:
             if went_back := back_by_hand(journal, registry.recipe, wanted):
                 said += f"; {went_back}"
         journal.note(
-            event="promoted by hand", recipe=registry.recipe, version=wanted, before=before, rolled_back=withdrawn,
+            event=BY_HAND, recipe=registry.recipe, version=wanted, before=before, rolled_back=withdrawn,
             who=who_acts(),
         )  # fmt: skip
         log.info(said)

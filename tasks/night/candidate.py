@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from model.files import write_json
-from tasks.errors import NightStopped, without_password
+from tasks.errors import NightStopped
 from tasks.evaluation.twin import TWIN, TrainedTwin
+from tasks.home.notes import STAGES_DONE, START, WAITING, night_notes, read_note, store_label
 from tasks.home.records import StageRecord, stage_name
 from tasks.home.stage_table import STAGES, TRAINING_STAGES
 from tasks.home.trunk import start_from
 from tasks.night.lineage.naming import day_of
-from tasks.night.lineage.notes import START, WAITING
 from tasks.recipes.recipe import recipe_from
 from tasks.sources.resolve import Resolved
 from tasks.stage import Night
@@ -64,15 +63,17 @@ class Candidate:
 
 def waiting_candidates(night: Night) -> Iterator[Candidate]:
     """Candidates of other nights in this home, oldest first. One that cannot be read any more is given up."""
-    notes = sorted((night.home / "nights").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    for path in notes:
-        note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if WAITING not in note or note["key"] == night.key:
+    for noted in reversed(night_notes(night.home)):
+        path, note = noted.path, noted.content
+        if not noted.waits or note["key"] == night.key:
             continue
-        if (place := note[WAITING].get("store", store_label(night))) != store_label(night):
-            log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place or "the home")
+        if not noted.waits_at(store_label(night.home, night.tracking_uri)):
+            place = note[WAITING]["store"] or "the home"
+            log.info("%s waits for the model registry at %s, which is not tonight's", path.stem, place)
             continue
-        earlier = replace(night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note))
+        earlier = replace(
+            night, key=note["key"], run_id=note["run_id"], raw=Resolved(()), day=day_of(note), opened_at=0.0
+        )
         if START in note:
             earlier = replace(earlier, start=start_from(note[START]))
         try:
@@ -83,17 +84,12 @@ def waiting_candidates(night: Night) -> Iterator[Candidate]:
             yield candidate
 
 
-def store_label(night: Night) -> str:
-    """Which tracking store a night reports to; empty for that of its home, wherever the home lies."""
-    own = night.tracking_uri.startswith(f"sqlite:///{night.home}/")
-    return "" if own else without_password(night.tracking_uri)
-
-
 def candidate_of(night: Night, note: Mapping[str, Any]) -> Candidate:
     """The candidate of a night's note. Raises NightStopped if a folder is gone or the recipe is not valid any more."""
-    names = [entry.name for entry in STAGES if entry.name in note["stages"]]
-    records = {name: StageRecord.read(night.home / "data" / folder) for name, folder in note["stages"].items()}
-    if gone := [note["stages"][name] for name in names if records[name] is None]:
+    folders = note[STAGES_DONE]
+    names = [entry.name for entry in STAGES if entry.name in folders]
+    records = {name: StageRecord.read(night.home / "data" / folder) for name, folder in folders.items()}
+    if gone := [folders[name] for name in names if records[name] is None]:
         raise NightStopped(f"{gone[0]} is not in {night.home / 'data'} any more")
     trained = [entry.name for entry in TRAINING_STAGES if entry.name in names]
     if missing := [name for name in NEEDED if name not in names] + ([] if trained else ["a trained model"]):
@@ -108,5 +104,5 @@ def candidate_of(night: Night, note: Mapping[str, Any]) -> Candidate:
 def give_up(note_path: Path, reason: NightStopped) -> None:
     """A model that can never be registered must not end every night from now on: it waits no longer, with a word."""
     log.warning("%s waited for the model registry and is not registered: %s", note_path.stem, reason)
-    note = json.loads(note_path.read_text(encoding="utf-8"))
+    note = read_note(note_path)
     write_json(note_path, {name: value for name, value in note.items() if name != WAITING})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.home.journal import Journal
+from tasks.home.journal import BY_HAND, DECIDED, Journal
+from tasks.home.notes import note_of_version
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 
@@ -38,34 +37,26 @@ def champion_night(
     champion = champion_before(journal, recipe, version)
     if champion is None:
         return None
-    note = note_of(journal.home, recipe, champion)
-    found = [StageRecord.read(journal.home / "data" / folder) for folder in note.get("stages", {}).values()]
+    note = note_of_version(journal.home, recipe, champion)
+    found = [StageRecord.read(journal.home / "data" / folder) for folder in (note.stages.values() if note else ())]
     records = {record.stage: record for record in found if record and not record.branch}
     models = [records[entry.name].digest for entry in TRAINING_STAGES if entry.name in records]
-    return ChampionNight(champion, note, records, same_documents(journal.home, scored, models[-1]) if models else None)
+    told = note.content if note else {}
+    return ChampionNight(champion, told, records, same_documents(journal.home, scored, models[-1]) if models else None)
 
 
 def champion_before(journal: Journal, recipe: str, version: int | None) -> int | None:
-    """The version that was champion when one was decided on; a person may have chosen it."""
+    """The version that was champion when one was decided on, as its decision notes it: a person may have chosen it,
+    here or in the registry itself. Those of an earlier release do not; there it is the one promoted last."""
     champion = None
     for entry in journal.entries():
         if entry.get("recipe") != recipe or entry.get("version") is None:
             continue
-        if entry.get("event") == "decided" and entry["version"] == version:
-            break
-        if entry.get("event") == "promoted by hand" or entry.get("promoted"):
+        if entry.get("event") == DECIDED and entry["version"] == version:
+            return entry.get("champion", champion)
+        if entry.get("event") == BY_HAND or entry.get("promoted"):
             champion = int(entry["version"])
     return champion
-
-
-def note_of(home: Path, recipe: str, version: int) -> dict[str, Any]:
-    """The note of the night that made a version; empty if there is none."""
-    for path in sorted((home / "nights").glob(f"{recipe}@*.json")):
-        with suppress(ValueError):  # a writer that is killed leaves half a file
-            note = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(note, dict) and note.get("version") == version:
-                return note
-    return {}
 
 
 def same_documents(home: Path, scored: StageRecord, model: str) -> StageRecord | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
+from data.rows.parts import KINDS
 from data.sides.slices import read_slices, validation_version
 from model.files import write_json, write_text
 from tasks.errors import StoreAway, without_password
@@ -21,13 +22,14 @@ from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_documents, read_samples
 from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.notes import ENDED, STAGES_DONE, WAITING, add_to_note, note_path, read_note, store_label
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
-from tasks.night.candidate import Candidate, store_label
+from tasks.night.all_nights import note_end
+from tasks.night.candidate import Candidate
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import concluded
 from tasks.night.incumbent import standing_now
-from tasks.night.lineage.notes import WAITING, note_path, read_note
 from tasks.night.lineage.start import move_trunk
 from tasks.night.page import night_page
 from tasks.night.report import NightReport
@@ -40,6 +42,9 @@ from tasks.training.curve import stage_points
 
 METRIC_KEYS = 40
 """Of one run at the most: more cannot be read side by side."""
+HEADLINES = frozenset(f"val/bpb.{kind}" for kind in KINDS)
+"""Of the numbers of parts of the validation side those that a night never leaves out."""
+log = logging.getLogger("nightschool")
 EVALUATED = (*(entry.name for entry in TRAINING_STAGES), "evaluate")
 """Stages that the dense twin has, too."""
 
@@ -52,15 +57,18 @@ def conclude(
     registered: the record of the register stage, or why it has to wait.
     status: of the parent run from now on; of tonight's, `open_night` says the last word.
     late: whether the night had ended before it was decided on.
+
+    Raises NightBusy if the home was taken over: run and note of the night are another owner's then.
     """
     night, twin = candidate.night, candidate.twin
+    night.journal.check(night.token)
     records = [*candidate.records, *([registered] if isinstance(registered, StageRecord) else [])]
     everything = [*records, *(twin.records if twin else ())]
     note = note_path(night.home, night.recipe.name, night.key)
     noted = read_note(note)
     report = report_of(candidate, registered, everything, noted)
     tracker = night.store.tracker(night.run_id)
-    if report_stages(tracker, report, note, noted.get("stages", {})):
+    if report_stages(tracker, report, note, noted.get(STAGES_DONE, {})):
         tracker.tags({VALIDATION: str(validation_version(read_slices(candidate.scored.path)))})
         if isinstance(registered, StageRecord):
             step = max(record.last_step for record in everything)
@@ -68,17 +76,19 @@ def conclude(
     # Even where nothing is new: an earlier try of the same night may have failed, and said why in the same place.
     tracker.tags({REASON: str(report.decision["reason"]), DESCRIPTION: report.as_markdown()})
     tracker.close(status)
-    worse = report.sentence if report.decision.get("clearly_worse") else ""
-    back = move_trunk(night, candidate.record_of("pretrain"), worse, late)
-    outcome = concluded(candidate, report.decision, back)
-    outcome.note(night.journal)
-    later = None
+    waits = None
     if isinstance(registered, StoreAway):
-        diverged = twin.diverged if twin else ""
-        later = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": store_label(night)}
-    # last: after a kill before it, all is told again
-    note_outcome(note, everything, report.decision, candidate.scored.figures.get("val/bpb"), later)
+        diverged, place = twin.diverged if twin else "", store_label(night.home, night.tracking_uri)
+        waits = {"recipe": plain_recipe(night.recipe), "twin_diverged": diverged, "store": place}
+    with night.journal.holding(night.token):
+        note_made(note, everything, report.decision, candidate.scored.figures.get("val/bpb"), waits)
+    worse = report.sentence if report.decision.get("clearly_worse") else ""
+    outcome = concluded(candidate, report.decision, move_trunk(night, candidate.record_of("pretrain"), worse, late))
+    with night.journal.holding(night.token):
+        note_end(night.journal, outcome)
     sound_alarms(night.journal, outcome, night.recipe.alarms, detectable(report.decision))
+    with night.journal.holding(night.token):
+        note_ended(note, bool(waits))  # last: after a kill before it, all is told again
     if FlowRunContext.get() is not None:
         key = artifact_key(night.recipe.name, "night")
         create_markdown_artifact(report.as_markdown(), key=key, description="Summary of the night")
@@ -220,28 +230,47 @@ def beside_twin(candidate: Candidate, twin: TrainedTwin) -> TwinComparison | str
 def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str | None, room: int) -> dict[str, float]:
     """The night's numbers, later stages before earlier ones of the same name; at most `room` of them.
 
-    Where there are more, slices of the validation side go first, then sources: the evaluate stage's run has them all.
+    Where there are more, slices of the validation side go first, then sources and fill, then what a stage says of its
+    data or its last steps; the log names them. The stages' own runs have them all.
     """
     figures = twin.as_metrics() if isinstance(twin, TwinComparison) else {}
     figures |= {key: value for record in records for key, value in record.figures.items()}
-    kept = sorted(figures, key=lambda key: key.count("."))[:room]
-    return {key: figures[key] for key in kept}
+    ordered = sorted(figures, key=how_far_back)
+    if left_out := ordered[room:]:
+        log.info("on the runs of the stages alone, as a night's has %d metrics: %s", METRIC_KEYS, ", ".join(left_out))
+    return {key: figures[key] for key in ordered[:room]}
 
 
-def note_outcome(
+def how_far_back(key: str) -> int:
+    """How early a number is left out: from 0, which is of the model as a whole and of the decision, on."""
+    if key in HEADLINES:
+        return 0
+    if key.startswith("eval/harness."):
+        return 1
+    of_a_stage = key.partition("/")[0] in ("data", "train", "moe")
+    return key.count(".") + of_a_stage + ("." in key and not of_a_stage)
+
+
+def note_made(
     note: Path, records: Sequence[StageRecord], decision: Mapping[str, object], bits_per_byte: float | None,
-    waiting: object = None,
+    waits: object = None,
 ) -> None:  # fmt: skip
     """Add to a night's note where its stages lie, which version it made and how good it is, and what is needed if it
     waits for one.
 
-    Questions, and the run that registers it later, need no tracking server then.
+    Questions, later nights, and the run that registers it later, need no tracking server then.
     """
-    content = {name: value for name, value in json.loads(note.read_text()).items() if name != WAITING}
     stages = {record.name: record.path.name for record in records}
-    later = {WAITING: waiting} if waiting else {}
-    made = {"version": decision["version"], "bits_per_byte": bits_per_byte}
-    write_json(note, {**content, "stages": stages, **made, **later})
+    made = {STAGES_DONE: stages, "version": decision["version"], "bits_per_byte": bits_per_byte}
+    add_to_note(note, {**made, **({WAITING: waits} if waits else {})})
+
+
+def note_ended(note: Path, waits: bool) -> None:
+    """Add to a night's note that nothing is left to do for it, but for its model if that `waits`."""
+    content = {**read_note(note), ENDED: True}
+    if not waits:
+        content.pop(WAITING, None)
+    write_json(note, content)
 
 
 def curve_of(record: StageRecord) -> Iterator[tuple[int, dict[str, float]]]:

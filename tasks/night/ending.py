@@ -7,33 +7,29 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefect.exceptions import TerminationSignal
-
 from data.sides.slices import read_slices, validation_version
-from tasks.errors import Diverged, Interrupted, NightStopped
 from tasks.home.contents.validated import read_pieces
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.lines import now
-from tasks.home.outcomes import Ending, NightOutcome
+from tasks.home.outcomes import NightOutcome, outcomes, verdict
 from tasks.night.candidate import Candidate
-from tasks.night.failure import reason_of
+from tasks.night.failure import how_it_ended, reason_of
 from tasks.stage import Night
 
 
-def ending_of(error: BaseException) -> Ending:
-    """In a word."""
-    if isinstance(error, Interrupted | KeyboardInterrupt | TerminationSignal):
-        return "interrupted"
-    return "diverged" if isinstance(error, Diverged) else "stopped" if isinstance(error, NightStopped) else "failed"
-
-
-def broken_off(recipe: str, key: str, day: str, run_id: str, error: BaseException, home: Path) -> NightOutcome:
-    """A night that did not come to its end."""
+def broken_off(recipe: str, night: Night | None, error: BaseException, home: Path) -> NightOutcome:
+    """A night that did not come to its end; None of one that was not opened."""
     at = now()
     return NightOutcome(
-        recipe=recipe, key=key[:KEY_CHARACTERS], day=day or at[:10], at=at, ending=ending_of(error),
-        reason=reason_of(error), run_id=run_id, home_bytes=disk_of(home),
+        recipe=recipe, key=night.key[:KEY_CHARACTERS] if night else "", day=(night.day if night else "") or at[:10],
+        at=at, ending=how_it_ended(error), reason=reason_of(error), run_id=night.run_id if night else "",
+        home_bytes=disk_of(home), seconds=seconds_of(night) if night else None,
     )  # fmt: skip
+
+
+def seconds_of(night: Night) -> float | None:
+    """Since this run of a night was opened; None of one that is concluded by a later one."""
+    return round(time.monotonic() - night.opened_at, 1) if night.opened_at else None
 
 
 def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: str) -> NightOutcome:
@@ -43,7 +39,11 @@ def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: s
     went_back: why the trunk went back, where it did.
     """
     night, scored = candidate.night, candidate.scored
-    slices = read_slices(scored.path)
+    slices, key, fresh, seconds = read_slices(scored.path), night.key[:KEY_CHARACTERS], None, None
+    if night.opened_at:
+        fresh, seconds = new_bytes(night, candidate), seconds_of(night)
+    elif noted := [o for o in outcomes(night.journal.entries(), night.recipe.name) if o.key == key]:
+        fresh, seconds = noted[-1].new_bytes, noted[-1].seconds  # decided on later: only the night itself could tell
 
     def number(name: str) -> float | None:
         value = decision.get(name)
@@ -51,23 +51,14 @@ def concluded(candidate: Candidate, decision: Mapping[str, object], went_back: s
 
     version = decision["version"]
     return NightOutcome(
-        recipe=night.recipe.name, key=night.key[:KEY_CHARACTERS], day=night.day, at=now(), ending=verdict(decision),
+        recipe=night.recipe.name, key=key, day=night.day, at=now(), ending=verdict(decision),
         reason=str(decision["reason"]), run_id=night.run_id, version=version if isinstance(version, int) else None,
         bits_per_byte=scored.figures.get("val/bpb"), difference_bpb=number("difference_bpb"),
         lower_bpb=number("lower_bpb"), upper_bpb=number("upper_bpb"),
         validation=str(validation_version(slices)) if slices else "",
         rows=sum(candidate.rows.counts[f"{kind}_train"] for kind in ("pretrain", "chat")),
-        new_bytes=new_bytes(night, candidate), home_bytes=disk_of(night.home),
-        seconds=round(time.time() - night.opened_at, 1) if night.opened_at else None, went_back=went_back,
+        new_bytes=fresh, home_bytes=disk_of(night.home), seconds=seconds, went_back=went_back,
     )  # fmt: skip
-
-
-def verdict(decision: Mapping[str, object]) -> Ending:
-    if decision["promoted"]:
-        return "promoted"
-    if decision.get("refused"):
-        return "refused"
-    return "waits" if decision["version"] is None or decision.get("waits") else "kept"
 
 
 def new_bytes(night: Night, candidate: Candidate) -> int:

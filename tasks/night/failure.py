@@ -9,6 +9,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 
 from tasks.errors import MESSAGE_LIMIT, Diverged, Interrupted, NightBusy, NightStopped
+from tasks.home.outcomes import Ending
 from tasks.pages.tables import Link
 from tasks.pages.text import artifact_key, markdown_line, one_line
 from tasks.services.mlflow_pages import run_page, tracking_ui
@@ -29,8 +30,8 @@ def reason_of(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error}; the log of the run has the traceback", MESSAGE_LIMIT)
 
 
-def how_it_ended(error: BaseException) -> str:
-    """In a word, for a heading."""
+def how_it_ended(error: BaseException) -> Ending:
+    """In a word."""
     if isinstance(error, BY_A_PERSON):
         return "interrupted"
     return "diverged" if isinstance(error, Diverged) else "stopped" if isinstance(error, NightStopped) else "failed"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -23,12 +21,13 @@ from tasks.home.code import code_version
 from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of
 from tasks.home.journal import KEY_CHARACTERS, Journal
+from tasks.home.notes import NIGHT, add_to_note, note_path, notes_in, read_note
 from tasks.home.stage_table import STAGES
+from tasks.night.all_nights import note_end
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.ending import broken_off
 from tasks.night.failure import BY_A_PERSON, explain, explain_before_start
 from tasks.night.lineage.naming import MODE, Identity, day_of, differences, night_before, run_name, told_beside
-from tasks.night.lineage.notes import NIGHT, add_to_note, note_path
 from tasks.night.skipping import MADE_OF, NightSkipped, require_something_new
 from tasks.pages.text import plural
 from tasks.planning.disk import disk_needed
@@ -87,13 +86,13 @@ def open_night(
                 log.info("left out  %s: %s", label, reason)
             key, made_of, identity = identify(recipe, raw, kind, asked)
             if kind == NIGHT and not again:
-                require_something_new(journal, store.registry(recipe.name), recipe, key, made_of)
+                require_something_new(journal, store, recipe, key, made_of)
             special, marked = beside(original or recipe, identity, earlier_night(settings.home, recipe, key, kind))
             name = run_name(recipe.name, identity.day, "" if kind == NIGHT else kind, special)
             run_id, day, name = open_parent(settings.home, store, recipe, key, kind, identity, name, marked)
             night = Night(
-                recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day, opened_at=time.time(),
-                name=name if kind == NIGHT else "",
+                recipe, key, settings.home, settings.tracking_uri, run_id, token, raw, day=day,
+                opened_at=time.monotonic(), name=name if kind == NIGHT else "",
             )  # fmt: skip
             add_to_note(note_path(settings.home, recipe.name, key, kind), {MADE_OF: made_of})
             link_flow_run(night, name)
@@ -106,9 +105,8 @@ def open_night(
             explain_before_start(recipe.name, error)
         if kind == NIGHT and not isinstance(error, NightBusy):
             with whatever_it_says("how the night ended"):
-                of = (night.key, night.day, night.run_id) if night else ("", "", "")
-                outcome = broken_off(recipe.name, *of, error, settings.home)
-                outcome.note(journal)
+                outcome = broken_off(recipe.name, night, error, settings.home)
+                note_end(journal, outcome)
                 sound_alarms(journal, outcome, recipe.alarms, error=error)
         raise
 
@@ -119,6 +117,11 @@ def night_content(recipe: Recipe) -> dict[str, object]:
     return {**{name: value for name, value in vars(recipe).items() if name not in NOT_OF_NIGHT}, "sources": sources}
 
 
+def params_of_night(recipe: Recipe) -> dict[str, str]:
+    """The recipe as parameters of the night's run, without what changes nothing of a night."""
+    return {name: value for name, value in as_params(recipe).items() if name.partition(".")[0] not in NOT_OF_NIGHT}
+
+
 def identify(recipe: Recipe, raw: Resolved, kind: str, asked: object) -> tuple[str, str, Identity]:
     """A night's key, the digest of what its model is made of, and what the next night compares itself with."""
     pieces = [located.piece for located in raw.pieces]
@@ -126,7 +129,7 @@ def identify(recipe: Recipe, raw: Resolved, kind: str, asked: object) -> tuple[s
     content = {"recipe": night_content(recipe), "pieces": pieces}
     key = digest_of({**content, "code": code, **({"kind": kind, "asked": asked} if asked else {})})
     made_of = digest_of({**content, "code": {name: code[name] for name in MAKING}})
-    return key, made_of, Identity(params=as_params(recipe), data=digest_of(pieces), code=digest_of(code))
+    return key, made_of, Identity(params=params_of_night(recipe), data=digest_of(pieces), code=digest_of(code))
 
 
 @contextmanager
@@ -138,6 +141,8 @@ def ending_as_it_ended(night: Night) -> Iterator[None]:
         night.journal.check(night.token)
     except BaseException as error:
         if night.journal.read_token() != night.token:  # overtaken: the run is that of another night by now
+            if not isinstance(error, BY_A_PERSON):
+                night.journal.check(night.token)  # whose work on the same folders is what it stumbled over
             raise
         status = "KILLED" if isinstance(error, BY_A_PERSON) else "FAILED"
         if status == "KILLED":
@@ -190,7 +195,7 @@ def open_parent(
     """The night's parent run, the one it had before or a new one; the day on which it was opened first; its name."""
     note = note_path(home, recipe.name, key, kind)
     if note.exists():
-        content = json.loads(note.read_text(encoding="utf-8"))
+        content = read_note(note)
         if store.reopen(str(content["run_id"])):
             return str(content["run_id"]), day_of(content), content.get("name", name)
         note.with_suffix(".md").unlink(missing_ok=True)  # the new run gets all that the lost one had been told
@@ -212,14 +217,15 @@ def open_parent(
 
 def earlier_night(home: Path, recipe: Recipe, key: str, kind: str) -> Identity | None:
     """The newest other night of the same recipe and kind."""
-    pattern = note_path(home, glob.escape(recipe.name), "*", kind)
-    return night_before(pattern.parent.glob(pattern.name), key)
+    place = note_path(home, recipe.name, key, kind)
+    named = place.stem.rpartition("@")[0]
+    return night_before((note for note in notes_in(place.parent) if note.recipe == named), key)
 
 
 def beside(original: Recipe, identity: Identity, before: Identity | None) -> tuple[list[str], Marked]:
     """What differs from the night before, in words for a name, and what is marked on the parent run: that, and
     settings that were replaced in the recipe."""
-    of_recipe = as_params(original)
+    of_recipe = params_of_night(original)
     replaced = {setting: of_recipe[setting] for setting in differences(identity.params, of_recipe)}
     if identity.params[MODE] == "ask" and len(replaced) > 1:
         replaced.pop(MODE, None)  # it follows from the others

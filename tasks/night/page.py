@@ -13,14 +13,15 @@ from data.rows.statistics import STATISTICS
 from tasks.errors import NightStopped, StoreAway
 from tasks.faults import where_traceback_is
 from tasks.home.contents.pages import night_page_path
-from tasks.home.contents.scores import read_samples
+from tasks.home.contents.scores import INTERVALS, read_samples, read_table
 from tasks.home.contents.story import OUTCOME, PLAN, told_events, told_load, told_numbers
+from tasks.home.notes import note_path
+from tasks.home.outcomes import verdict
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate
 from tasks.night.champion_night import ChampionNight, champion_night
 from tasks.night.lineage.naming import MODE, differences
-from tasks.night.lineage.notes import note_path
 from tasks.night.report import NightReport
 from tasks.pages.nights.curves import StageEvent, Training
 from tasks.pages.nights.night import (
@@ -35,7 +36,7 @@ from tasks.pages.nights.night import (
     write_night_page,
 )
 from tasks.pages.nights.numbers import known, short_number
-from tasks.pages.nights.words import phrase
+from tasks.pages.nights.words import Phrase, catalogue, phrase
 from tasks.training.curve import stage_points
 
 EXPERT_FIGURES = ("eval/dead_experts", "eval/load_entropy", "eval/route_drift")
@@ -67,23 +68,25 @@ def facts_of(report: NightReport, candidate: Candidate, registered: StageRecord 
     champion = champion_night(night.journal, night.recipe.name, version, candidate.scored)
     note = read_json(note_path(night.home, night.recipe.name, night.key))
     facts = NightFacts(
-        recipe=report.recipe, key=report.key, day=report.day, run_id=report.run_id, ending=ending_of(decision),
+        recipe=report.recipe, key=report.key, day=report.day, run_id=report.run_id, ending=verdict(decision),
         reason=str(decision["reason"]), version=version, decided_at=str(decision.get("at", "")) if report.now else "",
-        bpb=known(candidate.scored.figures.get("val/bpb")), comparison=comparison_of(decision, figures, champion),
+        bpb=known(candidate.scored.figures.get("val/bpb")), bpb_bounds=bounds_of(candidate.scored),
+        comparison=comparison_of(decision, figures, champion),
         told=[*replaced_told(report), *report.afterwards, *report.losses, *twin_told(report)],
         data_told=report.validation, trainings=[training_of(record) for record in trained_of(candidate)],
         domains=list(domains_of(decision, candidate.scored, champion)),
         replies=list(replies_of(candidate.scored, champion)),
-        expert_figures={name: candidate.scored.figures[name] for name in EXPERT_FIGURES
-                        if name in candidate.scored.figures},
+        expert_figures=expert_figures_of(candidate.scored.figures, figures),
         quality_figures=quality_of(candidate.scored, champion), data=data_of(candidate),
-        checks=list(checks_of(decision)), budget=list(budget_of(decision)),
+        checks=list(checks_of(decision)), budget=list(budget_of(decision)), audit=audit_told(decision),
         stages=[StageLine(name=r.name, seconds=r.seconds, reused=r.reused, headline=r.headline, run_id=r.run_id)
                 for r in report.records],
         parameters=candidate.model.counts.get("parameters"),
     )  # fmt: skip
     if facts.comparison.difference_bpb is None:
-        facts = replace(facts, no_comparison=phrase("missing.comparison" if champion else "better.first"))
+        same = champion is not None and champion.version == version
+        why = "better.same" if same else "missing.comparison" if champion else "better.first"
+        facts = replace(facts, no_comparison=phrase(why))
     if champion is None:
         return replace(facts, no_changes=phrase("missing.first_model"))
     if not champion.records:
@@ -96,13 +99,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def ending_of(decision: Mapping[str, Any]) -> str:
-    """How the night ended, as pages name it."""
-    if decision["promoted"]:
-        return "promoted"
-    if decision.get("refused"):
-        return "refused"
-    return "waits" if decision.get("waits") or decision["version"] is None else "kept"
+def bounds_of(scored: StageRecord) -> tuple[float, float] | None:
+    """The interval of bits per byte over all documents; None where an earlier release evaluated, or one cluster is all
+    there is."""
+    overall = next((line for line in read_table(scored.path, INTERVALS) if line["by"] == "all"), {})
+    lower, upper = known(overall.get("lower")), known(overall.get("upper"))
+    return None if lower is None or upper is None else (lower, upper)
+
+
+def expert_figures_of(evaluated: Mapping[str, float], registered: Mapping[str, float]) -> dict[str, float]:
+    """Those of the evaluation, and the drift of routes, which the register stage finds, as it needs two evaluations."""
+    return {name: of[name] for of in (evaluated, registered) for name in EXPERT_FIGURES if name in of}
+
+
+def audit_told(decision: Mapping[str, Any]) -> str:
+    """What the promotions of a year gained where the gate looks and on the audit slice; empty where nobody counted."""
+    return str((decision.get("audit") or {}).get("sentence", ""))
 
 
 def replaced_told(report: NightReport) -> Iterator[str]:
@@ -155,7 +167,7 @@ def domains_of(decision: Mapping[str, Any], scored: StageRecord, champion: Champ
         numbers = {
             name: known(found.get(name)) for name in ("difference_bpb", "lower_bpb", "upper_bpb", "tolerance_bpb")
         }
-        figure = f"val/bpb.{found['name']}"
+        figure = f"val/bpb.{str(found['name']).replace('/', '.')}"
         yield Domain(
             name=str(found["name"]), documents=found.get("documents"), passed=found.get("passed"),
             bpb=known(scored.figures.get(figure)), champion_bpb=known(before.get(figure)), **numbers,
@@ -208,9 +220,10 @@ def checks_of(decision: Mapping[str, Any]) -> Iterator[Check]:
         )  # fmt: skip
 
 
-def budget_of(decision: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def budget_of(decision: Mapping[str, Any]) -> Iterator[tuple[Phrase | str, str]]:
     for name, value in (decision.get("budget") or {}).items():
-        yield name.replace("_", " "), shown(value)
+        known_name = phrase(f"budget.{name}")
+        yield known_name if known_name.key in catalogue() else name.replace("_", " "), shown(value)
 
 
 def shown(value: object) -> str:

@@ -132,15 +132,12 @@ class NightReport:
         ]  # fmt: skip
         verdict = [f"{self.verdict.upper()}  {self.version}", *(one_line(line, MESSAGE_LIMIT) for line in told)]
         began = [("pretraining", self.began)] if self.began else []
-        told = [*self.first_chat, *began, ("took", self.time_told)]
+        more = Table.of_pairs([*self.first_chat, *began, ("took", self.time_told)], SENTENCE_CHARACTERS)
         blocks = [
             self.title,
             self.replaced_table.as_text(),
             "\n  ".join(verdict),
-            indent(
-                Table.of_pairs([*self.first_chat, *began, ("took", self.time_told)], SENTENCE_CHARACTERS).as_text(),
-                "  ",
-            ),
+            indent(more.as_text(), "  "),
             "Where to look\n" + indent(Table.of_pairs(self.places, PATH_CHARACTERS).as_text(), "  "),
         ]
         return "\n\n".join(filter(None, blocks))

@@ -6,22 +6,24 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from prefect.states import Completed
 
 from tasks.errors import MESSAGE_LIMIT, StoreAway
 from tasks.home.journal import KEY_CHARACTERS, Journal
 from tasks.home.lines import now
+from tasks.home.notes import Note, night_notes, store_label
 from tasks.home.outcomes import NightOutcome
 from tasks.home.records import StageRecord
+from tasks.night.all_nights import note_end
 from tasks.night.duty.alarms import sound_alarms
 from tasks.night.duty.schedule import why_stale
 from tasks.night.incumbent import standing_now
-from tasks.night.lineage.notes import STAGES_DONE, WAITING, earlier_notes, read_note
 from tasks.pages.text import one_line
 from tasks.recipes.recipe import Recipe
 from tasks.settings import Settings
+from tasks.tracking.mlflow_store import Store
 from tasks.tracking.registry import Registry
 
 MADE_OF = "made_of"
@@ -69,19 +71,20 @@ def as_skipped_state(skipped: SkippedNight) -> SkippedNight:
     return cast(SkippedNight, Completed(name=SKIPPED_STATE, message=skipped.sentence, data=skipped))
 
 
-def require_something_new(journal: Journal, registry: Registry, recipe: Recipe, key: str, made_of: str) -> None:
+def require_something_new(journal: Journal, store: Store, recipe: Recipe, key: str, made_of: str) -> None:
     """Raise NightSkipped, noted in the journal, if a night had the same rows, recipe and training code and came to its
     end.
 
-    key: of tonight; made_of: digest of what decides its model. Where a model of the recipe waits for the registry, the
+    key: of tonight; made_of: digest of what decides its model. Where a model of it waits for tonight's registry, the
     night is not skipped, so that it is registered.
     """
-    notes = [read_note(path) for path in earlier_notes(journal.home, recipe.name)]
-    if any(WAITING in note for note in notes):
+    notes = night_notes(journal.home, recipe.name)
+    label = store_label(journal.home, store.tracking_uri)
+    if any(note.waits_at(label) for note in notes):
         return
-    done = [n for n in notes if n.get(MADE_OF) == made_of and STAGES_DONE in n and whole(journal.home, n[STAGES_DONE])]
-    if done:
-        night = skipped(registry, max(done, key=lambda note: str(note["identity"]["started"])))
+    same = (note for note in notes if note.content.get(MADE_OF) == made_of and note.has_ended)
+    if done := [note for note in same if whole(journal.home, note.stages)]:
+        night = skipped(store.registry(recipe.name), max(done, key=lambda note: note.started))
         note_skipped(journal, recipe, night, key)
         raise NightSkipped(night)
 
@@ -101,7 +104,7 @@ def note_skipped(journal: Journal, recipe: Recipe, night: SkippedNight, key: str
     outcome = NightOutcome(
         recipe=night.recipe, key=key[:KEY_CHARACTERS], day=at[:10], at=at, ending="skipped", reason=night.reason
     )
-    outcome.note(journal)
+    note_end(journal, outcome)
     log.info("%s", night.sentence)
     sound_alarms(journal, outcome, recipe.alarms)
 
@@ -111,13 +114,13 @@ def whole(home: Path, stages: Mapping[str, str]) -> bool:
     return all(StageRecord.read(home / "data" / folder) for folder in stages.values())
 
 
-def skipped(registry: Registry, note: Mapping[str, Any]) -> SkippedNight:
+def skipped(registry: Registry, note: Note) -> SkippedNight:
     """A night that would repeat the one of the note."""
-    day, version = str(note["identity"]["started"])[:10], note.get("version")
+    day, version = note.started[:10], note.version
     made = f", which made version {version}" if version else ""
     reason = f"no row is new, and recipe and code are those of the night {registry.recipe} {day}{made}"
     try:
-        standing = standing_now(registry, int(version)) if version else ""
+        standing = standing_now(registry, version) if version else ""
     except StoreAway as away:
         standing = f"who is champion now is not known: {away}"
     return SkippedNight(recipe=registry.recipe, reason=reason, standing=standing)

@@ -17,6 +17,7 @@ from tasks.planning.memory import (
     activation_bytes,
 )
 from tasks.planning.probe import seconds_per_token
+from tasks.recipes.pretrain_config import PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,18 @@ def plan_stage(
     ]
     libraries = 0 if best_device().type == "cuda" else FIRST_STEP_BYTES
     return StagePlan(steps, seconds, held_before_bytes + libraries + max(needed_bytes))
+
+
+def night_slots(
+    model: ModelConfig, config: PretrainConfig, row_length_tokens: int, warm: bool,
+    held_before_bytes: int = HELD_BEFORE_BYTES,
+) -> int:  # fmt: skip
+    """Token slots of a night that goes on: what the recipe says, or what its minutes come to on this machine.
+
+    warm: with the optimizer's moments, at the peak rate from the first step.
+    """
+    if config.night_minutes is None:
+        return config.night_tokens or config.num_tokens
+    per_step = config.batch_rows * row_length_tokens
+    plan = plan_stage(model, config.going_on(1_000 * per_step, warm), row_length_tokens, held_before_bytes)
+    return per_step * max(1, round(config.night_minutes * 60 * plan.steps / plan.seconds))

@@ -16,11 +16,13 @@ from model.config.training import TrainConfig
 from model.training.trainer import train_step
 from tasks.home.records import stage_name
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.home.trunk import FROM_SCRATCH, Start
 from tasks.pages.text import plural
-from tasks.planning.cost import StagePlan, plan_stage
+from tasks.planning.cost import StagePlan, night_slots, plan_stage
 from tasks.planning.machine import best_device
 from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
 from tasks.planning.probe import PROBE_SECONDS, probe_state
+from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.recipes.recipe import Recipe
 
 log = logging.getLogger("nightschool")
@@ -36,6 +38,10 @@ class PlannedTraining:
     """That of the branch included."""
     model: ModelConfig
     config: TrainConfig
+
+    @property
+    def keeps_trunk(self) -> bool:
+        return isinstance(self.config, PretrainConfig) and self.config.start == "trunk"
 
     def phases(self, row_length_tokens: int) -> list[Phase]:
         """Its phases in order; one if the experts never change."""
@@ -53,11 +59,12 @@ def training_stages(recipe: Recipe) -> list[PlannedTraining]:
 
 
 def disk_bytes(recipe: Recipe) -> int:
-    """Checkpoints of all training stages, each as large as the stage's largest phase needs, and two exports in fp32."""
+    """Checkpoints of all training stages and the trunk, each as large as the stage's largest phase needs, and two
+    exports in fp32."""
     row_length_tokens, checkpointed = recipe.data.sequence_length_tokens, 0
     for stage in training_stages(recipe):
         largest = max(phase.model.total_parameters for phase in stage.phases(row_length_tokens))
-        checkpointed += stage.config.keep_checkpoints * largest
+        checkpointed += (stage.config.keep_checkpoints + stage.keeps_trunk) * largest
     return BYTES_PER_CHECKPOINTED_PARAMETER * checkpointed + 2 * 4 * recipe.model.total_parameters
 
 
@@ -105,10 +112,19 @@ def experts_of(model: ModelConfig) -> str:
     return f"{model.num_experts} experts of which {model.num_experts_per_tok} a token{shared}"
 
 
-def plan_text(recipe: Recipe) -> str:
+def going_on(stage: PlannedTraining, start: Start, row_length_tokens: int) -> PlannedTraining:
+    """How a stage trains in a night that begins with `start`."""
+    if start.how == "scratch" or not isinstance(stage.config, PretrainConfig):
+        return stage
+    warm = start.how == "trunk"
+    slots = night_slots(stage.model, stage.config, row_length_tokens, warm)
+    return replace(stage, config=stage.config.going_on(slots, warm))
+
+
+def plan_text(recipe: Recipe, start: Start = FROM_SCRATCH) -> str:
     """Parameters, steps, time, memory and disk of a recipe, and the cost of similar models; for people.
 
-    Times come from a probe of a few seconds each.
+    Times come from a probe of a few seconds each. start: what pretraining would begin with.
     """
     model, row_length_tokens = recipe.model, recipe.data.sequence_length_tokens
     lines = [
@@ -120,6 +136,8 @@ def plan_text(recipe: Recipe) -> str:
         excess = model.active_parameters / twin.active_parameters - 1
         lines.append(("twin", f"{twin.total_parameters:,} parameters, dense; the model has {excess:+.2%} active ones"))
     stages, plans = training_stages(recipe), list[StagePlan]()
+    stages = [going_on(stage, start, row_length_tokens) for stage in stages]
+    lines.append(("start", f"pretraining {start.reason}; tonight {stages[0].config.num_tokens:,} token slots"))
     for stage in stages:
         log.info("measuring   a few steps of %s on this machine", stage.name)
         plan = plan_stage(stage.model, stage.config, row_length_tokens)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import NightStopped
+from tasks.home.notes import LINEAGE, night_notes, note_of_version
 from tasks.pages.tables import SENTENCE_CHARACTERS, Cell, Column, Table
 from tasks.pages.text import plural
 from tasks.questions.history import History, listed
@@ -24,8 +25,8 @@ def lineage_lines(home: Path, wanted: str, recipe: str | None = None) -> list[st
     history = History(home)
     name = history.recipe(recipe)
     version, remark = champion_version(history, name) if wanted == CHAMPION else (number(wanted), "")
-    note = note_of_version(history, name, version)
-    chain = [dict(entry) for entry in note.get("lineage", [])]
+    note = told_of_version(home, name, version)
+    chain = [dict(entry) for entry in note.get(LINEAGE, [])]
     if not chain:
         raise NightStopped(f"version {version} of {name} was made by an earlier release, which noted no lineage")
     chain[-1] |= {"version": version, "bits_per_byte": note.get("bits_per_byte")}
@@ -48,16 +49,13 @@ def number(text: str) -> int:
     return int(text)
 
 
-def note_of_version(history: History, recipe: str, version: int) -> Mapping[str, Any]:
-    """The note of the night that made a version."""
-    notes = [note for name, note in history.night_notes() if name.rpartition("@")[0] == recipe]
-    for note in notes:
-        if note.get("version") == version:
-            return note
-    known = sorted({int(note["version"]) for note in notes if note.get("version")})
+def told_of_version(home: Path, recipe: str, version: int) -> Mapping[str, Any]:
+    """What the note of the night holds that made a version. Raises NightStopped if there is none."""
+    if note := note_of_version(home, recipe, version):
+        return note.content
+    known = sorted({note.version for note in night_notes(home, recipe) if note.version})
     raise NightStopped(
-        f"no night in {history.home} made version {version} of {recipe}; it made "
-        f"{listed([str(v) for v in known]) or 'none'}"
+        f"no night in {home} made version {version} of {recipe}; it made {listed([str(v) for v in known]) or 'none'}"
     )
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from data.duplicates.ledger import Ledger
 from data.lookup.exposure import TrainingInput
@@ -141,14 +138,6 @@ class History:
         if wanted and wanted not in names:
             raise NightStopped(f"no recipe {wanted!r:.80} has run in {self.home}, there are {listed(sorted(names))}")
         return wanted or names[-1]
-
-    def night_notes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and content of the nights' own notes, newest first."""
-        paths = sorted((self.home / "nights").glob("*.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
-        for path in paths:
-            with suppress(ValueError):  # a writer that is killed leaves half a file
-                if isinstance(note := orjson.loads(path.read_bytes()), dict):
-                    yield path.stem, note
 
     def data_of(self, packed: StageRecord) -> PreparedData:
         """The records that packed rows were made from."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.errors import NightStopped, StoreAway
 from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.notes import Note, night_notes, note_of_version
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES, entry_of
 from tasks.questions.history import FinishedTraining, History, PreparedData, listed
@@ -55,9 +55,9 @@ def find_model(history: History, run: str, wanted: str | None = None) -> ModelLi
 def records_by_run(history: History, prefix: str) -> dict[str, StageRecord]:
     """Records by MLflow run id, for ids with this prefix; a night's is its last training stage."""
     found: dict[str, StageRecord] = {}
-    for name, note in history.night_notes():
-        if str(note.get("run_id", "")).startswith(prefix):
-            found[note["run_id"]] = last_training_of_night(history, note, name)
+    for note in night_notes(history.home):
+        if note.run_id and note.run_id.startswith(prefix):
+            found[note.run_id] = last_training_of_night(history, note)
     stages = {str(entry.get("stage")) for entry in history.entries} - {"None"}
     for entry in history.published(*stages):
         run_id = str(entry.get("run_id", ""))
@@ -69,15 +69,16 @@ def records_by_run(history: History, prefix: str) -> dict[str, StageRecord]:
     return found
 
 
-def last_training_of_night(history: History, note: dict[str, Any], night: str) -> StageRecord:
+def last_training_of_night(history: History, note: Note) -> StageRecord:
     """The last training stage of a night."""
-    stages = note.get("stages", {})
-    folder = next((stages[entry.name] for entry in reversed(TRAINING_STAGES) if entry.name in stages), None)
-    if folder is None:
-        raise NightStopped(f"the night {night} (run {note['run_id']}) was not finished; run it again")
-    record = StageRecord.read(history.home / "data" / folder)
+    trained = [note.stages[entry.name] for entry in TRAINING_STAGES if entry.name in note.stages]
+    if not trained:
+        raise NightStopped(f"the night {note.name} (run {note.run_id}) was not finished; run it again")
+    record = StageRecord.read(history.home / "data" / trained[-1])
     if record is None:
-        raise NightStopped(f"{folder}, which the night {night} trained, is not in {history.home / 'data'} any more")
+        raise NightStopped(
+            f"{trained[-1]}, which the night {note.name} trained, is not in {history.home / 'data'} any more"
+        )
     return record
 
 
@@ -116,9 +117,8 @@ def training_of_version(history: History, recipe: str, version: int) -> StageRec
     for entry in adopted:
         if found := training_with_digest(history, str(entry["digest"])):
             return found
-    for name, note in () if adopted else history.night_notes():
-        if note.get("version") == version and name.rpartition("@")[0] == recipe:
-            return last_training_of_night(history, note, name)
+    if not adopted and (note := note_of_version(history.home, recipe, version)):
+        return last_training_of_night(history, note)
     for entry in () if adopted else history.published("register"):
         register = history.record_of(entry)
         if register is None or register.counts["version"] != version or register.config.get("recipe") != recipe:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from tasks.errors import NightStopped
-from tasks.home.contents.pages import night_page_path, nights_page_path
+from tasks.home.contents.pages import nights_page_path
 from tasks.home.journal import Journal
-from tasks.home.outcomes import NightOutcome, outcomes
-from tasks.pages.nights.all_nights import ByHand, NightsFacts, write_nights_page
+from tasks.night.all_nights import every_night, facts_of
+from tasks.pages.nights.all_nights import NightsFacts, write_nights_page
 from tasks.pages.text import plural
 from tasks.questions.history import listed
 
@@ -38,37 +36,9 @@ def nights_facts(home: Path, wanted: str | None = None) -> NightsFacts:
     if not every:
         raise NightStopped(f"no night has ended in {home}; run one: python -m flows RECIPE")
     recipe = wanted or every[-1].recipe
-    mine = [night for night in every if night.recipe == recipe]
-    if not mine:
-        others = sorted({night.recipe for night in every})
+    others = sorted({night.recipe for night in every})
+    if recipe not in others:
         raise NightStopped(
             f"no night of recipe {recipe!r:.80} has ended in {home}, there are nights of {listed(others)}"
         )
-    paths = {night.key: night_page_path(home, recipe, night.key) for night in mine if night.key}
-    pages = {key: quote(path.name) for key, path in paths.items() if path.exists()}
-    return NightsFacts(recipe=recipe, nights=mine, by_hand=chosen_by_hand(entries, recipe), pages=pages)
-
-
-def every_night(entries: Sequence[Mapping[str, Any]]) -> list[NightOutcome]:
-    """All nights of all recipes in order of time; of those that an earlier release ended, what their decisions tell."""
-    told = outcomes(entries)
-    known = {(night.recipe, night.version) for night in told}
-    earlier = [
-        NightOutcome(
-            recipe=entry["recipe"], key="", day=str(entry["at"])[:10], at=entry["at"],
-            ending="promoted" if entry["promoted"] else "kept", reason=entry["reason"], version=entry["version"],
-        )
-        for entry in entries
-        if entry.get("event") == "decided" and {"recipe", "at", "promoted", "reason", "version"} <= entry.keys()
-        and (entry["recipe"], entry["version"]) not in known
-    ]  # fmt: skip
-    return sorted([*earlier, *told], key=lambda night: night.at)
-
-
-def chosen_by_hand(entries: Sequence[Mapping[str, Any]], recipe: str) -> list[ByHand]:
-    """Champions that a person chose, in order."""
-    return [
-        ByHand(at=str(entry.get("at", "")), version=int(entry["version"]), rolled_back=entry.get("rolled_back"))
-        for entry in entries
-        if entry.get("event") == "promoted by hand" and entry.get("recipe") == recipe
-    ]
+    return facts_of(home, entries, recipe)

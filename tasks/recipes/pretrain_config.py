@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from model.config.checks import STRICT, Range, Share, field_problems, require
+from model.config.optim import OptimConfig
 from model.config.training import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptimConfig(OptimConfig):
+    """The same with a stretch at the peak unless it is said otherwise: the trunk is made there."""
+
+    __pydantic_config__ = STRICT
+
+    stable_share: Share = 0.75
+    """Share of all steps at the peak after warming up; the rest decays. 0, for which there is no trunk, takes
+    `pretrain.start: scratch` or `champion`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +31,8 @@ class PretrainConfig(TrainConfig):
 
     __pydantic_config__ = STRICT
 
+    optim: PretrainOptimConfig = field(default_factory=PretrainOptimConfig)
+    """Optimizer and schedule."""
     start: Literal["trunk", "champion", "scratch"] = "trunk"
     """What a night begins with: `trunk`, weights and moments before the last night's decay; `champion`, the champion's
     pretrained weights, warmed up again (arXiv 2403.08763); `scratch`, weights from the seed."""
@@ -47,6 +61,18 @@ class PretrainConfig(TrainConfig):
                 "stretch of it; set optim.stable_share, to 0.75 say, or start: scratch"
             )
         require(problems, "PretrainConfig")
+
+    def trunk_problems(self) -> list[str]:
+        """Why later nights could not go on from the trunk of a first one; nothing if they can."""
+        branch = self.optim.warmup_share + self.optim.stable_share
+        late = [change.at_share for change in self.expert_changes if change.at_share > branch + 1e-9]
+        if self.start != "trunk" or not late:
+            return []
+        return [
+            f"expert_changes at_share ({', '.join(f'{share:g}' for share in late)}) with start (trunk): the trunk is "
+            f"kept where the decay begins, at {branch:g}, and would have the experts of before; change them earlier or "
+            "set start: scratch"
+        ]
 
     def going_on(self, num_tokens: int, warm: bool) -> TrainConfig:
         """How a night trains that goes on, over `num_tokens` token slots.

@@ -15,7 +15,6 @@ from data.sides.rules import SideRules
 from model.config.checks import STRICT, require
 from model.config.exportable import export_obstacles
 from model.config.network import ModelConfig
-from model.config.optim import OptimConfig
 from model.config.phases import phase_problems
 from model.config.training import TrainConfig
 from tasks.errors import NightStopped
@@ -79,7 +78,7 @@ class Recipe:
     """How far tonight's data may drift from the champion's."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model at the end of the night."""
-    pretrain: PretrainConfig = field(default_factory=lambda: PretrainConfig(optim=OptimConfig(stable_share=0.75)))
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Training on text, and how it goes on from night to night."""
     sft: TrainConfig = field(default_factory=TrainConfig)
     """Training on conversations, from the weights of pretraining."""
@@ -127,6 +126,7 @@ class Recipe:
         steps = self.pretrain.num_steps(self.data.sequence_length_tokens)
         changes = phase_problems(self.model, self.pretrain.expert_changes, steps)
         problems += [f"pretrain.expert_changes.{problem}" for problem in changes]
+        problems += [f"pretrain.{problem}" for problem in self.pretrain.trunk_problems()]
         if self.sft.expert_changes:
             problems.append(
                 f"sft.expert_changes ({len(self.sft.expert_changes)}): experts change in pretraining alone, whose last "
@@ -138,14 +138,14 @@ class Recipe:
         """A copy with some values replaced: `{"pretrain.optim.peak_lr": 0.001}`.
 
         A model of other settings is a trial until somebody says otherwise: it is promoted by itself only if the
-        overrides name the mode. A twin beside it, or what is kept afterwards, makes no other model.
+        overrides name the mode. A twin beside it, what is kept afterwards, or who is told, makes no other model.
         Raises NightStopped if a key does not exist or a value does not fit.
         """
         content = dataclasses.asdict(self)
         for dotted, value in overrides.items():
             set_dotted(content, dotted, value)
         changed = recipe_from(content)
-        same_model = replace(changed, twin=self.twin, retention=self.retention) == self
+        same_model = replace(changed, twin=self.twin, retention=self.retention, alarms=self.alarms) == self
         if same_model or changed.promote.mode != "auto" or names_mode(overrides):
             return changed
         return replace(changed, promote=replace(changed.promote, mode="ask"))

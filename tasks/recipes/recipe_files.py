@@ -79,8 +79,9 @@ def schedules_of(given: Any, path: Path) -> tuple[dict[str, str], ...]:
 
 
 def from_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings with relative locations, of sources and of a tokenizer's folder, made those of the file's folder."""
-    sources, data = content.get("sources"), content.get("data")
+    """The settings with relative locations, of sources, of the tokenizer's folder and of that of the harness's tasks,
+    made those of the file's folder."""
+    sources = content.get("sources")
     if isinstance(sources, list):
         content["sources"] = [
             source | {"location": absolute(source["location"], folder)}
@@ -88,8 +89,10 @@ def from_folder(content: dict[str, Any], folder: Path) -> dict[str, Any]:
             else source
             for source in sources
         ]
-    if isinstance(data, dict) and isinstance(tokenizer := data.get("tokenizer"), str):
-        content["data"] = data | {"tokenizer": absolute(tokenizer, folder)}
+    for section, name in (("data", "tokenizer"), ("evaluate", "harness_folder")):
+        of = content.get(section)
+        if isinstance(of, dict) and isinstance(location := of.get(name), str):
+            content[section] = of | {name: absolute(location, folder)}
     return content
 
 

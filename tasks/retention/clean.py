@@ -16,10 +16,11 @@ from pathlib import Path
 from tasks.errors import NightBusy, NightStopped, without_password
 from tasks.faults import disk_faults
 from tasks.home.journal import Journal
+from tasks.home.notes import night_notes
 from tasks.pages.text import format_bytes, one_line, plural
 from tasks.recipes.recipe import Recipe
 from tasks.relocation import relocate
-from tasks.retention.needed import HomeFolders, note_growth, notes_in
+from tasks.retention.needed import HomeFolders, note_growth
 from tasks.retention.plan import Plan, Tracked, disk_bytes, plan_for
 from tasks.retention.tables import give_room_back, old_prefect_rows, remove_prefect_rows
 from tasks.settings import Settings, prefect_database, sqlite_file
@@ -110,7 +111,7 @@ def tracked_of(home: Path, tracking_uri: str, recipe: str) -> dict[str, Tracked]
             f"the registered models of {recipe} are those of an earlier release, which its next night takes over; "
             f"nothing was cleaned before that: python -m flows {recipe}"
         )
-    names = {recipe, *registry.recipes(), *(note.recipe for note in notes_in(home / "nights"))}
+    names = {recipe, *registry.recipes(), *(note.recipe for note in night_notes(home))}
     found = {name: Tracked(versions=remains.versions(name)) for name in sorted(names)}
     return found | {recipe: Tracked(runs=remains.runs(recipe), versions=found[recipe].versions)}
 
@@ -213,4 +214,4 @@ def clean_recipes(recipes: Sequence[Recipe], only_tell: bool) -> str:
 def recipes_of_home(home: Path) -> list[str]:
     """Names of the recipes that left a note or data in a home."""
     data = {path.stem for path in (home / "newest").glob("*.json")}
-    return sorted(data | {note.recipe for note in notes_in(home / "nights")})
+    return sorted(data | {note.recipe for note in night_notes(home)})

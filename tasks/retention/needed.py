@@ -1,4 +1,4 @@
-"""Which stage folders of a home are needed, by whom; and the nights' notes that say so. Nothing is changed here."""
+"""Which stage folders of a home are needed, and by whom. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -7,72 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from model.files import write_json
 from tasks.home.contents.packed import digest_of_kind
 from tasks.home.journal import Journal
+from tasks.home.notes import Note
 from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
+from tasks.home.trunk import TRUNKS
 
 PARTIAL = ".partial"
-WAITING = "waiting"
-"""In a night's note: its model waits for the registry."""
-TRUNKS = "trunks"
-"""Folder of a home with a file a recipe that says where its trunk lies."""
 BASE = "base"
 """Input of a stage that grew: what it grew from, whose rows it has itself."""
 KINDS = tuple(dict.fromkeys(entry.kind for entry in TRAINING_STAGES))
 Aliases = Mapping[str, Mapping[int, str]]
 """By recipe the registered versions that may not go, and what they are: `champion`, `rolled back by a person`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """A night's note."""
-
-    path: Path
-    recipe: str
-    content: Mapping[str, Any]
-    changed: float
-    """Seconds since 1970."""
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The stage folders that it names."""
-        return tuple(map(str, dict(self.content.get("stages", {})).values()))
-
-    @property
-    def version(self) -> int:
-        """What the night registered; 0 if it did not."""
-        return int(self.content.get("version") or 0)
-
-    @property
-    def waits(self) -> bool:
-        """Whether its model waits to be judged."""
-        return WAITING in self.content
-
-    @property
-    def run_id(self) -> str:
-        return str(self.content.get("run_id", ""))
-
-
-def notes_in(folder: Path) -> list[Note]:
-    """Notes of nights or trials, newest first. One that a kill has cut names nothing and counts as one of its time."""
-    found = []
-    for path in folder.glob("*@*.json"):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            content = {}
-        content = content if isinstance(content, dict) else {}
-        recipe, changed = path.stem.rpartition("@")[0], path.stat().st_mtime
-        found.append(Note(path=path, recipe=recipe, content=content, changed=changed))
-    return sorted(found, key=lambda note: (note.changed, note.name), reverse=True)
 
 
 @dataclass(frozen=True)
@@ -149,7 +98,7 @@ def of_versions(folders: HomeFolders, notes: Iterable[Note], aliases: Aliases) -
     for recipe, versions in aliases.items():
         for note in notes:
             what = versions.get(note.version) if note.recipe == recipe else None
-            yield from ((name, f"{what} of {recipe}") for name in note.folders if what)
+            yield from ((name, f"{what} of {recipe}") for name in note.stages.values() if what)
         digests = {str(e.get("digest")): int(e["version"]) for e in adopted if e.get("recipe") == recipe}
         for name, record in folders.records.items():
             made = record.counts.get("version", 0) if record.stage == "register" else digests.get(record.digest, 0)
@@ -166,9 +115,9 @@ def needed(folders: HomeFolders, notes: list[Note], in_full: Iterable[Note], ali
     roots = [
         *of_versions(folders, notes, aliases),
         *((name, f"the model of {note.name} waits to be judged")
-          for note in notes if note.waits for name in note.folders),
+          for note in notes if note.waits for name in note.stages.values()),
         *named_by_hints(folders.home),
-        *((name, f"of the night {note.name}") for note in in_full for name in note.folders),
+        *((name, f"of the night {note.name}") for note in in_full for name in note.stages.values()),
     ]  # fmt: skip
     found: dict[str, str] = {}
     waiting = [(name, why) for name, why in reversed(roots) if name in folders.records]

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
+from tasks.home.contents.pages import night_page_path
+from tasks.home.notes import Note, night_notes, notes_in
 from tasks.home.records import RECORD
 from tasks.home.stage_table import STAGES
+from tasks.home.trunk import Trunk, read_trunk
 from tasks.pages.text import format_bytes, plural
 from tasks.recipes.retention_config import RetentionConfig
-from tasks.retention.needed import PARTIAL, HomeFolders, Note, needed, notes_in
+from tasks.retention.needed import PARTIAL, HomeFolders, needed
 from tasks.tracking.removal.runs import TrackedRun, TrackedVersion
 
 DAY_SECONDS = 86_400
@@ -113,14 +116,14 @@ def plan_for(home: Path, recipe: str, config: RetentionConfig, tracked: dict[str
 
     tracked: of every recipe that has registered versions or notes here; what other recipes need stays.
     """
-    notes, folders = notes_in(home / "nights"), HomeFolders(home)
+    notes, folders = night_notes(home), HomeFolders(home)
     mine = [note for note in notes if note.recipe == recipe]
     in_full = [note for note in notes if note.recipe != recipe] + mine[: config.nights]
     its = tracked.get(recipe, Tracked())
     roles = {name: {v.version: role_of(v) for v in t.versions if v.roles} for name, t in tracked.items()}
     kept = needed(folders, notes, in_full, roles)
     kept_versions = {v.version: "one of the newest" for v in its.versions[: config.versions]} | roles.get(recipe, {})
-    old = {name for note in mine[config.nights :] for name in note.folders}
+    old = {name for note in mine[config.nights :] for name in note.stages.values()}
     since = mine[config.nights - 1].changed if len(mine) >= config.nights else 0.0
     before = min(since, time.time() - DAY_SECONDS * config.unfinished_days)
 
@@ -135,29 +138,35 @@ def plan_for(home: Path, recipe: str, config: RetentionConfig, tracked: dict[str
 
     going = {name: reason for name in (*folders.records, *folders.others) if name not in kept and (reason := why(name))}
     staying = kept | {n: "not old enough" for n in (*folders.records, *folders.others) if n not in kept | going}
-    here = {run.id for run in its.runs}
+    here, trunk = {run.id for run in its.runs}, read_trunk(home, recipe)
+    of_what_stays = {folders.records[name].run_id for name in kept}
+    of_what_stays |= {version.run_id for version in its.versions if version.version in kept_versions}
+    of_what_stays |= {n.run_id for n in notes if n.recipe != recipe or stays(n, kept_versions, trunk)}
     return Plan(
         recipe=recipe, home=home, kept=staying,
         folders={name: going[name] for name in sorted(going, key=stage_place, reverse=True)},
-        notes=tuple(notes_that_go(home, recipe, config, mine, kept_versions)),
-        runs=tuple(runs_that_go(its, config, {folders.records[n].run_id for n in kept}, notes, recipe, kept_versions)),
+        notes=tuple(notes_that_go(home, recipe, config, mine, kept_versions, trunk)),
+        runs=tuple(runs_that_go(its, config, of_what_stays)),
         versions=tuple(v for v in its.versions if v.version not in kept_versions and v.run_id in here),
         kept_versions=kept_versions,
     )  # fmt: skip
 
 
 def notes_that_go(
-    home: Path, recipe: str, config: RetentionConfig, mine: Sequence[Note], kept_versions: Mapping[int, str]
-) -> Iterator[Path]:
-    """Notes of old nights whose model neither waits nor is a version that stays, and of old trials."""
+    home: Path, recipe: str, config: RetentionConfig, mine: Sequence[Note], kept_versions: Mapping[int, str],
+    trunk: Trunk | None,
+) -> Iterator[Path]:  # fmt: skip
+    """Notes and pages of old nights whose model neither waits nor is a version that stays, and of old trials."""
     trials = [n for n in notes_in(home / "trials") if n.recipe in {f"{kind}-{recipe}" for kind in TRIALS}]
-    nights = [n for n in mine[config.tracked_nights :] if not stays(n, kept_versions)]
+    nights = [n for n in mine[config.tracked_nights :] if not stays(n, kept_versions, trunk)]
     for note in (*nights, *trials[config.tracked_nights :]):
-        yield from (path for path in (note.path.with_suffix(".md"), note.path) if path.exists())
+        page = night_page_path(home, recipe, note.name.rpartition("@")[2])
+        yield from (path for path in (note.path.with_suffix(".md"), page, note.path) if path.exists())
 
 
-def stays(note: Note, kept_versions: Mapping[int, str]) -> bool:
-    return note.waits or note.version in kept_versions
+def stays(note: Note, kept_versions: Mapping[int, str], trunk: Trunk | None) -> bool:
+    """Whether a note is needed however old it is: that of the trunk's night has the lineage of those to come."""
+    return note.waits or note.version in kept_versions or bool(trunk and trunk.folder in note.stages.values())
 
 
 def stage_place(name: str) -> int:
@@ -170,20 +179,15 @@ def role_of(version: TrackedVersion) -> str:
     return f"{' and '.join(version.roles)}, version {version.version}"
 
 
-def runs_that_go(
-    its: Tracked, config: RetentionConfig, of_folders: set[str], notes: Sequence[Note], recipe: str,
-    kept_versions: Mapping[int, str],
-) -> Iterator[TrackedRun]:  # fmt: skip
+def runs_that_go(its: Tracked, config: RetentionConfig, stay: set[str]) -> Iterator[TrackedRun]:
     """Runs that began before the newest nights and that nothing which stays was tracked in, the newest first.
 
-    of_folders: the runs that the records of folders that stay name.
+    stay: ids of the runs that what stays was tracked in; their parents stay, too.
     """
     nights = [run.started for run in its.runs if run.kind == "night" and not run.marked]
     if len(nights) <= config.tracked_nights:
         return
     since = nights[config.tracked_nights - 1]
-    stay = of_folders | {version.run_id for version in its.versions if version.version in kept_versions}
-    stay |= {note.run_id for note in notes if note.recipe != recipe or stays(note, kept_versions)}
     children = {run.parent for run in its.runs if {run.id, run.asked_as} & stay}
     for run in its.runs:
         if run.started < since and not {run.id, run.asked_as} & (stay | children):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -13,8 +13,9 @@ from uuid import UUID
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import AutomationSort
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from pydantic import SecretStr
@@ -34,6 +35,8 @@ FINISHED = ("promoted", "kept", "waits", "refused", "skipped")
 MISSED_HEARTBEATS = 3
 PENDING_SECONDS = 600
 """How long a worker may take from a run's order to its first sign of life; it takes seconds."""
+PAGE = 200
+"""Automations that the server gives at a time."""
 FIRES_LOOKED_AT = 100
 SINCE = datetime(2024, 1, 1, tzinfo=UTC)
 """From which fires of a schedule are looked at, so that its period is the same whenever it is asked for."""
@@ -60,7 +63,7 @@ def sync(url: str) -> Synced:
     """
     deployments = ask(url, "deployments/filter", "POST", {"flows": {"name": {"any_": [FLOW]}}})
     with SyncPrefectClient(f"{url}/api") as client:
-        found = {a.name: a for a in client.read_automations(limit=200) if a.name.startswith(OURS)}
+        found = {automation.name: automation for automation in ours(client)}
         block = save_block(url)
         wanted = {core.name: core for core in dead_run_automations()}
         if block:
@@ -79,6 +82,14 @@ def sync(url: str) -> Synced:
         if not block:
             remove_block(client)
     return changes
+
+
+def ours(client: SyncPrefectClient) -> Iterator[Automation]:
+    """Our automations on the server, however many a user has beside."""
+    offset = 0
+    while page := client.read_automations(sort=AutomationSort.NAME_ASC, limit=PAGE, offset=offset):
+        yield from (automation for automation in page if automation.name.startswith(OURS))
+        offset += len(page)
 
 
 def same_class(automation: AutomationCore) -> AutomationCore:

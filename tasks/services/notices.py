@@ -1,7 +1,7 @@
 """What a person should hear of: told by Prefect's automations where `make up` made them, else sent from here.
 
-A notice is an event on Prefect's server in any case. Nothing here raises, and nothing waits longer than TELL_SECONDS: a
-notifier that fails must not fail a good night.
+A notice is an event on Prefect's server in any case. Nothing here raises, and each of the three steps of telling (to
+the server, whether it tells, from here) ends after TELL_SECONDS: a notifier that fails must not fail a good night.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ KINDS: Mapping[str, str] = {
 }
 """Of notices, and what each says; there is an automation for each."""
 TELL_SECONDS = 30.0
+"""Of each step."""
 log = logging.getLogger("nightschool")
 
 

@@ -14,16 +14,16 @@ from prefect.artifacts import create_markdown_artifact
 
 from data.duplicates.ledger import EXACT, FATES, KEPT
 from data.rows.drift import drift
-from data.rows.parts import KINDS
 from data.rows.statistics import STATISTICS, Fates, NightStatistics, Overlap, Statistics, TokenCount
 from data.sides.slices import read_slices
 from data.tokens.contamination import CONTAMINATED_FROM
 from data.tokens.overlap import contamination
 from tasks.errors import NightStopped
+from tasks.evaluation.audit import apart as parted
 from tasks.evaluation.enough import why_too_few
 from tasks.home.contents.deduplicated import open_ledger
 from tasks.home.contents.inspected import losses_of, stop_if_too_much, write_losses
-from tasks.home.contents.packed import FIGURES, read_answers
+from tasks.home.contents.packed import FIGURES, read_answers, read_scored_text
 from tasks.home.contents.registered import TRAINING_DATA
 from tasks.home.contents.validated import REPORT, read_pieces
 from tasks.home.records import StageRecord
@@ -31,7 +31,6 @@ from tasks.pages.data_report import DataReport
 from tasks.pages.losses import Loss
 from tasks.pages.text import artifact_key
 from tasks.recipes.recipe import Recipe
-from tasks.recipes.stage_configs import PromoteConfig
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
 from tasks.tracking.registry import ModelVersion
 
@@ -104,15 +103,14 @@ def data_alone(night: Night, champion: ModelVersion | None, unknown: str, **reco
 def looking(recipe: Recipe) -> dict[str, object]:
     """The settings that decide what is told, and what stops the night."""
     enough = {name: getattr(recipe.promote, name) for name in ("min_documents", "min_bytes")}
-    return {"inspect": recipe.inspect, "promote": enough}
+    return {"inspect": recipe.inspect, "promote": enough, "audit_share": recipe.evaluate.audit_share}
 
 
-def why_too_little(tokens: StageRecord, config: PromoteConfig) -> str:
+def why_too_little(rows: StageRecord, tokens: StageRecord, recipe: Recipe) -> str:
     """Why tonight's validation text will decide nothing, before anything is trained; empty if it is enough."""
-    documents, num_bytes = (
-        sum(tokens.counts[f"{kind}_val_{what}"] for kind in KINDS) for what in ("documents", "bytes")
-    )  # fmt: skip
-    return why_too_few(documents, num_bytes, "tonight there are", config)
+    documents = contamination(rows.path, tokens.path).join(read_scored_text(tokens), on=["row_id", "kind"])
+    deciding, _ = parted(documents, recipe.evaluate.audit_share)
+    return why_too_few(len(deciding), int(deciding["num_bytes"].sum()), "tonight there are", recipe.promote)
 
 
 @stage(config=looking, inputs=data_alone)
@@ -139,7 +137,7 @@ def inspect(
     answers = read_answers(tokens)
     losses = losses_of(dict(statistics.fates), open_ledger(distinct.path), answers, run.recipe)
     write_losses(run.folder, losses)
-    too_little, slices = why_too_little(tokens, run.recipe.promote), read_slices(rows.path)
+    too_little, slices = why_too_little(rows, tokens, run.recipe), read_slices(rows.path)
     for warning in filter(None, [too_little, *(loss.sentence for loss in losses)]):
         log.warning("%s", warning)
     (run.folder / STATISTICS).write_text(json.dumps(statistics.as_dict(), ensure_ascii=False), encoding="utf-8")

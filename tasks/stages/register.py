@@ -7,28 +7,28 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data.rows.statistics import STATISTICS
 from data.sides.slices import read_slices, validation_version
 from tasks.evaluation.audit import audit_gap
-from tasks.evaluation.budget import allowance
+from tasks.evaluation.budget import Allowance, allowance
 from tasks.evaluation.card import card_of
 from tasks.evaluation.gate import Evidence, decide
 from tasks.evaluation.measures.experts import drift_figures
 from tasks.evaluation.measures.parity import Parity, compare, validation_ids
-from tasks.evaluation.past import DECIDED, PastDecision, now_utc, past_decisions
-from tasks.evaluation.resampling import differences, paired
+from tasks.evaluation.past import PastDecision, carried_losses, now_utc, past_decisions
+from tasks.evaluation.resampling import difference, paired
 from tasks.evaluation.scores import load_model
 from tasks.evaluation.verdict import Decision
 from tasks.home.contents.registered import DECISION, EXPORT, PARITY, TRAINING_DATA
 from tasks.home.contents.scores import read_audited, read_documents
+from tasks.home.journal import DECIDED
 from tasks.home.lines import now
+from tasks.home.notes import LINEAGE, note_path, read_note
 from tasks.home.records import StageRecord
-from tasks.night.lineage.ancestors import LINEAGE
-from tasks.night.lineage.notes import note_path, read_note
 from tasks.recipes.recipe import Recipe, data_identity
 from tasks.settings import who_acts
 from tasks.stage import Night, Outcome, StageRun, by_content, stage
@@ -81,19 +81,20 @@ def register(
     """
     parity = export(trained, tokens, run.folder / EXPORT)
     shutil.copy(data.path / STATISTICS, run.folder / EXPORT / TRAINING_DATA)
-    decision, past = decision_on(run, trained, scored, champion, champion_scored, obstacle, parity.figures)
+    before = Before.of(run, champion)
+    decision = decision_on(run, trained, scored, champion, champion_scored, obstacle, parity.figures, before)
     told = {**scored.figures, **parity.figures}
     nights = nights_of(run.night)
     card = card_of(run.recipe, run.night.day, trained, data, told, decision.reason, evidence_of(decision), nights)
     make_mlflow_model(run.folder / EXPORT, card)
     run.tracker.artifact(run.folder / EXPORT, EXPORT)
     audited_bpb = audit_difference(run.recipe, scored, champion_scored) if decision.alpha is not None else None
-    version, decision = publish(run, trained, scored, decision, champion, audited_bpb)
-    gap = audit_gap([*past, *noted(decision, audited_bpb)], now_utc())
+    version, decision = publish(run, trained, scored, decision, champion, audited_bpb, before)
+    gap = audit_gap([*before.past, *noted(decision, audited_bpb)], now_utc())
     log.info("%s", gap.sentence)
     content = decision.as_content() | {
         "version": version, "at": now(), "validation": version_scored(scored),
-        "budget": asdict(allowance(past, now_utc(), run.recipe.promote.false_promotions_a_year)),
+        "budget": asdict(before.allowed),
         "audit": asdict(gap) | {"difference_bpb": audited_bpb, "gap_bpb": gap.gap_bpb, "sentence": gap.sentence},
     }  # fmt: skip
     for name, written in ((DECISION, content), (PARITY, asdict(parity))):
@@ -103,9 +104,28 @@ def register(
     figures["export/megabytes"] = sum(f.stat().st_size for f in (run.folder / EXPORT).rglob("*") if f.is_file()) / 1e6
     headline = f"version {version}, {'promoted' if decision.promoted else 'not promoted'}"
     if champion_scored:
-        figures |= {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
+        found = {"promote/difference_bpb": decision.difference_bpb, "promote/upper_bpb": decision.upper_bpb}
+        figures |= {name: value for name, value in found.items() if math.isfinite(value)}
         figures |= drift_figures(scored.path, champion_scored.path, run.recipe.model.num_experts)
     return Outcome(counts={"version": version}, headline=headline, figures=figures)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the recipe's earlier decisions leave to this one."""
+
+    past: list[PastDecision]
+    """Its comparisons."""
+    carried: dict[str, float]
+    """What the champion lost against the best one before it."""
+    allowed: Allowance
+
+    @classmethod
+    def of(cls, run: StageRun, champion: ModelVersion | None) -> Before:
+        entries, recipe = run.night.journal.entries(), run.recipe
+        past = past_decisions(entries, recipe.name)
+        carried = carried_losses(entries, recipe.name, champion.version if champion else None)
+        return cls(past, carried, allowance(past, now_utc(), recipe.promote.false_promotions_a_year))
 
 
 def decision_on(
@@ -116,22 +136,20 @@ def decision_on(
     champion_scored: StageRecord | None,
     obstacle: str,
     exported: Mapping[str, float],
-) -> tuple[Decision, list[PastDecision]]:
-    """Whether the champion alias moves, and the comparisons of the recipe before this one.
+    before: Before,
+) -> Decision:
+    """Whether the champion alias moves.
 
     exported: figures of the export.
     """
-    past = past_decisions(run.night.journal.entries(), run.recipe.name)
     if decision := without_comparing(run, trained, scored, champion, champion_scored, obstacle):
-        return decision, past
-    promote = run.recipe.promote
+        return decision
     evidence = Evidence(
-        allowance(past, now_utc(), promote.false_promotions_a_year), {**scored.figures, **exported},
-        champion_scored.figures if champion_scored else None,
-        max((-decision.difference_bpb for decision in past), default=None),
+        before.allowed, {**scored.figures, **exported}, champion_scored.figures if champion_scored else None,
+        max((-decision.difference_bpb for decision in before.past), default=None), before.carried,
     )  # fmt: skip
     incumbent = read_documents(champion_scored.path) if champion_scored else None
-    return decide(read_documents(scored.path), incumbent, promote, evidence), past
+    return decide(read_documents(scored.path), incumbent, run.recipe.promote, evidence)
 
 
 def without_comparing(
@@ -169,7 +187,7 @@ def audit_difference(recipe: Recipe, scored: StageRecord, champion_scored: Stage
     if champion_scored is None:
         return None
     table = paired(read_audited(scored.path), read_audited(champion_scored.path))
-    return differences(table, (), recipe.promote)[0].value if len(table) else None
+    return difference(table, recipe.promote) if len(table) else None
 
 
 def noted(decision: Decision, audited_bpb: float | None) -> list[PastDecision]:
@@ -203,7 +221,7 @@ def export(trained: StageRecord, tokens: StageRecord, folder: Path) -> Parity:
 
 def publish(
     run: StageRun, trained: StageRecord, scored: StageRecord, decision: Decision, champion: ModelVersion | None,
-    audited_bpb: float | None,
+    audited_bpb: float | None, before: Before,
 ) -> tuple[int, Decision]:  # fmt: skip
     """Register the version and move the alias. Nobody takes the home meanwhile, so a night overtaken changes nothing.
 
@@ -239,7 +257,8 @@ def publish(
     }  # fmt: skip
     night.journal.note(
         event=DECIDED, recipe=run.recipe.name, version=version, promoted=decision.promoted, reason=decision.reason,
-        who=who_acts(), evidence=evidence_of(decision), **spent,
+        champion=champion.version if champion else None, losses={**before.carried, **decision.losses}, who=who_acts(),
+        evidence=evidence_of(decision), **spent,
     )  # fmt: skip
     return version, decision
 
@@ -251,6 +270,6 @@ def nights_of(night: Night) -> list[dict[str, Any]]:
 
 
 def evidence_of(decision: Decision) -> dict[str, float | bool]:
-    """The numbers of a decision, for the registry; those that there are."""
+    """The numbers of a decision, for the registry; those that are finite."""
     values = asdict(decision).items()
-    return {name: v for name, v in values if isinstance(v, bool | float | int) and not math.isnan(v)}
+    return {name: v for name, v in values if isinstance(v, bool | float | int) and math.isfinite(v)}

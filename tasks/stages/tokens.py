@@ -25,7 +25,7 @@ from model.files import sha256_of
 from model.tokens.packing import IGNORED
 from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, token_byte_lengths, train_tokenizer
 from tasks.errors import NightStopped
-from tasks.home.contents.packed import FIGURES, all_answers, answers_in
+from tasks.home.contents.packed import FIGURES, all_answers, answers_in, write_scored_text
 from tasks.home.contents.sides import SIDES, train_rows
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
@@ -106,11 +106,11 @@ def write_val(rows: Path, encoder: Encoder, row_length_tokens: int, folder: Path
     return packed
 
 
-def scored_text(packed: PackedRows, tokenizer: Tokenizer) -> tuple[int, int]:
-    """How many validation documents have text that is scored, and the UTF-8 bytes of that text."""
-    sizes = pl.Series("bytes", packed.sums(packed.target_bytes(token_byte_lengths(tokenizer))))
-    of_document = packed.segments.select("row_id").with_columns(sizes).group_by("row_id").sum()["bytes"]
-    return int((of_document > 0).sum()), int(of_document.sum())
+def scored_text(packed: PackedRows, tokenizer: Tokenizer) -> pl.DataFrame:
+    """(row_id, num_bytes) of each validation document that has text which is scored: its UTF-8 bytes."""
+    sizes = pl.Series("num_bytes", packed.sums(packed.target_bytes(token_byte_lengths(tokenizer)))).cast(pl.Int64)
+    of_document = packed.segments.select("row_id").with_columns(sizes).group_by("row_id", maintain_order=True).sum()
+    return of_document.filter(pl.col("num_bytes") > 0)
 
 
 def merge_figures(folder: Path, kinds: Sequence[str], shards: Sequence[Tokenised]) -> dict[str, Any]:
@@ -214,11 +214,12 @@ def outcome(
         for kind in KINDS
         for name in ("tokens", "targets", "rows")
     }
+    scored = {kind: scored_text(packed, encoder.tokenizer) for kind, packed in val.items()}
+    write_scored_text(run.folder, scored)
     for kind, packed in val.items():
-        documents, num_bytes = scored_text(packed, encoder.tokenizer)
         counts |= {
-            f"{kind}_val_documents": documents,
-            f"{kind}_val_bytes": num_bytes,
+            f"{kind}_val_documents": len(scored[kind]),
+            f"{kind}_val_bytes": int(scored[kind]["num_bytes"].sum()),
             f"{kind}_val_tokens": int(packed.packing.segments.lengths.sum()),
             f"{kind}_val_targets": int((packed.tokens.labels != IGNORED).sum()),
             f"{kind}_val_rows": packed.tokens.num_rows,

@@ -20,7 +20,7 @@ from tasks.home.contents.pretrained import digest_of_rows, read_noted, reading_o
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
 from tasks.pages.text import plural
-from tasks.planning.cost import plan_stage
+from tasks.planning.cost import night_slots
 from tasks.planning.machine import held_memory_bytes
 from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.stage import StageRun
@@ -61,7 +61,7 @@ def going_on(run: StageRun, start: Start, tokens: ShardedTokens, model: ModelCon
     if parent is None or not saved:
         raise NightStopped(
             f"{run.stage}: {start.parent}/{start.checkpoint}, which this night goes on from, is gone or damaged in "
-            f"{run.night.home / 'data'}; restore it, or run with --set pretrain.start=scratch"
+            f"{run.night.home / 'data'}; restore {start.parent}, or remove it: then the night begins from scratch"
         )
     warm = start.how == "trunk"
     tonight = config.going_on(budget_tokens(run, config, model, tokens.sequence_length_tokens, warm), warm)
@@ -72,13 +72,14 @@ def going_on(run: StageRun, start: Start, tokens: ShardedTokens, model: ModelCon
 
 
 def budget_tokens(run: StageRun, config: PretrainConfig, model: ModelConfig, row_length_tokens: int, warm: bool) -> int:
-    """Token slots of a night that goes on: what the recipe says, or what its minutes come to on this machine."""
-    if config.night_minutes is None:
-        return config.night_tokens or config.num_tokens
+    """Token slots of a night that goes on; a budget in minutes is measured once, so that a night that is resumed has
+    the same."""
     noted, per_step = run.logs / NIGHT_STEPS, config.batch_rows * row_length_tokens
+    if config.night_minutes is None:
+        return night_slots(model, config, row_length_tokens, warm)
     if not noted.exists():
-        plan = plan_stage(model, config.going_on(1_000 * per_step, warm), row_length_tokens, held_memory_bytes())
-        write_json(noted, {"steps": max(1, round(config.night_minutes * 60 * plan.steps / plan.seconds))})
+        slots = night_slots(model, config, row_length_tokens, warm, held_memory_bytes())
+        write_json(noted, {"steps": slots // per_step})
     steps: int = json.loads(noted.read_text(encoding="utf-8"))["steps"]
     return steps * per_step
 

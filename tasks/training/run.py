@@ -111,7 +111,7 @@ def prepare(
     return TrainingRun(
         run=run, start=start, tokens=tokens, validator=validator, phases=start.phases(num_steps), num_steps=num_steps,
         state=state, curve=curve, meters=meters, earlier_positions=on.earlier_positions, nights=on.nights,
-        branch_step=first_step_of_decay(config.optim, num_steps) if keeps_trunk else None,
+        branch_step=max(1, first_step_of_decay(config.optim, num_steps)) if keeps_trunk else None,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.trainer import StepMetrics
 from tasks.home.contents.pretrained import TRUNK
+from tasks.home.contents.story import BRANCH, tell_event
 from tasks.stage import StageRun
 from tasks.training.curve import Curve
 from tasks.training.meters import StageMeters
@@ -75,15 +76,16 @@ class TrainingRun:
 
     def save_if_due(self, step: int, stopping: bool) -> None:
         """Save a checkpoint every `checkpoint_every_steps`, where experts changed, before a stop and at the end; the
-        trunk where it branches."""
+        trunk where it branches, first: a stage that goes on after a kill at the checkpoint does not come by again."""
+        if step == self.branch_step:
+            checkpoint.save(self.state, self.run.folder / TRUNK, self.start.identity, keep=1)
+            tell_event(self.run.logs, step, BRANCH)
         config, last = self.start.config, step == self.num_steps
         changed = phase_beginning_at(self.phases, step) is not None
         if step % config.checkpoint_every_steps == 0 or changed or stopping or last:
             keep = 1 if last else config.keep_checkpoints
             self.curve.sync()
             checkpoint.save(self.state, self.run.folder / CHECKPOINTS, self.start.identity, keep)
-        if step == self.branch_step:
-            checkpoint.save(self.state, self.run.folder / TRUNK, self.start.identity, keep=1)
 
     def restore(self, saved: Checkpoint | None) -> None:
         """Go back to a checkpoint, or to the stage's start if it is None; curve and meters go back with the state."""
@@ -95,5 +97,14 @@ class TrainingRun:
 
 
 def checkpoints_of(folder: Path, identity: str) -> list[Checkpoint]:
-    """The undamaged checkpoints in a stage's folder that belong to the training of an identity, oldest first."""
-    return [saved for saved in checkpoint.discover(folder / CHECKPOINTS) if saved.identity == identity]
+    """The undamaged checkpoints in a stage's folder that belong to the training of an identity, oldest first.
+
+    One that is damaged is passed over with a word: training goes on from the one before it.
+    """
+    whole = checkpoint.discover(folder / CHECKPOINTS)
+    for path in sorted(set((folder / CHECKPOINTS).glob("step-*")) - {saved.path for saved in whole}):
+        before = [saved.path.name for saved in whole if saved.path.name < path.name]
+        log.warning(
+            "checkpoint %s is damaged and left out; before it there is %s", path, before[-1] if before else "none"
+        )
+    return [saved for saved in whole if saved.identity == identity]

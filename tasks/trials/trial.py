@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 
 from model.files import write_text
-from tasks.night.lineage.notes import note_path
+from tasks.home.notes import note_path
 from tasks.pages.text import artifact_key
 from tasks.stage import Night
 from tasks.tracking.tracker import Tracker

@@ -15,9 +15,10 @@ from flows.retrain_nightly import retrain_nightly
 from tasks.in_use.version import usable_model
 from tasks.night.by_hand import promote_version
 from tasks.night.report import NightReport
+from tasks.services.processes import free_port
 from tasks.tracking.client import require_driver
 from tasks.tracking.registry import ModelFilesGone, Refused
-from tests.servers import Bucket, free_port, s3_store, stop, wait_for
+from tests.servers import Bucket, s3_store, stop, wait_for
 from tests.tiny_recipe import tiny_recipe
 
 WEIGHTS = "model/model.safetensors"

@@ -21,8 +21,10 @@ from flows.retrain_nightly import retrain_nightly
 from tasks.errors import Diverged, NightBusy, NightStopped
 from tasks.evaluation.twin import TwinComparison
 from tasks.home.journal import Journal
+from tasks.home.outcomes import outcomes
 from tasks.home.records import StageRecord
 from tasks.night.report import NightReport
+from tasks.night.skipping import SkippedNight
 from tasks.questions.answers import who_ate
 from tasks.recipes.recipe import Recipe
 from tests.tiny_recipe import tiny_recipe
@@ -33,11 +35,12 @@ TWIN = ["twin-pretrain", "twin-sft", "twin-evaluate"]
 
 @dataclasses.dataclass(frozen=True)
 class Lived:
-    """A home with two nights of different learning rates, the first one run twice, the second with a twin."""
+    """A home with two nights of different learning rates, the first one run three times, the second with a twin."""
 
     home: Path
     recipe: Recipe
     first: NightReport
+    skipped: SkippedNight
     again: NightReport
     second: NightReport
 
@@ -53,10 +56,11 @@ def lived(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Ite
         patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
         recipe = tiny_recipe(folder / "raw")
         first = retrain_nightly(recipe=recipe)
-        again = retrain_nightly(recipe=recipe)
+        skipped = retrain_nightly(recipe=recipe)
+        again = retrain_nightly(recipe=recipe, again=True)
         slower = {"pretrain.optim.peak_lr": 0.0001, "sft.optim.peak_lr": 0.0001, "twin": True}
         second = retrain_nightly(recipe=recipe, overrides=slower)
-        yield Lived(folder / "home", recipe, first, again, second)
+        yield Lived(folder / "home", recipe, first, skipped, again, second)
 
 
 def runs(lived: Lived, wanted: str) -> list:
@@ -72,6 +76,13 @@ def test_every_stage_is_told_with_its_key_figure(lived: Lived) -> None:
     assert "PROMOTED  version 1" in text
     assert "first model" in text
     assert len(lived.first.chats) == 3
+
+
+def test_a_night_that_would_repeat_one_is_skipped(lived: Lived) -> None:
+    assert isinstance(lived.skipped, SkippedNight)
+    assert "no row is new" in lived.skipped.reason and "which made version 1" in lived.skipped.reason
+    endings = [outcome.ending for outcome in outcomes(Journal(lived.home).entries(), "tiny")]
+    assert endings == ["skipped", "promoted", "kept"], "the night that was run again is told once, as it ended last"
 
 
 def test_running_it_again_reuses_everything_and_adds_no_run(lived: Lived) -> None:
@@ -218,7 +229,8 @@ def test_records_tell_inputs_code_and_counts(lived: Lived) -> None:
     assert validated.counts["read"] == validated.counts["valid"] + validated.counts["quarantined"]
     fates = ("kept", "exact_duplicate", "near_duplicate", "quarantined")
     assert distinct.counts["read"] == sum(distinct.counts[fate] for fate in fates)
-    assert {"published", "decided"} == {json.loads(line)["event"] for line in (lived.home / "journal.jsonl").open()}
+    events = {json.loads(line)["event"] for line in (lived.home / "journal.jsonl").open()}
+    assert events >= {"published", "decided", "trunk", "night"}
 
 
 def test_bad_data_stops_the_night_and_leaves_the_champion(lived: Lived, tmp_path: Path) -> None:

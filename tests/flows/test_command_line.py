@@ -13,8 +13,14 @@ from typing import Any
 import pytest
 
 from flows.__main__ import main
+from flows.commands.nights import resolved_recipe
+from model.files import write_json
 from tasks.errors import MESSAGE_LIMIT
+from tasks.home.contents.pretrained import READING, TRUNK
+from tasks.home.digests import plain
+from tasks.home.trunk import Start, Trunk
 from tests.shortcuts import with_databases
+from tests.tasks.rows import stage_record
 from tests.tiny_recipe import tiny_content, write_sources
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -80,7 +86,7 @@ def test_the_whole_chain_of_a_recipe_in_a_file_asks_nobody_outside_this_machine(
     assert denied.read_text() == ""
     assert "PROMOTED  version 1" in done.stdout
     assert "Where to look" in done.stdout
-    assert done.stdout.count("assistant  ") == 3
+    assert done.stdout.count("assistant  ") == 1
     probe = "import socket; socket.create_connection(('198.51.100.1', 80))"
     caught = subprocess.run([sys.executable, "-c", probe], env=os.environ | guard, capture_output=True, check=False)
     assert caught.returncode != 0
@@ -211,6 +217,38 @@ def test_a_dry_run_says_what_it_will_cost_and_starts_nothing(
     assert not (home / "mlflow").exists()
     assert main([*arguments, "--set", "sources.1.location=/no/such/file", "--dry-run"]) == 2
     assert "nothing of source talk" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_the_night_begins_with_and_that_nothing_new_is_skipped(
+    arguments: list[str], home: Path, brief_probes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--dry-run"]) == 0
+    first = squeezed(capsys.readouterr().out)
+    assert "start pretraining from scratch: no night of this recipe has left a trunk here; tonight 3,072 token" in first
+    assert "Skipped" not in first
+
+    recipe = resolved_recipe("demo", None, arguments[2::2])
+    folder = home / "data" / "pretrain@one"
+    (folder / TRUNK).mkdir(parents=True)
+    write_json(folder / READING, {"nights": 1})
+    stage_record(folder, config={"model": plain(recipe.model), "train": plain(recipe.pretrain)}).write(folder)
+    begun = Start(how="scratch", reason="from scratch")
+    Trunk(folder="pretrain@one", night="one", data="rows", start=begun).write(home, "tiny")
+    write_json(home / "nights" / "tiny@one.json", {"key": "one", "stages": {"pretrain": "pretrain@one"}, "ended": True})
+    for more, tokens, steps in (
+        ([], "3,072", "12 steps"),
+        (["--set", "pretrain.night_tokens=1280"], "1,280", "5 steps"),
+        (["--set", "pretrain.night_minutes=0.001"], "", ""),
+    ):
+        assert main([*arguments, *more, "--dry-run"]) == 0
+        said = squeezed(capsys.readouterr().out)
+        assert f"start pretraining goes on with the trunk of pretrain@one; tonight {tokens}" in said
+        assert f"pretrain {steps}" in said
+        assert "this one ends as Skipped within seconds; --again does it all the same" in said
+    assert main([*arguments, "--set", "model.hidden_size=64", "--again", "--dry-run"]) == 0
+    other = squeezed(capsys.readouterr().out)
+    assert "from scratch: the model is another one than pretrain@one has (hidden_size)" in other
+    assert "Skipped" not in other
 
 
 def test_a_trial_says_what_it_will_cost_before_it_starts(

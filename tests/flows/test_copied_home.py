@@ -55,10 +55,10 @@ def living_in(home: Path) -> Iterator[None]:
         yield
 
 
-def night(home: Path, recipe: Recipe, rate: float) -> NightReport:
+def night(home: Path, recipe: Recipe, rate: float, again: bool = False) -> NightReport:
     overrides: dict[str, Any] = {"sft.optim.peak_lr": rate}
     with living_in(home):
-        return retrain_nightly(recipe=recipe, overrides=overrides)
+        return retrain_nightly(recipe=recipe, overrides=overrides, again=again)
 
 
 def trained(report: NightReport) -> str:
@@ -97,7 +97,7 @@ def test_a_copy_and_its_original_live_on_apart(
 
     moved = tmp_path / "moved"
     copy.rename(moved)
-    again = night(moved, recipe, 0.003)
+    again = night(moved, recipe, 0.003, again=True)
     assert all(record.reused for record in again.records)
     assert again.run_id == alone.run_id
     assert not copy.exists()

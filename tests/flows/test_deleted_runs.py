@@ -21,7 +21,7 @@ def test_a_night_whose_runs_were_deleted_gets_a_parent_run_that_is_whole(
     files = {item.path for item in client.list_artifacts(first.run_id)}
     for run_id in (first.run_id, first.records[5].run_id):
         client.delete_run(run_id)
-    again = retrain_nightly(recipe=recipe)
+    again = retrain_nightly(recipe=recipe, again=True)
     assert all(record.reused for record in again.records), "a stage is done though its run was deleted"
     assert again.run_id != first.run_id
     run = client.get_run(again.run_id)
@@ -29,7 +29,7 @@ def test_a_night_whose_runs_were_deleted_gets_a_parent_run_that_is_whole(
     assert run.data.metrics == before.metrics
     assert run.data.params == before.params
     assert {item.path for item in client.list_artifacts(again.run_id)} == files
-    assert retrain_nightly(recipe=recipe).run_id == again.run_id
+    assert retrain_nightly(recipe=recipe, again=True).run_id == again.run_id
 
     [experiment] = [e for e in client.search_experiments() if e.name == "nightschool"]
     client.delete_experiment(experiment.experiment_id)

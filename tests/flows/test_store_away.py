@@ -126,10 +126,10 @@ def test_a_night_goes_to_its_end_and_everything_arrives_once(home: Home, when: s
         assert "The next run in this home registers it and decides" in first.as_text()
 
     OUTAGE.is_away = lambda call: False
-    second = retrain_nightly(recipe=home.recipe)
+    second = retrain_nightly(recipe=home.recipe, again=True)
     assert second.registered
     assert all(record.reused for record in second.records if record.name in ("tokens", "pretrain", "sft", "evaluate"))
-    again = retrain_nightly(recipe=home.recipe)
+    again = retrain_nightly(recipe=home.recipe, again=True)
     assert [record.reused for record in again.records] == [True] * 9
     assert again.reports_waiting == 0
     assert len(home.client.search_model_versions("name='nightschool-tiny'")) == 1
@@ -170,10 +170,18 @@ def test_a_model_that_waits_is_judged_by_the_next_night_of_another_recipe(home: 
         curve = [m.step for m in home.client.get_metric_history(night.info.run_id, "pretrain/loss_ema")]
         assert sorted(curve) == list(range(1, 13)), "each step once, though the night was concluded twice"
         assert night.data.metrics["promote/promoted"] in (0, 1)
-    assert retrain_nightly(recipe=home.recipe).decision["version"] == 1
+    assert retrain_nightly(recipe=home.recipe, again=True).decision["version"] == 1
 
 
-@pytest.mark.parametrize("place", ["flows.judge_model.conclude_waiting", "tasks.night.conclusion.note_outcome"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "flows.judge_model.conclude_waiting",
+        "tasks.night.conclusion.note_made",
+        "tasks.night.conclusion.move_trunk",
+        "tasks.night.conclusion.note_ended",
+    ],
+)
 def test_a_kill_before_or_after_a_waiting_model_is_told_of_loses_nothing_of_its_night(
     home: Home, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -1,1 +1,1 @@
-"""What is measured of one model beside its score: calibration, replies, choices, experts, intervals, the harness."""
+"""What is measured of one model beside its score: calibration, replies, choices, experts, parity, the harness."""

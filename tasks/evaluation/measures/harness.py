@@ -41,11 +41,16 @@ def installed_version() -> str:
         return ""
 
 
+def folder_of(config: EvaluateConfig) -> Path:
+    """Where the tasks' files lie."""
+    return Path(config.harness_folder).expanduser()
+
+
 def harness_identity(config: EvaluateConfig) -> dict[str, str]:
     """What decides the harness's figures beside the model, for a stage's key; nothing where no task is asked for."""
     if not config.harness_tasks:
         return {}
-    folder, digest = Path(config.harness_folder), hashlib.sha256(installed_version().encode())
+    folder, digest = folder_of(config), hashlib.sha256(installed_version().encode())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
     return {"harness": digest.hexdigest()}
@@ -66,7 +71,7 @@ def harness_scores(
     if not installed_version():
         log.warning("%s not asked: %s is not installed; pip install -c constraints.txt '%s'", asked, PACKAGE, EXTRA)
         return {}
-    if not Path(config.harness_folder).is_dir():
+    if not folder_of(config).is_dir():
         log.warning("%s not asked: evaluate.harness_folder (%s) is no folder", asked, config.harness_folder)
         return {}
     with TemporaryDirectory() as scratch:
@@ -90,7 +95,7 @@ def run_harness(export: Path, results: Path, config: EvaluateConfig) -> Mapping[
         "--batch_size", "8", "--device", "cpu",
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=config.harness_folder, env=child_environment(**OFFLINE), stdin=subprocess.DEVNULL,
+        command, cwd=folder_of(config), env=child_environment(**OFFLINE), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     written = sorted(results.rglob("results_*.json"))

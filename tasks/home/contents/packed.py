@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,7 +16,7 @@ from data.tokens.shards import open_shards
 from model.tokens.packing import ShardedTokens
 from tasks.home.records import Content, StageRecord
 
-FIGURES = "figures.json"
+FIGURES, SCORED_TEXT = "figures.json", "scored-text.parquet"
 
 
 def digest_of_kind(tokens: StageRecord, kind: str) -> str:
@@ -48,3 +49,13 @@ def open_packed(tokens: StageRecord, kind: str, side: str) -> ShardedTokens:
 def open_segments(tokens: Content, kind: str, side: str) -> pl.DataFrame:
     """Which document is where in the packed rows: row, start, length, document (its number), source."""
     return segments_in(tokens.path, kind, side)
+
+
+def write_scored_text(folder: Path, by_kind: Mapping[str, pl.DataFrame]) -> None:
+    """Note of each validation document (row_id, num_bytes) how much of its text is scored."""
+    pl.concat(its.with_columns(kind=pl.lit(kind)) for kind, its in by_kind.items()).write_parquet(folder / SCORED_TEXT)
+
+
+def read_scored_text(tokens: Content) -> pl.DataFrame:
+    """(row_id, num_bytes, kind) of each validation document with text that is scored."""
+    return pl.read_parquet(tokens.path / SCORED_TEXT)

@@ -39,21 +39,6 @@ def read_samples(folder: Path) -> list[dict[str, str]]:
     return [{"prompt": each["prompt"], "reply": each["reply"]} for each in shown]
 
 
-def side_by_side(challenger: Path, champion: Path, most: int = 12) -> list[dict[str, str]]:
-    """What two models answered to the same prompts: `prompt`, `challenger`, `champion`; the recipe's prompts first.
-
-    Prompts that one of them was not asked are left out.
-
-    challenger, champion: folders of the evaluate stage.
-    most: how many pairs at the most.
-    """
-    theirs = {each["prompt"]: each["reply"] for each in read_replies(champion)}
-    ours = sorted(read_replies(challenger), key=lambda each: not each.get("shown", True))
-    both = (each for each in ours if each["prompt"] in theirs)
-    pairs = [{"prompt": e["prompt"], "challenger": e["reply"], "champion": theirs[e["prompt"]]} for e in both]
-    return pairs[:most]
-
-
 def read_table(folder: Path, name: str) -> list[dict[str, Any]]:
     """INTERVALS, CALIBRATION or EXPERTS, a line each; empty of an evaluation from before there was one."""
     path = folder / name

@@ -6,14 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tasks.home.journal import KEY_CHARACTERS
+from tasks.home.notes import LINEAGE, note_of_folder, note_path, read_note
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
 from tasks.night.lineage.naming import Identity, differences
-from tasks.night.lineage.notes import note_of_pretrained, note_path, read_note
 from tasks.stage import Night
-
-LINEAGE = "lineage"
-"""What a night's note holds under this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,8 @@ class Ancestor:
 def lineage_of(night: Night, start: Start, tokens: StageRecord) -> list[dict[str, Any]]:
     """The chain of a night that begins with `start`: that of the night it goes on from, and tonight's entry."""
     identity = Identity(**read_note(note_path(night.home, night.recipe.name, night.key))["identity"])
-    before = note_of_pretrained(night.home, night.recipe.name, start.parent) if start.parent else {}
+    parent_note = note_of_folder(night.home, night.recipe.name, start.parent) if start.parent else None
+    before = parent_note.content if parent_note else {}
     earlier = [dict(entry) for entry in before.get(LINEAGE, [])]
     if earlier:
         earlier[-1] |= {"version": before.get("version"), "bits_per_byte": before.get("bits_per_byte")}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from prefect.runtime import flow_run
 
 from tasks.home.lines import now
+from tasks.home.notes import Note
 from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
 from tasks.recipes.overrides import as_argument, told
 from tasks.recipes.recipe import as_params
@@ -72,13 +71,10 @@ def run_name(recipe: str, day: str, kind: str = "", special: list[str] | None = 
     return one_line(" ".join(filter(None, [kind, recipe, day, *shown])), RUN_NAME_CHARACTERS)
 
 
-def night_before(notes: Iterator[Path], key: str) -> Identity | None:
+def night_before(notes: Iterable[Note], key: str) -> Identity | None:
     """The newest of the noted nights that is not the one of this key; None if there is none that tells enough."""
-    found = []
-    for path in notes:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["key"] != key and "identity" in content:
-            found.append(Identity(**content["identity"]))
+    others = (note.content for note in notes if note.content.get("key") != key)
+    found = (Identity(**content["identity"]) for content in others if "identity" in content)
     return max(found, key=lambda identity: identity.started, default=None)
 
 

@@ -9,13 +9,14 @@ from dataclasses import asdict, replace
 from tasks.errors import StoreAway
 from tasks.home.contents.pretrained import read_noted
 from tasks.home.digests import digest_of
+from tasks.home.notes import LINEAGE, START, add_to_note, note_path, read_note
 from tasks.home.records import StageRecord
-from tasks.home.trunk import FROM_SCRATCH, Start, Trunk, read_trunk, start_from
-from tasks.night.lineage.ancestors import LINEAGE, lineage_of
-from tasks.night.lineage.notes import START, add_to_note, note_path, read_note
-from tasks.night.lineage.trunks import pretrain_of_version, put_trunk, trunk_of_version
+from tasks.home.trunk import Start, Trunk, read_trunk, start_from
+from tasks.night.lineage.ancestors import lineage_of
+from tasks.night.lineage.beginning import beginning, from_scratch
+from tasks.night.lineage.trunks import put_trunk, trunk_of_version
 from tasks.stage import Night
-from tasks.tracking.registry import ModelFilesGone
+from tasks.tracking.versions import CHAMPION
 
 NO_OTHER_MODEL = ("twin", "promote.", "evaluate.", "inspect.", "retention.", "alarms.", "pretrain.start",
                   "pretrain.night_", "pretrain.restart_")  # fmt: skip
@@ -31,7 +32,7 @@ def with_start(night: Night, tokens: StageRecord, inspected: StageRecord) -> Nig
     path = note_path(night.home, night.recipe.name, night.key)
     note = read_note(path)
     start = start_from(note[START]) if START in note else None
-    if start is None or (start.parent and start.record(night.home) is None):
+    if start is None or not start.is_there(night.home):
         start = decided(night, tokens, inspected)
         add_to_note(path, {START: asdict(start), LINEAGE: lineage_of(night, start, tokens)})
     log.info("pretraining %s", start.reason)
@@ -41,25 +42,10 @@ def with_start(night: Night, tokens: StageRecord, inspected: StageRecord) -> Nig
 
 def decided(night: Night, tokens: StageRecord, inspected: StageRecord) -> Start:
     """What pretraining begins with, by the recipe, by where the trunk is, and by what changed since."""
-    config, trunk = night.recipe.pretrain, read_trunk(night.home, night.recipe.name)
-    if config.start == "scratch":
-        return FROM_SCRATCH
-    if trunk is None:
-        return replace(FROM_SCRATCH, reason="from scratch: no night of this recipe has ended before")
-    if trunk.data == data_digest(night) and usable(night, trunk.start):
-        return replace(trunk.start, reason=again(trunk))
-    start = from_champion(night) if config.start == "champion" else from_trunk(trunk)
+    version = champion_version(night) if night.recipe.pretrain.start == "champion" else (None, "")
+    start = beginning(night.home, night.recipe, data_digest(night), *version)
     obstacle = why_not(night, start, tokens, inspected)
-    return replace(FROM_SCRATCH, reason=f"from scratch: {obstacle}") if obstacle else with_moments_or_not(night, start)
-
-
-def again(trunk: Trunk) -> str:
-    """A night without new rows is another try of the last one, and begins where that did."""
-    return f"begins as the last night did, whose raw data is tonight's: {trunk.start.reason}"
-
-
-def usable(night: Night, start: Start) -> bool:
-    return start.how == "scratch" or start.record(night.home) is not None
+    return from_scratch(obstacle) if obstacle else start
 
 
 def data_digest(night: Night) -> str:
@@ -67,60 +53,23 @@ def data_digest(night: Night) -> str:
     return digest_of([located.piece for located in night.raw.pieces])
 
 
-def from_trunk(trunk: Trunk) -> Start:
-    went_back = " the champion's, to which it went back," if trunk.back else ""
-    return Start(how="trunk", parent=trunk.folder, reason=f"goes on with the trunk of{went_back} {trunk.folder}")
-
-
-def from_champion(night: Night) -> Start:
-    """Begin with the champion's pretrained weights, warmed up again, or from scratch if they are not in this home."""
-    version, source = champion_version(night)
-    folder = pretrain_of_version(night.home, night.recipe.name, version) if version else ""
-    if not folder:
-        which = f"the pretrained weights of the champion, version {version}, are" if version else "a champion is"
-        return replace(FROM_SCRATCH, reason=f"from scratch: {which} not in this home{source}")
-    reason = f"warms up again from the champion's pretrained weights, version {version}{source}, {folder}"
-    return Start(how="weights", parent=folder, checkpoint="checkpoints", reason=reason)
-
-
 def champion_version(night: Night) -> tuple[int | None, str]:
     """The version in use, and a remark where the registry did not say."""
     try:
-        champion = night.registry.champion()
-        return (champion.version if champion else None), ""
-    except ModelFilesGone:
-        return None, ""
+        return night.registry.version_of(CHAMPION), ""
     except StoreAway:
         return night.journal.last_promoted(night.recipe.name), " (by the journal: the registry did not answer)"
 
 
 def why_not(night: Night, start: Start, tokens: StageRecord, inspected: StageRecord) -> str:
-    """Why a night cannot, or must not, go on from there; empty if it does."""
-    if start.how == "scratch":
-        return start.reason.removeprefix("from scratch: ")
-    record, config = start.record(night.home), night.recipe.pretrain
-    if record is None or not (record.path / start.checkpoint).is_dir():
-        return f"{start.parent}/{start.checkpoint} is not in {night.home / 'data'}"
-    noted, model = read_noted(record.path), asdict(night.recipe.model)
-    if record.config["model"] != model:
-        changed = sorted(key for key, value in model.items() if record.config["model"].get(key) != value)
-        return f"the model is another one than {start.parent} has ({', '.join(changed)})"
-    if noted.get("tokenizer") != tokens.files["tokenizer.json"]:
+    """Why tonight's data lets a night not go on from there; empty if it does."""
+    record = start.record(night.home)
+    if record and read_noted(record.path).get("tokenizer") != tokens.files["tokenizer.json"]:
         return f"the tokenizer is another one than {start.parent} was trained with"
-    if config.restart_every_nights and noted["nights"] >= config.restart_every_nights:
-        return f"the trunk is {noted['nights']} nights old (pretrain.restart_every_nights)"
     drift, limit = inspected.figures.get("data/drift_psi_max"), night.recipe.inspect.restart_drift_psi
     if limit is not None and drift is not None and drift > limit:
         return f"the data drifted by {drift:.2f} from the champion's, over {limit:g} (inspect.restart_drift_psi)"
     return ""
-
-
-def with_moments_or_not(night: Night, start: Start) -> Start:
-    """Without the optimizer's moments, warmed up again, where they are another optimizer's."""
-    record, name = start.record(night.home), night.recipe.pretrain.optim.name
-    if start.how == "weights" or record is None or (was := record.config["train"]["optim"]["name"]) == name:
-        return start
-    return replace(start, how="weights", reason=f"{start.reason}, warmed up again: its optimizer was {was}, not {name}")
 
 
 def is_trial(replaced: Mapping[str, str]) -> bool:
@@ -139,10 +88,14 @@ def move_trunk(night: Night, pretrained: StageRecord, clearly_worse: str, late: 
     note = read_note(note_path(night.home, night.recipe.name, night.key))
     if night.recipe.pretrain.start != "trunk" or is_trial(note.get("replaced", {})) or (late and not own):
         return ""
+    if trunk and own and trunk.back and not clearly_worse:
+        return ""  # a person went back since: the night that is run again is not on the trunk any more
     back, folder = "", pretrained.path.name
     if clearly_worse and (version := champion_version(night)[0]):
         champions = trunk_of_version(night.home, night.recipe.name, version)
-        if champions and champions != folder:
+        if not champions:
+            log.warning("the trunk of version %d, the champion, is not in %s: it does not go back", version, night.home)
+        elif champions != folder:
             back, folder = f"{clearly_worse}: the trunk goes back to that of version {version}", champions
     data = trunk.data if trunk and own else data_digest(night)
     start = start_from(note[START]) if START in note else night.start

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tasks.home.contents.pretrained import TRUNK
 from tasks.home.journal import Journal
+from tasks.home.notes import note_of_version
 from tasks.home.trunk import Trunk, read_trunk
-from tasks.night.lineage.notes import STAGES_DONE, concluded_notes
 
 PRETRAIN = "pretrain"
 log = logging.getLogger("nightschool")
@@ -17,9 +17,8 @@ log = logging.getLogger("nightschool")
 
 def pretrain_of_version(home: Path, recipe: str, version: int) -> str:
     """Folder of the pretrain stage that a registered version came from; empty if no night here made it."""
-    return next(
-        (n[STAGES_DONE].get(PRETRAIN, "") for n in concluded_notes(home, recipe) if n.get("version") == version), ""
-    )
+    note = note_of_version(home, recipe, version)
+    return note.stages.get(PRETRAIN, "") if note else ""
 
 
 def put_trunk(journal: Journal, recipe: str, trunk: Trunk) -> None:
@@ -38,10 +37,13 @@ def trunk_of_version(home: Path, recipe: str, version: int) -> str:
 
 
 def back_by_hand(journal: Journal, recipe: str, version: int) -> str:
-    """A person made an older version the champion: the trunk goes back with it, where it is here. Says so."""
+    """A person made an older version the champion: the trunk goes back with it. Says so, or why it does not; nothing if
+    the recipe has no trunk, or has it there."""
     trunk, folder = read_trunk(journal.home, recipe), trunk_of_version(journal.home, recipe, version)
-    if trunk is None or not folder or trunk.folder == folder:
+    if trunk is None or trunk.folder == folder:
         return ""
+    if not folder:
+        return f"the trunk of version {version} is not in {journal.home}: nights go on from {trunk.folder}"
     back = f"the trunk goes back to that of version {version}, {folder}"
     put_trunk(journal, recipe, replace(trunk, folder=folder, back=f"a person went back to version {version}: {back}"))
     return back

@@ -22,9 +22,6 @@ MOST_MARKS = 150
 """Above so many, marks are drawn without words of their own; a table has them."""
 MOST_TICKS = 5
 Style = Literal["raw", "smooth", "dashed", "step", "bars"]
-Shape = Literal[
-    "promoted", "kept", "waits", "refused", "skipped", "failed", "diverged", "stopped", "interrupted", "by-hand"
-]
 
 
 class Point(NamedTuple):

@@ -124,6 +124,8 @@ class NightFacts:
     decided_at: str = ""
     """Where the decision is one of an earlier time: when it was made."""
     bpb: float | None = None
+    bpb_bounds: tuple[float, float] | None = None
+    """Where it would be on other documents of the same sources."""
     comparison: Comparison = Comparison()
     no_comparison: Phrase | None = None
     """Why nothing was compared; None if something was."""
@@ -143,7 +145,9 @@ class NightFacts:
     data_told: Sequence[str] = ()
     """Sentences on the validation side."""
     checks: Sequence[Check] = ()
-    budget: Sequence[tuple[str, str]] = ()
+    budget: Sequence[tuple[Phrase | str, str]] = ()
+    audit: str = ""
+    """A sentence on the audit slice."""
     stages: Sequence[StageLine] = ()
     parameters: int | None = None
 
@@ -164,6 +168,17 @@ class NightFacts:
             )  # fmt: skip
         than = str(found.champion) if found.champion else "–"
         return phrase(f"better.{answer}", difference=signed(found.difference_bpb), than=than, bounds=bounds)
+
+    @property
+    def scores(self) -> list[Phrase]:
+        """What each model takes, as far as it is known."""
+        told, champion = [], self.comparison.champion_bpb
+        if self.bpb is not None:
+            bounds = " – ".join(f"{bound:.4f}" for bound in self.bpb_bounds or ())
+            told.append(phrase("better.score", bpb=f"{self.bpb:.4f}", bounds=bounds or phrase("better.no_bounds")))
+        if champion is not None:
+            told.append(phrase("better.champion_score", bpb=f"{champion:.4f}"))
+        return told
 
     @property
     def worked(self) -> Phrase:

@@ -9,18 +9,20 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import mlflow
+import psutil
 
-from model.files import publish_folder
+from model.files import fsync
 
 COPIES = "models"
 """Folder of a home: copies of registered models whose files lie elsewhere."""
+PARTIAL = ".partial"
 KEPT = 4
 """Copies of each registered model that stay, the newest: champion, the one before, and what a person looked at."""
 
 
-def local_path(source: str) -> Path | None:
-    """Where a version's files lie if they lie on this machine."""
-    parsed = urlparse(source)
+def local_path(uri: str) -> Path | None:
+    """Where the files of a version, or of a run, lie if they lie on this machine."""
+    parsed = urlparse(uri)
     return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
@@ -42,14 +44,17 @@ def copy_in(folder: Path, name: str, source: str, tracking_uri: str) -> Path:
     """
     place = folder / name
     if not place.exists():
-        beside = folder / f".{name}.{os.getpid()}.partial"
-        shutil.rmtree(beside, ignore_errors=True)
+        remove_left_behind(folder)
+        beside = folder / f".{name}.{os.getpid()}{PARTIAL}"
         beside.mkdir(parents=True)
         try:
-            made = mlflow.artifacts.download_artifacts(source, dst_path=str(beside), tracking_uri=tracking_uri)
-            publish_folder(Path(made), place)
+            made = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(beside), tracking_uri=tracking_uri))
+            for path in (*made.rglob("*"), made):
+                fsync(path)
+            made.rename(place)
+            fsync(folder)
         except OSError:
-            if not place.exists():  # else another process was first, with the same files
+            if not place.exists():  # else another process was first, whose copy may be in use by now
                 raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -59,3 +64,11 @@ def copy_in(folder: Path, name: str, source: str, tracking_uri: str) -> Path:
     for old in copies[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return place
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Delete what this process and those that are gone had begun to copy."""
+    for begun in folder.glob(f".*{PARTIAL}"):
+        number = begun.name.removesuffix(PARTIAL).rpartition(".")[2]
+        if not number.isdecimal() or int(number) == os.getpid() or not psutil.pid_exists(int(number)):
+            shutil.rmtree(begun, ignore_errors=True)

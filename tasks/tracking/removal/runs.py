@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import sqlalchemy
 from mlflow import MlflowClient
@@ -23,6 +21,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from tasks.tracking.client import is_server, known
 from tasks.tracking.delivery import HOME, SPOOL_ID, Outbox
+from tasks.tracking.models.files import local_path
 from tasks.tracking.versions import OLD_MODEL, ROLLED_BACK, model_of
 
 T = TypeVar("T")
@@ -51,7 +50,7 @@ class TrackedRun:
     @property
     def folder(self) -> Path | None:
         """What it takes of this machine's disk."""
-        path = local(self.artifacts)
+        path = local_path(self.artifacts)
         return path.parent if path and path.name == "artifacts" and path.parent.name == self.id else path
 
 
@@ -65,12 +64,6 @@ class TrackedVersion:
     """URI of its files."""
     roles: tuple[str, ...]
     """Its aliases, and whether a person took it out of use."""
-
-
-def local(uri: str) -> Path | None:
-    """The path of a URI on this machine."""
-    parsed = urlparse(uri)
-    return Path(url2pathname(parsed.path)) if parsed.scheme in ("", "file") else None
 
 
 @dataclass(frozen=True)
@@ -137,7 +130,7 @@ class Remains:
         self._ask(lambda client: known(client.delete_model_version, model_of(recipe), str(version.version)))
         shared = any(v.source == version.source for v in there if v.version != version.version)
         if not (self.keeps_rows or shared):
-            self._remove_files(version.source, local(version.source))
+            self._remove_files(version.source, local_path(version.source))
         return True
 
     def remove_run(self, run: TrackedRun) -> None:
@@ -157,7 +150,7 @@ class Remains:
             lambda client: client.search_logged_models([experiment], f"source_run_id = '{run.id}'", max_results=100)
         )
         for model in models:
-            self._remove_files(model.artifact_location, local(model.artifact_location))
+            self._remove_files(model.artifact_location, local_path(model.artifact_location))
             self._ask(partial(hard_delete_model, model_id=model.model_id))
 
     def _remove_files(self, uri: str, folder: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,18 @@ def test_a_night_s_numbers_have_an_end_and_slices_go_first(sources: int, slices:
     assert {"val/bpb", *twin.as_metrics()} <= kept.keys()
     if any(key.startswith("val/bpb.chat.") for key in kept):
         assert {f"val/bpb.s{n}" for n in range(sources)} <= kept.keys()
+
+
+def test_the_decision_and_the_model_as_a_whole_stay_whatever_else_there_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nightschool")
+    early = {"data/bad_share": 1.0, "data/fill.chat_train": 1.0, "train/loss": 1.0, "moe/dead_experts": 1.0}
+    late = {"val/bpb.chat.en": 1.0, "val/bpb.talk": 1.0, "val/bpb.chat": 1.0, "eval/ece": 1.0, "promote/upper_bpb": 1.0}
+    records = [stage_record(Path("inspect@1"), figures=early), stage_record(Path("register@1"), figures=late)]
+    kept = headline_figures(records, None, 6)
+    assert list(kept)[:3] == ["val/bpb.chat", "eval/ece", "promote/upper_bpb"]
+    assert list(kept)[3:] == ["data/bad_share", "train/loss", "moe/dead_experts"]
+    assert "metrics: data/fill.chat_train, val/bpb.talk, val/bpb.chat.en" in caplog.text
+    assert len(headline_figures(records, None, 9)) == 9 and caplog.text.count("metrics: ") == 1
 
 
 def test_what_the_twin_changes_of_the_recipe_is_said_in_full(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from data.sides.read import read_val
 from data.sides.slices import read_slices, validation_version
 from flows.judge_model import judge_model
 from tasks.home.contents.registered import read_decision
-from tasks.home.contents.scores import read_documents
+from tasks.home.contents.scores import read_audited, read_documents
 from tasks.home.journal import Journal
 from tasks.home.records import Content, StageRecord
 from tasks.night.candidate import Candidate
@@ -183,11 +183,12 @@ def test_too_little_validation_text_is_told_before_anything_is_trained(
     nights.recipe = replace(enough, promote=replace(enough.promote, min_documents=150))
     with caplog.at_level("WARNING", "nightschool"):
         night = nights.night("one")
-    count = sum(night.tokens.counts[f"{kind}_val_documents"] for kind in KINDS)
-    size = sum(night.tokens.counts[f"{kind}_val_bytes"] for kind in KINDS)
     scored = read_documents(night.scored.path)
-    assert (count, size) == ((scored["num_bytes"] > 0).sum(), scored["num_bytes"].sum()), "as the gate counts"
-    assert 10 < count < 150
+    count, size = (scored["num_bytes"] > 0).sum(), scored["num_bytes"].sum()
+    audited = read_audited(night.scored.path)
+    for what, every in (("documents", count + len(audited)), ("bytes", size + audited["num_bytes"].sum())):
+        assert sum(night.tokens.counts[f"{kind}_val_{what}"] for kind in KINDS) == every
+    assert 10 < count < 150 and len(audited)
     sentence = (
         f"{count} validation documents with {size:,} bytes of text that is scored, needed 150 (promote.min_documents) "
         "and 500 (promote.min_bytes); add data, raise split.val_share"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tasks.home.contents.scores import INTERVALS
 from tasks.home.contents.story import (
     OUTCOME,
     PLAN,
@@ -20,27 +21,31 @@ from tasks.home.contents.story import (
     told_numbers,
 )
 from tasks.home.journal import Journal
+from tasks.home.outcomes import verdict
 from tasks.home.records import StageRecord
 from tasks.night.champion_night import champion_before, champion_night
 from tasks.night.page import (
+    audit_told,
+    bounds_of,
     budget_of,
     changed_settings,
     checks_of,
     comparison_of,
     domains_of,
-    ending_of,
+    expert_figures_of,
     replies_of,
     training_of,
 )
+from tasks.pages.nights.words import phrase
 from tests.tasks.rows import stage_record
 
 DECISION: dict[str, Any] = {
     "promoted": False, "refused": True, "reason": "a domain is worse", "version": 7, "difference_bpb": -0.02,
     "lower_bpb": -0.03, "upper_bpb": -0.01, "clearly_worse": False, "minimum_detectable_bpb": 0.006,
     "checks": [{"name": "dead experts", "value": 3, "limit": 2, "passed": False, "sentence": "3 are dead"}],
-    "domains": [{"name": "chat.zh", "difference_bpb": 0.03, "lower_bpb": 0.01, "upper_bpb": 0.05,
+    "domains": [{"name": "chat/zh", "difference_bpb": 0.03, "lower_bpb": 0.01, "upper_bpb": 0.05,
                  "tolerance_bpb": 0.02, "passed": False, "documents": 78}],
-    "budget": {"spent_share": 0.25, "method": "alpha spending"},
+    "budget": {"alpha": 0.25, "new_number": 3}, "audit": {"sentence": "a gap of +0.01", "gap_bpb": 0.01},
 }  # fmt: skip
 
 
@@ -83,6 +88,8 @@ def test_the_champion_is_the_one_that_the_decision_met(home: Path) -> None:
     journal.note(event="decided", recipe="demo", version=6, promoted=True, reason="")
     assert champion_before(journal, "demo", 6) == 4
     assert champion_before(journal, "other", 6) is None
+    journal.note(event="decided", recipe="demo", version=7, promoted=False, reason="", champion=3)
+    assert champion_before(journal, "demo", 7) == 3, "moved in the registry itself"
 
 
 def test_its_scores_are_those_on_the_same_documents(home: Path) -> None:
@@ -112,11 +119,27 @@ def test_the_decision_is_told_as_the_gate_wrote_it(home: Path) -> None:
     assert found.minimum_detectable_bpb == 0.006
     [domain] = domains_of(DECISION, scored, champion)
     assert (domain.name, domain.bpb, domain.champion_bpb, domain.passed, domain.documents) == (
-        "chat.zh", 2.43, 2.4, False, 78,
+        "chat/zh", 2.43, 2.4, False, 78,
     )  # fmt: skip
     [check] = checks_of(DECISION)
     assert (check.name, check.value, check.limit, check.passed) == ("dead experts", "3", "2", False)
-    assert list(budget_of(DECISION)) == [("spent share", "0.25"), ("method", "alpha spending")]
+    assert list(budget_of(DECISION)) == [(phrase("budget.alpha"), "0.25"), ("new number", "3")]
+    assert audit_told(DECISION) == "a gap of +0.01"
+
+
+def test_bits_per_byte_have_the_interval_of_the_evaluation(home: Path) -> None:
+    scored = tonight(home)
+    assert bounds_of(scored) is None, "of an earlier release"
+    lines = [{"by": "all", "name": "all", "lower": 1.5, "upper": 2.5}, {"by": "kind", "lower": 0, "upper": 9}]
+    (scored.path / INTERVALS).write_text(json.dumps(lines))
+    assert bounds_of(scored) == (1.5, 2.5)
+    (scored.path / INTERVALS).write_text(json.dumps([{"by": "all", "name": "all", "lower": None, "upper": None}]))
+    assert bounds_of(scored) is None
+
+
+def test_experts_have_the_figures_of_the_evaluation_and_the_drift_that_registering_found() -> None:
+    evaluated, registered = {"eval/dead_experts": 1.0, "eval/ece": 0.1}, {"eval/route_drift": 0.2, "export/x": 1.0}
+    assert expert_figures_of(evaluated, registered) == {"eval/dead_experts": 1.0, "eval/route_drift": 0.2}
 
 
 def test_a_decision_of_an_earlier_release_is_told_from_its_figures(home: Path) -> None:
@@ -128,7 +151,7 @@ def test_a_decision_of_an_earlier_release_is_told_from_its_figures(home: Path) -
     [domain] = domains_of(old, scored, champion)
     assert (domain.name, domain.passed, domain.lower_bpb) == ("chat.zh", None, None)
     assert domain.difference_bpb == pytest.approx(0.03)
-    assert list(checks_of(old)) == list(budget_of(old)) == []
+    assert list(checks_of(old)) == list(budget_of(old)) == [] and audit_told(old) == ""
 
 
 @pytest.mark.parametrize(
@@ -142,7 +165,7 @@ def test_a_decision_of_an_earlier_release_is_told_from_its_figures(home: Path) -
     ],
 )
 def test_how_a_night_ended(decision: dict[str, Any], ending: str) -> None:
-    assert ending_of(decision) == ending
+    assert verdict(decision) == ending
 
 
 def test_settings_that_differ_are_bounded_and_those_not_noted_are_told() -> None:

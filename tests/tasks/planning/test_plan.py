@@ -116,7 +116,8 @@ def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, mo
     monkeypatch.setattr(cost, "seconds_per_token", lambda model, *_: 0.5 if model.dense else 1.0)
     monkeypatch.setattr(plan, "time_shares", lambda model, other, *_: (0.4, 0.6) if other.dense else (0.9, 1.1))
     recipe = recipe_from(
-        CONTENT | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3}, "sft": {"num_tokens": 16 * 512}}
+        CONTENT
+        | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3, "start": "scratch"}, "sft": {"num_tokens": 16 * 512}}
     )
     text = plan_text(recipe)
     stages = [line.split()[0] for line in text.splitlines() if " of 8,192 tokens, " in line]

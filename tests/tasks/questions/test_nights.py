@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -11,6 +12,7 @@ from tasks.errors import NightStopped
 from tasks.home.contents.pages import night_page_path, nights_page_path
 from tasks.home.journal import Journal
 from tasks.home.outcomes import NightOutcome
+from tasks.night.all_nights import note_end
 from tasks.questions.nights import nights, nights_facts
 from tests.tasks.pages.nights.reading import read_page
 
@@ -49,7 +51,30 @@ def test_a_night_that_ended_twice_counts_once(past: Path) -> None:
     assert [night.ending for night in nights_facts(past).nights] == ["promoted", "kept", "promoted"]
 
 
-def test_nights_of_an_earlier_release_are_there_with_what_is_known(past: Path) -> None:
+def test_a_clock_that_was_set_back_changes_no_order(past: Path) -> None:
+    outcome(2, key="late", reason="after the clock went back").note(Journal(past))
+    facts = nights_facts(past)
+    assert facts.nights[-1].reason == "after the clock went back"
+
+
+def test_the_end_of_a_night_writes_the_pages_anew(past: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A failed night's own one, too; one that is skipped leaves those that are there."""
+    page, own = nights_page_path(past, "demo"), night_page_path(past, "demo", "b" * 64)
+    for ending in ("failed", "skipped"):
+        reason = f"<b>{ending}</b>"
+        note_end(Journal(past), outcome(5, key="b" * 12, ending=ending, version=None, reason=reason, seconds=65.0))
+        told, broken = (path.read_text(encoding="utf-8") for path in (page, own))
+        assert f"&lt;b&gt;{ending}" in told and f'href="{quote(own.name)}"' in told
+        assert "1 min 05 s" in broken and "&lt;b&gt;failed" in broken and read_page(broken).tags
+    own.unlink()
+    page.unlink()
+    page.mkdir()
+    note_end(Journal(past), outcome(6))
+    assert "the page over all nights could not be written" in caplog.text
+    assert nights_facts(past).nights[-1].day == "2026-11-06", "the end itself is noted"
+
+
+def test_nights_of_an_earlier_release_are_there_with_what_is_known(tmp_path: Path) -> None:
     decided = {
         "event": "decided",
         "recipe": "demo",
@@ -57,13 +82,14 @@ def test_nights_of_an_earlier_release_are_there_with_what_is_known(past: Path) -
         "reason": "old",
         "at": "2025-01-01T00:00:00+00:00",
     }
-    journal = Journal(past)
+    journal = Journal(tmp_path)
     journal.note(**decided, version=77)
     journal.note(**decided | {"version": 2})  # which has a line of its own
     journal.note(event="decided", version=5, promoted=True, reason="of no recipe")
-    first, *others = nights_facts(past).nights
+    outcome(2).note(journal)
+    first, *others = nights_facts(tmp_path).nights
     assert (first.version, first.reason, first.key, first.day) == (77, "old", "", "2025-01-01")
-    assert len(others) == 3
+    assert [night.version for night in others] == [2]
 
 
 def test_pages_that_are_there_are_linked(past: Path) -> None:

@@ -37,6 +37,12 @@ MAY_BE_0 = {
     "FilterConfig.max_repeated_ngram_share", "FilterConfig.max_repeated_line_share", "FilterConfig.max_symbol_share",
     "FilterConfig.max_gibberish_score", "InspectConfig.warn_lost_answers_share", "AlarmConfig.disk_days",
     "AlarmConfig.repeat_days",
+    "PretrainConfig.router_bias_rate", "PretrainConfig.router_bias_fade_share", "PretrainConfig.seed",
+    "PretrainConfig.replay_share",
+    *(f"PretrainOptimConfig.{name}" for name in (
+        "warmup_share", "stable_share", "final_lr_share", "weight_decay", "router_weight_decay",
+        "embedding_weight_decay", "embedding_lr_factor", "beta1", "beta2", "muon_momentum",
+    )),
     "RetentionConfig.unfinished_days", "RetentionConfig.prefect_days",
     "EvaluateConfig.held_out_prompts", "EvaluateConfig.choices", "EvaluateConfig.seed",
 }  # fmt: skip

@@ -84,6 +84,7 @@ def test_a_block_replaces_the_fields_that_it_names_and_no_others() -> None:
         ("auto", {}, "auto"),
         ("auto", {"split.salt": "other"}, "ask"),
         ("auto", {"twin": True}, "auto"),
+        ("auto", {"alarms.disk_days": 3, "retention.nights": 9}, "auto"),
         ("auto", {"split.salt": "nightschool"}, "auto"),
         ("auto", {"promote.false_promotions_a_year": 2}, "ask"),
         ("auto", {"split.salt": "other", "promote.mode": "auto"}, "auto"),

@@ -38,10 +38,12 @@ def written(path: Path, **changes: Any) -> Path:
 
 def test_relative_locations_start_at_the_folder_of_the_file(folder: Path, home: Path) -> None:
     data = {"sequence_length_tokens": 64, "tokenizer": "tokens"}
-    recipe = load_recipe(str(written(folder / "a.yaml", data=data)))
+    evaluate = {"harness_tasks": ["toy"], "harness_folder": "tasks"}
+    recipe = load_recipe(str(written(folder / "a.yaml", data=data, evaluate=evaluate)))
     files = [locate(source, home) for source in recipe.sources]
     assert [path for [(_, path)] in files] == [folder / "raw" / "text.jsonl", folder / "raw" / "chat.jsonl"]
     assert recipe.data.tokenizer == str(folder / "tokens")
+    assert recipe.evaluate.harness_folder == str(folder / "tasks")
 
 
 @pytest.mark.parametrize("location", ["/data/*.jsonl", "~/x.jsonl", "hub:owner/name", "https://example.org/x.jsonl"])

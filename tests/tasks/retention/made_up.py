@@ -11,8 +11,8 @@ from typing import Any
 
 from tasks.home.digests import digest_of
 from tasks.home.journal import Journal
+from tasks.home.notes import WAITING
 from tasks.home.records import StageRecord, file_digests
-from tasks.night.candidate import WAITING
 from tasks.tracking.removal.runs import TrackedVersion
 
 HOUR_SECONDS = 3_600

@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import NightBusy
+from tasks.home.contents.pages import night_page_path
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
+from tasks.home.trunk import Start, Trunk
 from tasks.questions.history import History
 from tasks.recipes.retention_config import RetentionConfig
 from tasks.retention.clean import clean_disk, empty_trash
@@ -131,6 +133,23 @@ def test_what_is_needed_reads_after_a_kill_and_the_next_cleaning_finishes(past: 
         assert state_of(made.home) == state_of(undisturbed.home)
         assert not (made.home / "trash").exists()
         assert {path.name for path in folders_of(made.home)} >= stays
+
+
+def test_a_page_goes_with_the_note_of_its_night_and_the_trunks_note_stays(tmp_path: Path) -> None:
+    made = MadeUp(tmp_path / "home")
+    trunk = made.night("a")["pretrain"]
+    begun = Start(how="scratch", reason="from scratch")
+    Trunk(folder=trunk.path.name, night="first", data="rows", start=begun).write(made.home, "a")
+    for _ in range(5):
+        made.night("a")
+    pages = [night_page_path(made.home, "a", name.removesuffix(".json").partition("@")[2]) for name in made.nights]
+    pages[0].parent.mkdir()
+    for page in pages:
+        page.write_text("<html>")
+    clean(made)
+    left = [number for number, name in enumerate(made.nights) if (made.home / "nights" / name).exists()]
+    assert left == [0, 3, 4, 5], "the trunk's, which has the lineage of later nights, and the newest"
+    assert [number for number, page in enumerate(pages) if page.exists()] == left
 
 
 def tokens_of(home: Path) -> list[StageRecord]:

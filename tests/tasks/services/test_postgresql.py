@@ -1,4 +1,4 @@
-"""Prefect and MLflow on PostgreSQL: nights on the worker, a rollback, and two homes that promote at once."""
+"""Prefect and MLflow on PostgreSQL: nights on the worker, a rollback, an alarm, and two homes that promote at once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from tasks.services import processes as services
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.versions import CHAMPION, PREVIOUS
+from tests.listener import Listener, listening
 from tests.servers import Postgres, postgres
 from tests.tasks.services.test_processes import Copy, addresses
 from tests.tiny_recipe import tiny_content, write_sources
@@ -33,12 +34,19 @@ def cluster() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def copy(cluster: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+def listener() -> Iterator[Listener]:
+    with listening() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def copy(cluster: Postgres, listener: Listener, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """The services on both databases, with a recipe of their own."""
     made = Copy(tmp_path_factory.mktemp("copy"))
     made.environment |= {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": cluster.url("prefect", "postgresql+asyncpg"),
         "MLFLOW_TRACKING_URI": cluster.url("mlflow"),
+        "NIGHTSCHOOL_NOTIFY": listener.address,
     }
     write_sources(made.home / "recipes" / "raw", rows=300)
     own = tiny_content({"text": Path("raw/text.jsonl"), "chat": Path("raw/chat.jsonl")}) | {"name": "mine"}
@@ -78,6 +86,12 @@ def test_three_nights_in_a_row_with_new_data_and_a_rollback(copy: Copy, cluster:
     nights = client.search_runs([experiment.experiment_id], "tags.`nightschool.kind` = 'night'")
     assert [night.info.status for night in nights] == ["FINISHED"] * NIGHTS
     assert Store(cluster.url("mlflow"), copy.home).waiting() == 0
+    trunks = [entry["folder"] for entry in entries(copy) if entry["event"] == "trunk"]
+    readings = [json.loads((copy.home / "data" / str(folder) / "reading.json").read_text()) for folder in trunks]
+    assert len(set(trunks)) == NIGHTS, "each night went on from the one before"
+    assert all(len(list((copy.home / "pages").glob(f"mine@{e['key']}*.html"))) == 1 for e in told_ends(copy)), readings
+    lineage = copy.run(sys.executable, "-m", "flows", "lineage", "mine")
+    assert lineage.returncode == 0, lineage.stderr
 
     before = aliases(client)[CHAMPION]
     if before != NIGHTS:
@@ -88,8 +102,27 @@ def test_three_nights_in_a_row_with_new_data_and_a_rollback(copy: Copy, cluster:
     assert back.returncode == 0, back.stderr
     assert aliases(client)[CHAMPION] == previous
     assert aliases(client)[PREVIOUS] == NIGHTS
+    assert [entry for entry in entries(copy) if entry["event"] == "trunk"][-1]["back"], "the trunk went back, too"
     states = cluster.sql("SELECT DISTINCT state_type::text FROM flow_run", "prefect")
     assert states == [("COMPLETED",)]
+
+
+def test_a_night_that_stops_is_told_by_the_server(copy: Copy, listener: Listener) -> None:
+    """After the nights: a file of bad lines, which stops one before anything is trained."""
+    bad = copy.home / "recipes" / "raw" / "text.jsonl"
+    good = bad.read_bytes()
+    bad.write_bytes(good + b'{"text": 1}\n' * 4_000)
+    listener.told.clear()
+    listener.arrived.clear()
+    stopped = copy.prefect("deployment", "run", "retrain-nightly/mine", "--watch")
+    bad.write_bytes(good)
+    assert stopped.returncode != 0
+    assert listener.arrived.wait(120), "nobody was told"
+    assert [notice for notice in listener.told if "stopped" in notice["title"] and "mine" in notice["title"]]
+
+
+def told_ends(copy: Copy) -> list[dict[str, object]]:
+    return [entry for entry in entries(copy) if entry["event"] == "night"]
 
 
 def entries(copy: Copy) -> list[dict[str, object]]:

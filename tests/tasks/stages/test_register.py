@@ -114,6 +114,11 @@ def test_what_a_comparison_spends_and_audits_is_in_the_journal_and_the_decision(
     second = registered(night, trained, prepared, data, 0.9, 1.0)
     past = past_decisions(night.journal.entries(), night.recipe.name)
     assert [(d.promoted, d.alpha) for d in past] == [(True, pytest.approx(1 / 360))], "the first model spent nothing"
+    lines = [entry for entry in night.journal.entries() if entry.get("event") == "decided"]
+    assert [(line["champion"], line["losses"]) for line in lines] == [(None, {}), (1, {
+        "max_pretrain_regression_share": 0.0, "max_more_dead_experts": 0.0, "max_repetition_rise": 0.0,
+        "max_self_ending_fall": 0.0, "pretrain/en": 0.0,
+    })]  # fmt: skip
     decision = read_decision(second.path)
     audit, budget = decision["audit"], decision["budget"]
     assert isinstance(audit, dict) and isinstance(budget, dict)
@@ -144,6 +149,7 @@ def test_scores_on_another_version_of_the_validation_side_are_not_compared(
     ours, theirs = (str(validation_version(read_slices(evaluation.path))) for evaluation in evaluations)
     assert not decision["promoted"] and decision["waits"] and decision["validation"] == ours != theirs
     assert f"scored on validation {ours}, the champion on {theirs}" in str(decision["reason"])
+    assert not {"promote/difference_bpb", "promote/upper_bpb"} & record.figures.keys(), "there is no number"
 
 
 def test_the_difference_is_challenger_minus_champion(

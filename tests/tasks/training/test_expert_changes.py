@@ -43,7 +43,7 @@ EXPERTS = {0: 0, 1: 0, 2: 3, 3: 3, 4: 3, 5: 6, 6: 6, 7: 5, 8: 5, 9: 5, 10: 5, 11
 def with_changes(prepared: Prepared, *changes: ExpertChange, optimizer: str = "adamw") -> Prepared:
     recipe, tokens = prepared
     optim = dataclasses.replace(recipe.pretrain.optim, name=optimizer)
-    pretrain = dataclasses.replace(recipe.pretrain, expert_changes=changes, optim=optim)
+    pretrain = dataclasses.replace(recipe.pretrain, expert_changes=changes, optim=optim, start="scratch")
     return dataclasses.replace(recipe, pretrain=pretrain), tokens
 
 
@@ -168,6 +168,7 @@ def test_impossible_changes_are_refused_with_everything_else_at_once(tmp_path: P
         "pretrain.expert_changes.2 (prune): num_experts_before (4) must be above the 4 after it",
         "pretrain.expert_changes.1 (upcycle) falls on step 6 of 12",
         "sft.expert_changes (1): experts change in pretraining alone",
+        "pretrain.expert_changes at_share (0.9) with start (trunk): the trunk is kept where the decay begins, at 0.55",
     ):
         assert part in str(stop.value), stop.value
 
@@ -201,12 +202,14 @@ def test_the_plan_names_the_changes_and_keeps_room_for_the_largest(
     assert "12 steps" in next(line for line in lines if line.startswith("pretrain "))
     larger = dataclasses.replace(recipe.model, num_experts=6).total_parameters - recipe.model.total_parameters
     kept = recipe.pretrain.keep_checkpoints
-    assert plan.disk_bytes(recipe) - plan.disk_bytes(prepared[0]) == 12 * kept * larger
+    one_size, _ = with_changes(prepared)
+    assert plan.disk_bytes(recipe) - plan.disk_bytes(one_size) == 12 * kept * larger
+    assert plan.disk_bytes(prepared[0]) - plan.disk_bytes(one_size) == 12 * recipe.model.total_parameters, "the trunk"
 
 
 def test_changes_are_set_like_any_other_value(prepared: Prepared) -> None:
     change = {"kind": "prune", "at_share": 0.5, "num_experts_before": 8}
     recipe = prepared[0].with_overrides({"pretrain.expert_changes": [change]})
     assert recipe.pretrain.expert_changes == (ExpertChange(**change),)
-    later = recipe.with_overrides({"pretrain.expert_changes.0.at_share": 0.75})
-    assert later.pretrain.expert_changes[0].at_share == 0.75
+    earlier = recipe.with_overrides({"pretrain.expert_changes.0.at_share": 0.25})
+    assert earlier.pretrain.expert_changes[0].at_share == 0.25

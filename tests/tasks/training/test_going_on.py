@@ -21,15 +21,17 @@ from model.training.trainer import accumulate_gradients, clip_gradients
 from tasks.errors import Interrupted, NightStopped
 from tasks.home.contents.packed import open_packed
 from tasks.home.contents.pretrained import TRUNK, read_noted, reading_of
+from tasks.home.contents.story import told_events
+from tasks.home.journal import Journal
 from tasks.home.records import StageRecord
 from tasks.home.trunk import FROM_SCRATCH, Start
-from tasks.recipes.pretrain_config import PretrainConfig
+from tasks.recipes.pretrain_config import PretrainConfig, PretrainOptimConfig
 from tasks.stage import StageRun
 from tasks.training import run as training
 from tasks.training.training_run import TrainingRun
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
-from tests.tasks.training_runs import at_step, finished, interrupt, run, weights
+from tests.tasks.training_runs import Killed, at_step, finished, interrupt, kill, run, weights
 
 pytestmark = pytest.mark.usefixtures("without_prefect")
 STEPS, BRANCH = 12, 7
@@ -54,7 +56,8 @@ def first_night(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
 
 def stage_in(home: Path, name: str) -> StageRun:
     started = run(home / "data" / name)
-    return replace(started, night=SimpleNamespace(home=home, recipe=SimpleNamespace(name="tiny")))
+    night = SimpleNamespace(home=home, recipe=SimpleNamespace(name="tiny"), journal=Journal(home), token=0)
+    return replace(started, night=night)
 
 
 def begin(stage: StageRun, prepared: Prepared, start: Start, **changes: Any) -> TrainingRun:
@@ -89,6 +92,7 @@ def test_the_trunk_is_the_state_before_the_decay(first_night: StageRecord, prepa
     assert (noted["branch_step"], noted["num_steps"], noted["nights"]) == (BRANCH, STEPS, 1)
     [saved] = checkpoint.discover(first_night.path / TRUNK)
     assert saved.step == BRANCH
+    assert [(event["step"], event["kind"]) for event in told_events(first_night.path)] == [(BRANCH, "branch")]
     assert not same(trunk_of(first_night.path), weights(first_night.path))
 
 
@@ -126,6 +130,29 @@ def test_a_night_that_was_broken_off_goes_on_with_the_same_bits(
     finished(begin(parts, prepared, on_from(first_night)))
     assert same(weights(whole.folder), weights(parts.folder))
     assert same(trunk_of(whole.folder), trunk_of(parts.folder))
+
+
+def test_a_kill_at_a_checkpoint_of_the_step_where_it_branches_loses_no_trunk(
+    first_night: StageRecord, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, save = second_stage(first_night, tmp_path), checkpoint.save
+
+    def save_and_die(state: TrainState, *arguments: Any, **named: Any) -> None:
+        save(state, *arguments, **named)
+        if state.step == BRANCH:
+            kill()
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("tasks.training.training_run.checkpoint.save", save_and_die)
+        finished(begin(stage, prepared, on_from(first_night), checkpoint_every_steps=BRANCH))
+    finished(begin(stage, prepared, on_from(first_night), checkpoint_every_steps=BRANCH))
+    assert [saved.step for saved in checkpoint.discover(stage.folder / TRUNK)] == [BRANCH]
+
+
+def test_a_stage_of_few_steps_has_a_trunk_too(prepared: Prepared, tmp_path: Path) -> None:
+    optim = replace(prepared[0].pretrain.optim, stable_share=0.2)
+    short = begin(stage_in(tmp_path, "pretrain@short"), prepared, FROM_SCRATCH, num_tokens=64 * 4, optim=optim)
+    assert (short.num_steps, short.branch_step) == (1, 1)
 
 
 def test_new_rows_are_those_that_the_trunk_has_not_read_and_what_was_read_adds_up(
@@ -179,6 +206,7 @@ def test_a_trunk_that_is_gone_is_told_with_its_cure(
 
 def test_a_trunk_needs_a_stretch_at_the_peak() -> None:
     with pytest.raises(ValueError, match=r"start \(trunk\) with optim.stable_share \(0\)"):
-        PretrainConfig()
+        PretrainConfig(optim=PretrainOptimConfig(stable_share=0.0))
+    assert PretrainConfig().optim.stable_share == 0.75
     with pytest.raises(ValueError, match=r"night_tokens \(5\) and night_minutes \(1\) are two budgets"):
         PretrainConfig(start="scratch", night_tokens=5, night_minutes=1)

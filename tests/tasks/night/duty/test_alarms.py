@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tasks.home.journal import Journal
 from tasks.home.outcomes import Ending, NightOutcome
-from tasks.night import alarms
+from tasks.night.duty import alarms
 from tasks.night.duty.alarms import ALARM, alarms_of, is_due, sound_alarms
 from tasks.recipes.alarm_config import AlarmConfig
 from tasks.services import endings

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.home.lines import now
+from tasks.home.notes import notes_in
 from tasks.night.lineage.naming import (
     Identity,
     differences,
@@ -72,12 +73,13 @@ def test_the_night_before_is_the_newest_other_one_that_tells_enough(tmp_path: Pa
     days = {"a": "2026-11-25", "b": "2026-11-27", "c": "2026-11-28"}
     for key, day in days.items():
         content = {"run_id": key, "key": key, "identity": identity(started=f"{day}T01:30:00+00:00").as_note()}
-        (tmp_path / f"{key}.json").write_text(json.dumps(content))
-    (tmp_path / "old.json").write_text(json.dumps({"run_id": "x", "key": "old"}))
-    before = night_before(tmp_path.glob("*.json"), "c")
+        (tmp_path / f"tiny@{key}.json").write_text(json.dumps(content))
+    (tmp_path / "tiny@old.json").write_text(json.dumps({"run_id": "x", "key": "old"}))
+    (tmp_path / "tiny@damaged.json").write_text("{")
+    before = night_before(notes_in(tmp_path), "c")
     assert before is not None
     assert before.day == days["b"]
-    assert night_before(iter([tmp_path / "old.json"]), "c") is None
+    assert night_before([note for note in notes_in(tmp_path) if note.name == "tiny@old"], "c") is None
 
 
 def test_who_promotes_is_in_no_name() -> None:

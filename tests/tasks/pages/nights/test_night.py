@@ -41,7 +41,8 @@ def full(text: str = "words") -> NightFacts:
     )  # fmt: skip
     return NightFacts(
         recipe=text, key=text, day=text, run_id=text, ending="promoted", reason=text, version=7, decided_at=text,
-        bpb=1.9, told=[text], changes=[Change(what=text, before=text, now=text)], trainings=[training],
+        bpb=1.9, bpb_bounds=(1.8, 2.05), told=[text], audit=text,
+        changes=[Change(what=text, before=text, now=text)], trainings=[training],
         comparison=Comparison(champion=6, champion_bpb=1.92, difference_bpb=-0.0212, lower_bpb=-0.0261,
                               upper_bpb=-0.0164, minimum_detectable_bpb=0.0061),
         domains=[
@@ -69,6 +70,7 @@ def test_the_first_screen_answers_four_questions(tmp_path: Path) -> None:
     for told in (
         "registered as version <bdi>7</bdi>", "<bdi>\u22120.0212</bdi> bits per byte against version <bdi>6</bdi>",
         "between <bdi>\u22120.0261</bdi> and <bdi>\u22120.0164</bdi>", "<bdi>1 min 01 s</bdi> of work",
+        "takes <bdi>1.9000</bdi> bits per byte (<bdi>1.8000 – 2.0500</bdi>)", "The champion takes <bdi>1.9200</bdi>",
     ):  # fmt: skip
         assert told in top
     assert "成功：" in top and "区间" in top

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks.evaluation.measures.intervals import bpb_intervals, ratio_interval, share_interval
+from tasks.evaluation.scores import bpb_intervals, share_interval
 from tests.reference.promotion import standard_error
 from tests.tasks.rows import scored_documents
 
@@ -44,16 +44,29 @@ def test_each_slice_has_its_bits_per_byte_inside_an_interval() -> None:
 
 
 def test_the_interval_of_many_documents_is_the_normal_one() -> None:
-    lower, upper = ratio_interval(NATS, NUM_BYTES, 1)
-    expected, ratio = 1.96 * standard_error(NATS, NUM_BYTES), NATS.sum() / NUM_BYTES.sum()
-    assert lower == pytest.approx(ratio - expected, abs=0.25 * expected)
-    assert upper == pytest.approx(ratio + expected, abs=0.25 * expected)
+    overall, *_ = bpb_intervals(scored_documents(NATS, NUM_BYTES))
+    bits = NATS / math.log(2)
+    expected, ratio = 1.96 * standard_error(bits, NUM_BYTES), bits.sum() / NUM_BYTES.sum()
+    assert overall["lower"] == pytest.approx(ratio - expected, abs=0.25 * expected)
+    assert overall["upper"] == pytest.approx(ratio + expected, abs=0.25 * expected)
+
+
+def test_the_luck_of_one_source_is_not_that_of_another() -> None:
+    """Sources of different scores are drawn apart, as where the gate looks: what lies between them is no luck."""
+    hard = scored_documents(3 * NATS[:200], NUM_BYTES[:200], prefix="h").with_columns(source=pl.lit("hard"))
+    both = pl.concat([scored_documents(NATS[200:], NUM_BYTES[200:]), hard])
+    width = {name: entry["upper"] - entry["lower"] for name, entry in (
+        ("apart", bpb_intervals(both)[0]), ("together", bpb_intervals(both.with_columns(source=pl.lit("one")))[0]),
+    )}  # fmt: skip
+    assert width["apart"] < 0.8 * width["together"]
 
 
 def test_documents_of_one_cluster_count_as_one() -> None:
     once = scored_documents(NATS[:50], NUM_BYTES[:50]).with_columns(domain=pl.lit("en"), cluster=pl.col("row_id"))
     copies = pl.concat([once.with_columns(row_id=f"{n}-" + pl.col("row_id"), cluster=pl.col("row_id")) for n in "abc"])
-    single, apart, together = (bpb_intervals(t)[0] for t in (once, copies.drop("cluster"), copies))
+    single, apart, together = (
+        bpb_intervals(t)[0] for t in (once, copies.with_columns(cluster=pl.col("row_id")), copies)
+    )
     width = {
         name: e["upper"] - e["lower"] for name, e in (("apart", apart), ("single", single), ("together", together))
     }

@@ -1,0 +1,60 @@
+"""A short year with every fault, lived by the real flow; and a year that is told as it was, whatever went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.year.faults import FAULTS
+from benchmarks.year.finding import Finding
+from benchmarks.year.nights import SETTLING_NIGHTS, planned_faults, simulate
+from benchmarks.year.report import Chronicle
+from benchmarks.year.truth import Look
+
+NIGHTS = 20
+
+
+@pytest.fixture(scope="module")
+def chronicle(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Chronicle:
+    folder = tmp_path_factory.mktemp("year")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
+        return simulate(folder, NIGHTS, seed=1)
+
+
+def test_every_fault_is_found_and_no_model_is_promoted_that_is_worse(chronicle: Chronicle) -> None:
+    assert {day.fault.number for day in chronicle.days if day.fault} == set(range(1, 16))
+    assert chronicle.as_it_should_be, chronicle.as_text()
+    promotions = sum(look.promoted for look in chronicle.looks)
+    assert promotions >= 2, "a year in which nothing is promoted shows nothing"
+
+
+def test_the_year_is_drawn(chronicle: Chronicle, tmp_path: Path) -> None:
+    chronicle.draw(tmp_path / "year.svg")
+    assert "</svg>" in (tmp_path / "year.svg").read_text()
+
+
+def test_what_goes_wrong_is_told(chronicle: Chronicle) -> None:
+    faulty = next(day for day in chronicle.days if day.fault)
+    missed = replace(faulty, finding=Finding(message=""))
+    harmed = replace(faulty, finding=Finding(message="found", wrong=("a row was lost",)))
+    fooled = replace(faulty, looks=(Look(9, True, bits_per_byte=2.0, against=1.9),))
+    broken = replace(faulty, wrong=("the night did not come to its end",))
+    for day in (missed, harmed, fooled, broken):
+        assert not Chronicle(nights=NIGHTS, seed=1, days=[day]).as_it_should_be
+    assert not Chronicle(nights=NIGHTS, seed=1, days=[faulty], silent=1).as_it_should_be
+    assert not Chronicle(nights=NIGHTS, seed=1, days=[faulty], unread=1).as_it_should_be
+    assert "a row was lost" in Chronicle(nights=NIGHTS, seed=1, days=[harmed]).as_text()
+
+
+@pytest.mark.parametrize("nights", [20, 100, 365])
+def test_each_fault_comes_about_as_often_as_the_others_and_never_in_the_first_nights(nights: int) -> None:
+    planned = planned_faults(nights, np.random.default_rng(3))
+    times = Counter(fault.number for fault in planned.values())
+    assert set(times) == {fault.number for fault in FAULTS}
+    assert max(times.values()) - min(times.values()) <= 1
+    assert min(planned) >= SETTLING_NIGHTS and max(planned) < nights
