@@ -45,7 +45,7 @@ FLOORS = {
         "stages night",
         "trials questions in_use",
     ),
-    "data": ("hashing files workers", "rows", "duplicates", "sides", "tokens", "lookup"),
+    "data": ("hashing files workers", "folding", "rows", "duplicates", "sides", "tokens", "lookup"),
     "model": (
         "files precision torch_internals",
         "config tokens dynamics",

@@ -10,6 +10,7 @@ from uuid import NAMESPACE_OID, uuid5
 from benchmarks.data.sketching import sketch_part
 from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import KEPT, Ledger
+from data.rows.folding import Parts
 from data.rows.parts import Part
 from data.sides.deal import add_sides
 from data.workers import run_jobs
@@ -48,7 +49,7 @@ def recipe_of(corpus: Path, near_threshold: float | None) -> Recipe:
 def ledger_of(recipe: Recipe, folder: Path, near_threshold: float | None, into: Path) -> Ledger:
     parts, number = [], 0
     for piece in read_pieces(folder):
-        parts.append(part_rows(piece, folder, number))
+        parts.append(part_rows(piece, Parts.read(folder / PARTS), number))
         number += piece.scanned.valid
     into.mkdir(parents=True)
     rules = side_rules(recipe)

@@ -1,6 +1,6 @@
 """Which rows repeat others: exactly, or nearly. Later nights only add a generation to what was decided.
 
-A generation's indexes (`names`, `near`) are where later ones look their rows up.
+A volume's indexes (`names`, `near`) are where later generations look their rows up.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from data.duplicates.ledger import (
     STRADDLING,
     Generation,
     Ledger,
+    Volume,
     clusters_of_rows,
     kept_of_rows,
     names_of_any_rows,
@@ -28,7 +29,7 @@ from data.duplicates.ledger import (
 )
 from data.duplicates.likeness import Likeness, likeness, own_sketches, scratch
 from data.duplicates.names import NameIndex, build_names
-from data.duplicates.near import joined
+from data.duplicates.near import joined, near_path
 from data.duplicates.shingles import Shingles, of_whole_texts
 from data.rows.keys import ID_DTYPE
 from data.rows.parts import KINDS, PartRows, places_in_parts
@@ -57,10 +58,11 @@ def add_generation(
     rows stay does not depend on the order of the parts: the oldest generation's, then those of the least names; of
     exact copies in one night, the first one read.
     """
-    generation = Generation(folder, len(ledger.generations), ledger.next_row, sum(p.count for p in parts))
-    after = Ledger((*ledger.parts, *parts), (*ledger.generations, generation))
-    repeated = build_names(parts, generation.prefix)
-    for earlier in ledger.generations:
+    generation = Generation(len(ledger.generations), ledger.next_row, sum(p.count for p in parts))
+    tonight = Volume(folder, (generation,))
+    after = Ledger((*ledger.parts, *parts), (*ledger.volumes, tonight))
+    repeated = build_names(parts, tonight.prefix)
+    for earlier in ledger.volumes:
         index = NameIndex.open(earlier.prefix)
         for p in parts:
             here = slice(p.base - generation.base, p.base - generation.base + p.count)
@@ -73,20 +75,20 @@ def add_generation(
     if rules.threshold is None:
         clusters[distinct], kept[distinct] = names, distinct + generation.base
     else:
-        write_distinct(parts, distinct, generation)
+        write_distinct(parts, distinct, tonight)
         decided = near_fates(ledger, after, names, rules.threshold, rules.drop, is_val)
         fates[distinct], clusters[distinct], kept[distinct] = decided
     for suffix, column in (("fates", fates), ("clusters", clusters), ("kept", kept)):
-        column.tofile(generation.prefix.with_name(f"{generation.prefix.name}.{suffix}"))
+        column.tofile(tonight.path(suffix))
     after.write(folder)
     return after
 
 
-def write_distinct(parts: Sequence[PartRows], distinct: np.ndarray, generation: Generation) -> None:
+def write_distinct(parts: Sequence[PartRows], distinct: np.ndarray, tonight: Volume) -> None:
     """Numbers and sketches of the distinct rows, which the near index is built of."""
-    rows = (distinct + generation.base).astype(np.uint32)
-    rows.tofile(generation.prefix.with_name(f"{generation.prefix.name}.near.rows"))
-    with generation.prefix.with_name(f"{generation.prefix.name}.near.sketches").open("wb") as stream:
+    rows = (distinct + tonight.base).astype(np.uint32)
+    rows.tofile(near_path(tonight.prefix, "rows"))
+    with near_path(tonight.prefix, "sketches").open("wb") as stream:
         for p, places in places_in_parts(parts, rows):
             stream.write(p.part.sketches[places].tobytes())
 
@@ -120,8 +122,7 @@ def near_fates(
     def settle(which: np.ndarray, way: Way, drop: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         some = rest[which]
         these = crowd_of(before, after, links, some, groups[which], way)
-        path = scratch(after.generations[-1])
-        return some, *kept_rows(these, after.parts, path, threshold, drop, way.shingles, repeats[some])
+        return some, *kept_rows(these, after.parts, scratch(after), threshold, drop, way.shingles, repeats[some])
 
     some, repeated, torn = settle(
         links.own[rest] & np.isin(rest, near[across]),

@@ -1,23 +1,24 @@
 """Which of tonight's rows are alike, with each other and with earlier ones: by whole texts, then by what is their own.
 
 Sketches of whole texts make clusters. Rows in clusters that share a prompt (`prompts`) are sketched again without it,
-linked anew, and kept in an index of their own, `gNNNN.own`, where later nights look up rows of such clusters.
+linked anew, and kept in an index of their own, `….own`, where later nights look up rows of such clusters.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from data.duplicates.ledger import Generation, Ledger, clusters_of_rows, names_of_any_rows
+from data.duplicates.ledger import Ledger, clusters_of_rows, names_of_any_rows
 from data.duplicates.names import NameIndex
-from data.duplicates.near import NearIndex, build_near, joined
+from data.duplicates.near import NearIndex, build_near, joined, near_path
 from data.duplicates.prompts import FEWEST_ROWS, Counting, Crowded, among, find_shared
 from data.duplicates.shingles import Shingles, of_whole_texts, shingle_sets
-from data.files import raw_records
 from data.rows.keys import ID_DTYPE
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -55,18 +56,10 @@ class Likeness:
         return own_sketches(ledger, self.rows.rows[distinct], shingles)[inverse]
 
 
-def own_prefix(generation: Generation) -> Path:
-    return generation.prefix.with_name(f"{generation.prefix.name}.own")
-
-
-def shared_up_to(generations: tuple[Generation, ...]) -> list[np.ndarray]:
-    """The shingles that did not count in each generation, ascending: those that it or an earlier one found."""
-    known, each = np.zeros(0, dtype=np.uint64), []
-    for g in generations:
-        found = raw_records(g.prefix.with_name(f"{g.prefix.name}.shared"), np.dtype("<u8"))
-        known = np.union1d(known, found) if len(found) else known
-        each.append(known)
-    return each
+def shared_so_far(ledger: Ledger) -> np.ndarray:
+    """The shingles that any generation found to be shared, ascending."""
+    found = [shingles for volume in ledger.volumes for shingles in volume.shared_by_generation]
+    return np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *found]))
 
 
 def likeness(before: Ledger, after: Ledger, names: np.ndarray, threshold: float) -> Likeness:
@@ -74,17 +67,16 @@ def likeness(before: Ledger, after: Ledger, names: np.ndarray, threshold: float)
 
     Writes the generation's indexes, and what its rows share.
     """
-    generation = after.generations[-1]
-    labels = joined(build_near(generation.prefix, threshold), *pairs_of_one_name(names))
-    mine = NearIndex.open(generation.prefix)
+    tonight = after.volumes[-1]
+    labels = joined(build_near(tonight.prefix, threshold), *pairs_of_one_name(names))
+    mine = NearIndex.open(tonight.prefix)
     near = pairs_with_earlier(before, mine, names, threshold)
-    known = shared_up_to(before.generations)
-    shared = known[-1] if known else np.zeros(0, dtype=np.uint64)
+    shared = shared_so_far(before)
     old_own = np.concatenate([np.zeros(0, dtype=np.uint32), *(index.rows for index in own_indexes(before))])
     crowded = crowded_rows(before, after, mine, labels, near)
-    found, sharing = find_shared(after.parts, crowded, scratch(generation))
+    found, sharing = find_shared(after.parts, crowded, scratch(after))
     fresh = found[~among(found, shared)]
-    fresh.tofile(generation.prefix.with_name(f"{generation.prefix.name}.shared"))
+    fresh.tofile(tonight.path("shared"))
     counting = Counting(np.union1d(shared, fresh))
     own = np.isin(labels, np.union1d(sharing, labels[near[0][np.isin(near[1], old_own)]]))
     own_rows, entries = build_own(after, mine, np.flatnonzero(own), counting, threshold)
@@ -101,29 +93,46 @@ def build_own(
 
     A text that counts whole stands in it a second time, after the others, as a conversation of the same words counts.
     """
-    prefix = own_prefix(after.generations[-1])
+    prefix = after.volumes[-1].own_prefix
     sketches = own_sketches(after, mine.rows[places], counting)
     as_chat = own_sketches(after, mine.rows[places], replace(counting, passages=False))
     twice = (sketches != as_chat).any(axis=1)
     every = np.concatenate([places, places[twice]])
-    mine.rows[every].tofile(prefix.with_name(f"{prefix.name}.near.rows"))
-    np.concatenate([sketches, as_chat[twice]]).tofile(prefix.with_name(f"{prefix.name}.near.sketches"))
+    mine.rows[every].tofile(near_path(prefix, "rows"))
+    np.concatenate([sketches, as_chat[twice]]).tofile(near_path(prefix, "sketches"))
     labels = build_near(prefix, threshold)
     return NearIndex.open(prefix), (every, every[labels])
 
 
-def scratch(generation: Generation) -> Path:
-    return generation.prefix.with_name(f"{generation.prefix.name}.shingles")
+def scratch(ledger: Ledger) -> Path:
+    return ledger.volumes[-1].path("shingles")
 
 
 def own_indexes(ledger: Ledger) -> list[NearIndex]:
-    """Of each generation the rows that are compared by what is their own."""
-    return [NearIndex.open(own_prefix(generation)) for generation in ledger.generations]
+    """Of each volume the rows that are compared by what is their own."""
+    return [NearIndex.open(volume.own_prefix, len(volume.generations)) for volume in ledger.volumes]
+
+
+def own_rows_by_what_counts(ledger: Ledger) -> Iterator[tuple[NearIndex, range, np.ndarray]]:
+    """Indexes with numbers of their rows, and the shingles, ascending, that did not count when these were sketched.
+
+    They are what the generation of the rows or an earlier one had found to be shared.
+    """
+    shared = np.zeros(0, dtype=np.uint64)
+    for volume, index in zip(ledger.volumes, own_indexes(ledger), strict=True):
+        found = volume.shared_by_generation
+        begins = [n for n in range(len(found)) if n == 0 or len(found[n])]
+        for first, after in pairwise([*begins, len(found)]):
+            shared = np.union1d(shared, found[first]) if len(found[first]) else shared
+            last = volume.generations[after - 1]
+            rows = range(volume.generations[first].base, last.base + last.count)
+            if ((index.rows >= rows.start) & (index.rows < rows.stop)).any():
+                yield index, rows, shared
 
 
 def own_sketches(ledger: Ledger, rows: np.ndarray, counting: Shingles) -> np.ndarray:
     """Sketches of rows, ascending numbers of the ledger, of the shingles that count."""
-    with shingle_sets(ledger.parts, rows, scratch(ledger.generations[-1]), counting) as sets:
+    with shingle_sets(ledger.parts, rows, scratch(ledger), counting) as sets:
         return sets.sketches()
 
 
@@ -152,18 +161,18 @@ def near_of_own(
     proven, whole = [(new[stays], old[stays])], ~stays & ~np.isin(old, old_own)
     doubtful, places = [(new[whole], old[whole])], np.searchsorted(links.rows.rows, now.rows)
     asked, then = np.array(now.sketches), links.counting.shared
-    for index, shared in zip(own_indexes(before), shared_up_to(before.generations), strict=True):
-        if len(index.rows) and len(shared) != len(then):
+    for index, rows, shared in own_rows_by_what_counts(before):
+        if len(shared) != len(then):
             asked, then = sketches_as_of(after, links, Counting(shared)), shared
         as_now = (asked == now.sketches).all(axis=1)
-        for asking, found in index.matches(asked, threshold):
+        for asking, found in index.matches(asked, threshold, rows):
             for some, which in ((proven, as_now[asking]), (doubtful, ~as_now[asking])):
                 some.append((places[asking[which]], found[which]))
     new, old = distinct_pairs(doubtful)
-    kept, rows = np.zeros(len(new), dtype=bool), links.rows.rows[new].astype(np.int64)
+    kept, tonight = np.zeros(len(new), dtype=bool), links.rows.rows[new].astype(np.int64)
     for counting in (links.counting, links.as_chat):
-        with shingle_sets(after.parts, np.union1d(rows, old), scratch(after.generations[-1]), counting) as sets:
-            pairs = zip(rows.tolist(), old.tolist(), strict=True)
+        with shingle_sets(after.parts, np.union1d(tonight, old), scratch(after), counting) as sets:
+            pairs = zip(tonight.tolist(), old.tolist(), strict=True)
             kept |= np.array([sets.alike(*pair, threshold) for pair in pairs], dtype=bool)
     return distinct_pairs([*proven, (new[kept], old[kept])])
 
@@ -185,8 +194,8 @@ def pairs_of_one_name(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def pairs_with_earlier(before: Ledger, mine: NearIndex, names: np.ndarray, threshold: float) -> Pairs:
     """Places of tonight's rows and numbers of earlier distinct rows that are near to each other, or bear one name."""
     found: list[Pairs] = []
-    for earlier in before.generations:
-        found += NearIndex.open(earlier.prefix).matches(mine.sketches, threshold)
+    for earlier in before.volumes:
+        found += NearIndex.open(earlier.prefix, len(earlier.generations)).matches(mine.sketches, threshold)
         index = NameIndex.open(earlier.prefix)
         first, last = index.range_of(names)
         borne = np.flatnonzero(first < last)

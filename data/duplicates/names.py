@@ -1,11 +1,12 @@
-"""Every row of a generation by its name: a sorted index, built out of core and searched through a memory map."""
+"""Every row of a volume by its name: a sorted index, built out of core and searched through a memory map."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,7 @@ class NameIndex:
 
     @classmethod
     def open(cls, prefix: Path) -> NameIndex:
-        def column(suffix: str, dtype: str) -> np.ndarray:
-            return raw_records(prefix.with_name(f"{prefix.name}.{suffix}"), np.dtype(dtype))
-
-        return cls(column("names.hi", "<u8"), column("names.lo", "<u8"), column("names.rows", "<u4"))
+        return cls(*(raw_records(path, dtype) for path, dtype in columns_of(prefix)))
 
     def range_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last-but-one position of each name, equal where there is none; ids are (N,) of ID_DTYPE."""
@@ -50,6 +48,12 @@ class NameIndex:
             part = np.searchsorted(bases, self.rows[end], side="right") - 1
             answer[found] |= kind_of_row[part] == kind
         return answer
+
+
+def columns_of(prefix: Path) -> list[tuple[Path, np.dtype[Any]]]:
+    """Files of an index and what is in them, in order of its fields."""
+    columns = {"hi": "<u8", "lo": "<u8", "rows": "<u4"}
+    return [(prefix.with_name(f"{prefix.name}.names.{name}"), np.dtype(of)) for name, of in columns.items()]
 
 
 def passes(parts: Sequence[PartRows]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -81,7 +85,7 @@ def build_names(parts: Sequence[PartRows], prefix: Path) -> np.ndarray:
     """
     base = min((p.base for p in parts), default=0)
     repeated = np.zeros(sum(p.count for p in parts), dtype=bool)
-    streams = [prefix.with_name(f"{prefix.name}.{s}").open("wb") for s in ("names.hi", "names.lo", "names.rows")]
+    streams = [path.open("wb") for path, _ in columns_of(prefix)]
     for ids, rows, kinds in passes(parts):
         order = np.argsort(ids["hi"], kind="stable")
         hi, lo = ids["hi"][order], ids["lo"][order]
@@ -96,3 +100,16 @@ def build_names(parts: Sequence[PartRows], prefix: Path) -> np.ndarray:
     for stream in streams:
         stream.close()
     return repeated
+
+
+def fold_names(prefixes: Sequence[Path], into: Path, kind_of_rows: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Write the indexes of neighbouring rows as one; `kind_of_rows` maps numbers of rows to indexes in KINDS."""
+    indexes = [NameIndex.open(prefix) for prefix in prefixes]
+    hi, lo, rows = (np.concatenate([getattr(index, name) for index in indexes]) for name in ("hi", "lo", "rows"))
+    order = np.argsort(hi, kind="stable")
+    same = hi[order][1:] == hi[order][:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same)[: len(hi)])
+    some = order[tied]
+    order[tied] = some[np.lexsort((rows[some], kind_of_rows(rows[some]), lo[some], hi[some]))]
+    for (path, _), column in zip(columns_of(into), (hi, lo, rows), strict=True):
+        column[order].tofile(path)

@@ -18,7 +18,7 @@ from data.lookup.places import LostAnswer, Place, Segment
 from data.rows.keys import name_of
 from data.rows.parts import KINDS, PartRows
 from data.sides.deal import MAX_BUCKETS
-from data.sides.read import val_path
+from data.sides.read import val_path_of
 from data.sides.rules import SideRules
 from data.sides.slices import read_slices
 from data.tokens.folding import is_folded, span_of
@@ -72,21 +72,21 @@ class Corpus:
         return Place(row, part_of(self.ledger, row))
 
     def generation(self, row: int) -> Generation:
-        return next(g for g in reversed(self.ledger.generations) if g.base <= row)
+        return self.ledger.generation(row)
 
     def fate_code(self, row: int) -> int:
-        generation = self.generation(row)
-        return int(generation.fates[row - generation.base])
+        volume, place = self.ledger.place(row)
+        return int(volume.fates[place])
 
     def cluster(self, row: int) -> np.ndarray:
         """(1,) of ID_DTYPE."""
-        generation = self.generation(row)
-        return generation.clusters[row - generation.base : row - generation.base + 1]
+        volume, place = self.ledger.place(row)
+        return volume.clusters[place : place + 1]
 
     def kept(self, row: int) -> int:
         """Number of the kept row that a row, no exact duplicate, is or was left out for."""
-        generation = self.generation(row)
-        return int(generation.kept[row - generation.base])
+        volume, place = self.ledger.place(row)
+        return int(volume.kept[place])
 
     def is_val(self, row: int) -> bool:
         return bool(self.rules.is_val(self.cluster(row))[0])
@@ -94,11 +94,17 @@ class Corpus:
 
 def rows_named(ledger: Ledger, identity: np.ndarray) -> list[np.ndarray]:
     """Numbers of rows that bear a name, (1,) of ID_DTYPE: an array for each generation, in order of kind and row."""
-    found = []
-    for generation in ledger.generations:
-        index = NameIndex.open(generation.prefix)
+    found: list[np.ndarray] = []
+    for volume in ledger.volumes:
+        index = NameIndex.open(volume.prefix)
         first, last = index.range_of(identity)
-        found.append(index.rows[first[0] : last[0]])
+        rows = index.rows[first[0] : last[0]]
+        if len(volume.generations) > 1:  # these are in order of kind and row through all of them
+            of = np.searchsorted(volume.bases, rows, side="right")
+            rows = rows[np.argsort(of, kind="stable")]
+            found += np.split(rows, np.searchsorted(np.sort(of), np.arange(2, len(volume.generations) + 1)))
+        else:
+            found.append(rows)
     return found
 
 
@@ -172,8 +178,8 @@ def rows_on_both_sides(corpus: Corpus, row: int) -> tuple[tuple[str, int], ...]:
 def slice_of(corpus: Corpus, place: Place) -> str:
     """The validation slice that a held-out row is in and the version since when it is, or nothing."""
     generation = corpus.generation(place.row).number
-    path = val_path(corpus.sides, place.part.kind, generation)
-    if not path.exists() or not (found := column_where(path, "slice", place.row)):
+    path = val_path_of(corpus.sides, place.part.kind, generation)
+    if path is None or not (found := column_where(path, "slice", place.row)):
         return ""
     name = found[0] or f"{place.part.kind}/{place.domain}"  # slices once had no names in the file
     known = read_slices(corpus.sides).get(name)

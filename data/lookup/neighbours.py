@@ -1,4 +1,4 @@
-"""Rows near to a row, looked up in the indexes of all generations as a later night would look them up."""
+"""Rows near to a row, looked up in the indexes of all volumes as a later night would look them up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def neighbours(ledger: Ledger, rows: Sequence[int], threshold: float) -> set[int
     """Distinct rows that share a band with one of some rows and are near to it; these rows themselves included."""
     found: set[int] = set()
     sketches = np.concatenate([(p := part_of(ledger, row)).part.sketches[row - p.base][None] for row in rows])
-    for generation in ledger.generations:
-        for _, near in NearIndex.open(generation.prefix).matches(sketches, threshold):
+    for volume in ledger.volumes:
+        for _, near in NearIndex.open(volume.prefix, len(volume.generations)).matches(sketches, threshold):
             found.update(near.tolist())
     return found

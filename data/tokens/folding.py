@@ -1,9 +1,4 @@
-"""Shards of many nights put together, so that how many files are opened does not follow the number of nights.
-
-Neighbours alone are joined, whole and in order: packed rows keep their numbers. The newest shards are joined with those
-before them that are no larger than they are together, as a binary counter carries: N nights of one size leave at most
-1 + log2(N) shards, and each row is written again at most log2(N) times. A shard of FULL_BYTES is left alone.
-"""
+"""Shards of many nights folded (`data.folding`): packed rows keep their numbers."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from data.folding import number_folded
 from data.tokens.shards import (
     LOST,
     lost_path,
@@ -51,16 +47,6 @@ def is_folded(shard: Path) -> bool:
     return "-" in shard.name
 
 
-def number_folded(sizes: Sequence[int]) -> int:
-    """How many of the last shards become one, by their bytes; 0 if they stay as they are."""
-    total, number = 0, 0
-    for size in reversed(sizes):
-        if number and (size > total or total + size > FULL_BYTES):
-            break
-        total, number = total + size, number + 1
-    return number if number > 1 else 0
-
-
 def fold_shards(folder: Path, kind: str) -> Path | None:
     """Join the newest shards of a kind's train side; the new shard without suffix, or None if none was joined.
 
@@ -68,7 +54,7 @@ def fold_shards(folder: Path, kind: str) -> Path | None:
     files is done anew then in any case.
     """
     paths = shard_paths(folder, kind, "train")
-    number = number_folded([Path(f"{path}.arrow").stat().st_size for path in paths])
+    number = number_folded([Path(f"{path}.arrow").stat().st_size for path in paths], FULL_BYTES)
     if not number:
         return None
     some = paths[-number:]

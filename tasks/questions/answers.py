@@ -113,7 +113,7 @@ def row_by_line(data: PreparedData, validation: Validation, pieces: list[Scanned
     part = next(p for p in data.corpus.ledger.parts if p.part.number == piece.number)
     if (row := row_at_line(part, line)) is not None:
         return RowMatches([row], 1, [])
-    if (found := line_at(validation.path(piece), line)) is not None:
+    if (found := line_at(validation.lines(piece), line)) is not None:
         return RowMatches([], 0, [found])
     fate = "blank" if piece.scanned.blank else "neither among the rows nor in the quarantine"
     raise NightStopped(f"{label}:{line} is {fate}; see {data.validated.path}")

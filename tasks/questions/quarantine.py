@@ -9,14 +9,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
 import orjson
 
+from data.rows.folding import Lines, Parts, bad_lines_of
 from data.rows.keys import row_ids
-from data.rows.parts import Part
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import PARTS, PIECES, ScannedPiece, read_pieces
 from tasks.pages.text import plural
@@ -57,8 +58,12 @@ class Validation:
     """None if the validation stopped its night, as nothing records whose it was then."""
     pieces: list[ScannedPiece]
 
-    def path(self, piece: ScannedPiece) -> Path:
-        return Part(self.folder / PARTS, piece.number).path("quarantine.jsonl")
+    @cached_property
+    def parts(self) -> Parts:
+        return Parts.read(self.folder / PARTS)
+
+    def lines(self, piece: ScannedPiece) -> Lines:
+        return bad_lines_of(self.parts.of(piece.number))
 
 
 def shortened(raw: str) -> str:
@@ -89,17 +94,12 @@ def age_of(folder: Path) -> int:
     return (folder / PIECES).stat().st_mtime_ns
 
 
-def lines_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        yield from stream
-
-
-def line_at(path: Path, line: int) -> BadLine | None:
+def line_at(lines: Lines, line: int) -> BadLine | None:
     """The line of this number, by binary search: a part's lines stand in order."""
-    if not path.stat().st_size:
+    if not lines.num_bytes:
         return None
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        low, high = 0, len(content)
+    with lines.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        low, high = lines.start, lines.stop
         while low < high:
             middle = (low + high) // 2
             start = content.rfind(b"\n", low, middle) + 1 or low
@@ -188,7 +188,7 @@ def search(
     found: list[BadLine] = []
     searched, total = 0, sum(piece.scanned.quarantined for piece in validation.pieces)
     for piece in (piece for piece in validation.pieces if piece.scanned.quarantined):
-        for number, bare in enumerate(lines_with(validation.path(piece), words[0] if words else b"")):
+        for number, bare in enumerate(lines_with(validation.lines(piece), words[0] if words else b"")):
             if searched + number == SEARCHED_LINES:
                 return SearchResult(found, SEARCHED_LINES, total)
             if all(word in bare for word in words) and wanted(line := BadLine(**orjson.loads(bare))):
@@ -199,17 +199,17 @@ def search(
     return SearchResult(found, searched, total)
 
 
-def lines_with(path: Path, word: bytes) -> Iterator[bytes]:
-    """Lines of a file that hold a word; those that do not are never cut out."""
+def lines_with(lines: Lines, word: bytes) -> Iterator[bytes]:
+    """Lines that hold a word; those that do not are never cut out."""
     if not word:
-        yield from lines_of(path)
+        yield from lines
         return
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        at = content.find(word)
+    with lines.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(word, lines.start, lines.stop)
         while at >= 0:
             end = content.find(b"\n", at)
-            yield content[content.rfind(b"\n", 0, at) + 1 : end]
-            at = content.find(word, end)
+            yield content[content.rfind(b"\n", lines.start, at) + 1 or lines.start : end]
+            at = content.find(word, end, lines.stop)
 
 
 def chosen_pieces(validation: Validation, rule: str | None, file: str | None) -> list[ScannedPiece]:
@@ -227,7 +227,7 @@ def chosen_pieces(validation: Validation, rule: str | None, file: str | None) ->
 def chosen_lines(validation: Validation, pieces: Sequence[ScannedPiece], rule: str | None) -> Iterator[BadLine]:
     """Their quarantined lines, in order."""
     for piece in pieces:
-        for bare in lines_of(validation.path(piece)):
+        for bare in validation.lines(piece):
             line = BadLine(**orjson.loads(bare))
             if rule in (None, line.rule):
                 yield line

@@ -10,6 +10,8 @@ from prefect.artifacts import create_table_artifact
 
 from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import EXACT, FATES, KEPT, Ledger
+from data.duplicates.volumes import fold_volumes
+from data.rows.folding import Parts
 from tasks.errors import NightStopped
 from tasks.home.contents.deduplicated import open_ledger, part_rows
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
@@ -56,12 +58,14 @@ def deduplicate(run: StageRun, rows: StageRecord) -> Outcome:
     if run.base:
         (run.folder / "rows.json").write_bytes((run.base.path / "rows.json").read_bytes())
         ledger = open_ledger(run.folder)
-    fresh, number = [], ledger.next_row
+    parts, fresh, number = Parts.read(run.folder / PARTS), [], ledger.next_row
     for piece in pieces[len(ledger.parts) :]:
-        fresh.append(part_rows(piece, run.folder, number))
+        fresh.append(part_rows(piece, parts, number))
         number += piece.scanned.valid
     rules = NearDuplicateRules(threshold=config.near_threshold, drop=config.near == "drop")
     ledger = add_generation(ledger, fresh, run.folder, rules, side_rules(run.recipe).is_val)
+    if number > ledger.volumes[-1].base:
+        ledger = fold_volumes(ledger)
     by_file = fates_by_file(ledger, pieces)
     (run.folder / FILES).write_text(json.dumps(by_file, indent=1, ensure_ascii=False), encoding="utf-8")
     run.tracker.artifact(run.folder / FILES, "duplicates")

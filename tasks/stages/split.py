@@ -7,6 +7,7 @@ import numpy as np
 from data.duplicates.ledger import KEPT, Ledger
 from data.rows.parts import KINDS
 from data.sides.deal import add_sides
+from data.sides.folding import fold_sides
 from data.sides.rules import SideRules
 from data.sides.slices import SLICES, read_slices, validation_version
 from tasks.errors import NightStopped
@@ -34,6 +35,7 @@ def split(run: StageRun, rows: StageRecord) -> Outcome:
         fresh = [p for p in ledger.parts if generation.base <= p.base < generation.base + generation.count]
         for name, count in add_sides(ledger, generation.number, fresh, rules, run.folder).items():
             counts[name] = counts.get(name, 0) + count
+        fold_sides(run.folder, generation.number)
     for kind in KINDS:
         for side in SIDES:
             if not counts[f"{kind}_{side}"]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data.rows.folding import Parts, bad_lines_of, fold_parts, take_parts
 from data.rows.parts import Part
 from data.rows.scan import ScanJob, ScanRules, scan
 from data.rows.statistics import Statistics
@@ -72,11 +73,14 @@ def scan_key(located: LocatedPiece, rules: ScanRules) -> str:
 
 def link_parts(newest: StageRecord | None, numbers: Mapping[int, int], folder: Path) -> dict[str, str]:
     """Link earlier parts, given as old and new numbers; returns the files' digests."""
+    if newest is None:
+        return {}
+    (folder / PARTS).mkdir()
+    stems = take_parts(Parts.read(newest.path / PARTS), numbers, folder / PARTS)
 
     def renamed(name: str) -> str | None:
         old, _, suffix = name.removeprefix(f"{PARTS}/").partition(".")
-        new = numbers.get(int(old)) if name.startswith(f"{PARTS}/") else None
-        return None if new is None else f"{PARTS}/{new:05d}.{suffix}"
+        return f"{PARTS}/{stems[old]}.{suffix}" if name.startswith(f"{PARTS}/") and old in stems else None
 
     return link_files(newest, folder, renamed)
 
@@ -87,7 +91,7 @@ def shown_quarantine(run: StageRun, pieces: Sequence[ScannedPiece]) -> Path:
     with shown.open("wb") as stream:
         for piece in pieces:
             left = QUARANTINE_SHOWN_BYTES - stream.tell()
-            lines = Part(run.folder / PARTS, piece.number).path("quarantine.jsonl").read_bytes()[: max(0, left)]
+            lines = bad_lines_of(Part(run.folder / PARTS, piece.number)).read(max(0, left))
             stream.write(lines[: lines.rfind(b"\n") + 1])
     return shown
 
@@ -274,6 +278,7 @@ def validate(run: StageRun) -> Outcome:
     stop_if_a_source_is_lost(pieces, run.recipe.sources, run.folder / PARTS)
     cures = partial(cures_of_formats, pieces, run.recipe.sources, run.folder / PARTS)
     stop_if_too_bad(by_file, broken, run.recipe.validate, run.folder / PARTS, cures)
+    fold_parts(run.folder / PARTS, {piece.number: piece.kind for piece in pieces}, [piece.number for piece in new])
     grown = f", {sum(p.scanned.read for p in new):,} of them new" if old else ""
     blank = f" + {total['blank']:,} blank" if total["blank"] else ""
     merged = f"; turns of one role in a row merged in {total['merged']:,}" if total["merged"] else ""

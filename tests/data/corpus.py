@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import Ledger
+from data.duplicates.volumes import fold_volumes
 from data.rows.keys import names_of, row_ids
 from data.rows.parts import CONTENT, FACTS_DTYPE, Part, PartRows, PartWriter, spoken_of, texts_of
 from data.rows.sketch import sketches_of
@@ -148,6 +149,7 @@ class Home:
     settings: NearDuplicateRules = field(default_factory=lambda: NearDuplicateRules(threshold=0.8, drop=True))
     rules: SideRules = RULES
     ledger: Ledger = field(default_factory=lambda: Ledger((), ()))
+    folds: bool = False
 
     def add(self, *pieces: Piece) -> tuple[PartRows, ...]:
         """One more night; returns its parts."""
@@ -157,21 +159,22 @@ class Home:
             fresh.append(PartRows(part, base, len(piece.texts), piece.kind, piece.source))
             base += len(piece.texts)
         self.ledger = add_generation(self.ledger, fresh, self.folder, self.settings, self.rules.is_val)
+        if self.folds:
+            self.ledger = fold_volumes(self.ledger)
         return tuple(fresh)
 
     def seen(self) -> list[Seen]:
         """All rows in order."""
         found = []
         for p in self.ledger.parts:
-            generation, start = self.ledger.place(p)
+            volume, start = self.ledger.place(p.base)
+            number = self.ledger.generation(p.base).number if p.count else -1
             texts = [text for frame in p.part.rows() for text in texts_of(frame.to_series())]
             columns = texts, names_of(p.part.ids), self.ledger.fates_of(p), names_of(self.ledger.clusters_of(p))
-            kept = generation.kept[start : start + p.count].tolist()
+            kept = volume.kept[start : start + p.count].tolist()
             for n, (text, name, fate, cluster) in enumerate(zip(*columns, strict=True)):
                 own = DOMAINS[p.part.facts["domain"][n]], kept[n]
-                found.append(
-                    Seen(p.base + n, generation.number, p.kind, p.source, text, name, int(fate), cluster, *own)
-                )
+                found.append(Seen(p.base + n, number, p.kind, p.source, text, name, int(fate), cluster, *own))
         return found
 
     def kept(self) -> list[Seen]:

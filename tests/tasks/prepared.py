@@ -6,8 +6,10 @@ from pathlib import Path
 
 from data.duplicates.decide import NearDuplicateRules, add_generation
 from data.duplicates.ledger import Ledger
+from data.rows.folding import Parts
 from data.sides.deal import add_sides
 from tasks.home.contents.deduplicated import part_rows
+from tasks.home.contents.validated import PARTS
 from tasks.home.records import StageRecord, file_digests
 from tasks.recipes.recipe import Recipe, side_rules
 from tasks.sources.resolve import resolve
@@ -24,7 +26,7 @@ def prepared_rows(recipe: Recipe, folder: Path) -> Path:
     raw = resolve(recipe.sources, folder)
     parts, number = [], 0
     for piece in scan_pieces([(piece, scan_key(piece, rules)) for piece in raw.pieces], rules, folder, 0):
-        parts.append(part_rows(piece, folder, number))
+        parts.append(part_rows(piece, Parts.read(folder / PARTS), number))
         number += piece.scanned.valid
     near = NearDuplicateRules(threshold=recipe.deduplicate.near_threshold, drop=recipe.deduplicate.near == "drop")
     ledger = add_generation(Ledger((), ()), parts, folder, near, sides.is_val)

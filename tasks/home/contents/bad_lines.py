@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from data.rows.parts import Part
+from data.rows.folding import Parts, bad_lines_of
 from schemas.guesses import ARRAY, CURES, TURN, other_shape
 from schemas.jsonl import FILE_RULES
 from schemas.report import EXAMPLES_PER_RULE
@@ -67,8 +67,8 @@ def raw_lines(piece: ScannedPiece, folder: Path, rule: str | None = None) -> Ite
 
     `folder`: of the parts.
     """
-    with Part(folder, piece.number).path("quarantine.jsonl").open("rb") as stream:
-        yield from (bad["raw"] for bad in map(orjson.loads, stream) if rule in (None, bad["rule"]))
+    lines = bad_lines_of(Parts.read(folder).of(piece.number))
+    return (bad["raw"] for bad in map(orjson.loads, lines) if rule in (None, bad["rule"]))
 
 
 def other_shapes(

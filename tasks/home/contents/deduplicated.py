@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.duplicates.ledger import Ledger
-from data.rows.parts import Part, PartRows
+from data.rows.folding import Parts
+from data.rows.parts import PartRows
 from tasks.home.contents.validated import PARTS, ScannedPiece
 
 
-def part_rows(piece: ScannedPiece, folder: Path, base: int) -> PartRows:
-    """The valid rows of a piece; `base` is the number of the first of them."""
-    return PartRows(Part(folder / PARTS, piece.number), base, piece.scanned.valid, piece.kind, piece.source)
+def part_rows(piece: ScannedPiece, parts: Parts, base: int) -> PartRows:
+    """The valid rows of a piece, which lie in one of the parts; `base` is the number of the first of them."""
+    return PartRows(parts.of(piece.number), base, piece.scanned.valid, piece.kind, piece.source)
 
 
 def open_ledger(folder: Path) -> Ledger:

@@ -154,9 +154,9 @@ def test_equal_sketches_need_no_text(tmp_path: Path) -> None:
     ledger, how = Ledger((), ()), NearDuplicateRules(threshold=0.8, drop=True)
     for rows in (PartRows(part, 0, count, "pretrain", "s"), PartRows(part, count, count, "chat", "s")):
         ledger = add_generation(ledger, [rows], tmp_path, how, RULES.is_val)
-        fates, generation = ledger.fates_of(rows), ledger.generations[-1]
+        fates, volume = ledger.fates_of(rows), ledger.volumes[-1]
         assert np.bincount(fates, minlength=3).tolist() == [count // 4, 0, count * 3 // 4]
-        kept = generation.kept - rows.base
+        kept = volume.kept - rows.base
         assert (fates[kept] == KEPT).all() and (kept // 4 == np.arange(count) // 4).all()
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 from data.duplicates import near
-from data.duplicates.near import ALL_PAIRS_UP_TO, NearIndex, accepted_from, build_near, candidates, joined
+from data.duplicates.near import ALL_PAIRS_UP_TO, NearIndex, accepted_from, build_near, candidates, fold_near, joined
 from data.rows.sketch import BANDS, SKETCH_BYTES, band_keys, similarity
 from tests.data.corpus import repeatable
 from tests.reference.duplicates import components
 
 THRESHOLD = 0.8
 seeds = st.integers(0, 10**6)
+Pair = tuple[int, int]
 
 
 def families(seed: int, count: int, num_families: int = 4, most_changed: int = 40) -> np.ndarray:
@@ -159,6 +161,38 @@ def test_clusters_do_not_depend_on_the_order_of_rows(seed: int) -> None:
     assert found[0] == found[1]
     assert 1 < len(found[0][0]) < len(sketches)
     assert found[0][1]
+
+
+def found(index: NearIndex, asked: np.ndarray, rows: range | None = None) -> set[Pair]:
+    matches = index.matches(asked, THRESHOLD, rows)
+    return {pair for places, near in matches for pair in zip(places.tolist(), near.tolist(), strict=True)}
+
+
+@settings(max_examples=6, deadline=None)
+@given(seeds, st.lists(st.sampled_from([0, 1, 12, 40]), min_size=1, max_size=6), st.integers(0, 10))
+def test_a_folded_index_finds_what_its_generations_find(seed: int, sizes: list[int], cut: int) -> None:
+    """Also where runs are so long that of each generation only some rows are found; and of some generations alone."""
+    sketches = crowd(seed, sum(sizes) + 20)
+    sketches[::7] |= np.uint8(0xF0)
+    sketches[::11, :4] = 0xFF
+    bounds = np.cumsum([0, *sizes]).tolist()
+    asked, rows = sketches[bounds[-1] :], [range(*pair) for pair in pairwise(bounds)]
+    with tempfile.TemporaryDirectory() as folder:
+        prefixes = [(Path(folder) / f"g{n}", 1) for n in range(len(sizes))]
+        for (prefix, _), its in zip(prefixes, rows, strict=True):
+            sketches[its.start : its.stop].tofile(f"{prefix}.near.sketches")
+            np.array(its, dtype=np.uint32).tofile(f"{prefix}.near.rows")
+            build_near(prefix, THRESHOLD)
+        cut = min(cut, len(sizes))
+        steps = [(Path(folder) / "first", cut)] if cut else []
+        if cut:
+            fold_near(prefixes[:cut], steps[0][0])
+        fold_near([*steps, *prefixes[cut:]], Path(folder) / "all")
+        folded = NearIndex.open(Path(folder) / "all", len(sizes))
+        each = [found(NearIndex.open(prefix), asked) for prefix, _ in prefixes]
+        assert found(folded, asked) == set().union(*each)
+        assert [found(folded, asked, its) for its in rows] == each
+        assert folded.rows.tolist() == list(range(bounds[-1])) and (folded.sketches == sketches[: bounds[-1]]).all()
 
 
 def longest_run(index: NearIndex) -> int:

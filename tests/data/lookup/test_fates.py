@@ -29,6 +29,7 @@ from data.lookup.fates import (
     rows_named,
 )
 from data.lookup.neighbours import neighbours, rows_near
+from data.rows.folding import bad_lines_of
 from data.rows.keys import ID_DTYPE, names_of, normalised, parse_name
 from data.rows.parts import FACTS_DTYPE, KINDS, Part, PartRows, texts_of
 from data.rows.sketch import SKETCH_BYTES
@@ -185,7 +186,7 @@ def test_a_name_finds_all_its_rows_and_no_other(corpus: Corpus, fates: list[Fate
 def test_each_line_is_a_row_or_quarantined_or_blank(lived: LivedHome, corpus: Corpus) -> None:
     pieces = History(lived.home).newest_data("tiny").pieces
     for part, piece in zip(corpus.ledger.parts, pieces, strict=True):
-        lines = part.part.path("quarantine.jsonl").read_text().splitlines()
+        lines = list(bad_lines_of(part.part))
         bad = {json.loads(line)["line"] for line in lines}
         found = {line: row_at_line(part, line) for line in range(len(piece.lines) + 3)}
         blank = {line for line in piece.lines if not lived.written[piece.label][line - 1].strip()}

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.tokens import folding
-from data.tokens.folding import fold_shards, number_folded, shard_name, span_of
+from data.tokens.folding import fold_shards, shard_name, span_of
 from data.tokens.shards import (
     LOST,
     lost_path,
@@ -69,29 +68,9 @@ def test_folding_every_night_changes_no_row_and_no_number(
     assert all(one[1] < other[0] for one, other in pairwise(spans))
 
 
-def test_a_thousand_nights_leave_no_more_shards_than_ten_did(tmp_path: Path) -> None:
-    counts, written = [], 0
-    sizes: list[int] = []
-    for _ in range(1_000):
-        sizes.append(1)
-        if number := number_folded(sizes):
-            sizes[-number:] = [sum(sizes[-number:])]
-            written += sizes[-1]
-        counts.append(len(sizes))
-    assert max(counts) <= 10
-    assert written <= 1_000 * 10, "each row at most log2(nights) times"
+def test_a_hundred_nights_leave_few_shards(tmp_path: Path) -> None:
     for generation in range(100):
         write_night(tmp_path, generation, 2)
         fold_shards(tmp_path, "chat")
     assert len(shard_paths(tmp_path, "chat", "train")) <= 7
     assert len(list(os.scandir(tmp_path))) == 3 * len(shard_paths(tmp_path, "chat", "train"))
-
-
-def test_full_shards_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folding, "FULL_BYTES", 10)
-    assert number_folded([10, 10]) == 0
-    assert number_folded([10, 3, 3]) == 2
-    assert number_folded([6, 6]) == 0
-    assert number_folded([9, 1, 1]) == 2
-    assert number_folded([1]) == 0
-    assert number_folded([]) == 0

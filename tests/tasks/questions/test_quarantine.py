@@ -16,12 +16,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data.rows.keys import row_ids
-from data.rows.parts import Scanned
+from data.rows.parts import Part, Scanned
 from data.rows.piece import Piece
 from flows.__main__ import main
 from schemas.jsonl import excerpt
 from tasks.errors import NightStopped
-from tasks.home.contents.validated import PIECES, ScannedPiece, read_pieces, write_pieces
+from tasks.home.contents.validated import PARTS, PIECES, ScannedPiece, read_pieces, write_pieces
 from tasks.home.journal import Journal
 from tasks.pages.text import plural
 from tasks.questions import quarantine
@@ -70,8 +70,8 @@ def with_rules(recipe: Recipe, min_characters: int | None, max_line_bytes: int) 
 
 
 def all_lines(validation: Validation) -> list[BadLine]:
-    paths = [validation.path(piece) for piece in validation.pieces]
-    return [BadLine(**json.loads(line)) for path in paths for line in path.read_text().splitlines()]
+    contents = [validation.lines(piece).read().decode() for piece in validation.pieces]
+    return [BadLine(**json.loads(line)) for content in contents for line in content.splitlines()]
 
 
 def test_lines_are_counted_by_rule_and_file(validation: Validation) -> None:
@@ -102,7 +102,7 @@ def test_a_line_is_found_by_its_number(validation: Validation) -> None:
     lines = {(line.file, line.line): line for line in all_lines(validation)}
     for piece in validation.pieces:
         for number in range(piece.scanned.read + 2):
-            assert quarantine.line_at(validation.path(piece), number) == lines.get((piece.label, number))
+            assert quarantine.line_at(validation.lines(piece), number) == lines.get((piece.label, number))
 
 
 spelt = st.sampled_from([lambda t: json.dumps({"text": t}), lambda t: json.dumps({"text": t}, ensure_ascii=False)])
@@ -118,11 +118,12 @@ def one_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Valida
         scanned=Scanned(read=1, valid=0, quarantined=1, num_bytes=0, rules={}, statistics={}),
     )  # fmt: skip
     found = Validation(tmp_path_factory.mktemp("one"), "tiny", [piece])
-    found.path(piece).parent.mkdir()
+    path = Part(found.folder / PARTS, piece.number).path("quarantine.jsonl")
+    path.parent.mkdir()
 
     def with_raw(raw: str) -> Validation:
         row = asdict(BadLine("s/f.jsonl", 1, 0, "rule", "detail", excerpt(raw.encode())))
-        found.path(piece).write_text(json.dumps(row, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(row, ensure_ascii=False) + "\n")
         return found
 
     return with_raw

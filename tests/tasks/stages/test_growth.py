@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("without_prefect")
 STAGES = ("validate", "deduplicate", "split", "tokens")
 
 
-def prepare(recipe: Recipe, home: Path, store: Store) -> dict[str, StageRecord]:
-    """The data stages of one night."""
+def prepare(recipe: Recipe, home: Path, store: Store, last: str = "tokens") -> dict[str, StageRecord]:
+    """The data stages of one night, or the first ones of them."""
     journal = Journal(home)
     raw = resolve(recipe.sources, home, known_pieces(journal, recipe), 0.0)
     parent = store.start_run("night", {})
@@ -41,8 +42,8 @@ def prepare(recipe: Recipe, home: Path, store: Store) -> dict[str, StageRecord]:
         validated = validate.fn(night)
         distinct = deduplicate.fn(night, validated)
         sides = split.fn(night, distinct)
-        packed = tokens.fn(night, sides)
-    return dict(zip(STAGES, (validated, distinct, sides, packed), strict=True))
+        packed = [tokens.fn(night, sides)] if last == "tokens" else []
+    return dict(zip(STAGES, (validated, distinct, sides, *packed), strict=False))
 
 
 def more_text(count: int, start: int = 0) -> Iterator[str]:
@@ -159,3 +160,31 @@ def test_another_threshold_starts_at_the_duplicates(tmp_path: Path, store: Store
     assert second["validate"].reused
     assert not second["deduplicate"].reused
     assert second["deduplicate"].counts["near_duplicate"] <= first["deduplicate"].counts["near_duplicate"]
+
+
+def test_nights_of_new_files_leave_few_and_a_file_that_goes_is_in_none(
+    tmp_path: Path, store: Store, recipe: Recipe
+) -> None:
+    folder = text_of(recipe).parent
+    source = dataclasses.replace(recipe.sources[0], location=str(folder / "text*.jsonl"))
+    recipe = dataclasses.replace(recipe, sources=(source, *recipe.sources[1:]))
+    for number in range(7):
+        lines = [*more_text(20, 100 * number), f'{{"text": 5, "night": "{number}x"}}\n']
+        (folder / f"text{number}.jsonl").write_text("".join(lines))
+        night = prepare(recipe, tmp_path, store, "split")
+        ledger = open_ledger(night["deduplicate"].path)
+        assert len(ledger.parts) == 3 + number and len(ledger.generations) == 1 + number
+        for stage in STAGES[:3]:
+            sorts = Counter(name.partition(".")[2] for name in night[stage].files if not name.endswith(".arrow"))
+            assert max(sorts.values()) <= 3 + (number + 1).bit_length(), stage
+        assert sum(".train." in name for name in night["split"].files) <= 3 + (number + 1).bit_length()
+    (folder / "text2.jsonl").unlink()
+    again = prepare(recipe, tmp_path, store, "split")
+    assert again["validate"].counts["fresh_pieces"] == 0
+    assert again["validate"].counts["read"] == night["validate"].counts["read"] - 21
+    ledger, gone = open_ledger(again["deduplicate"].path), {json.loads(line)["text"] for line in more_text(20, 200)}
+    kept = {text for p in ledger.parts if p.kind == "pretrain" for frame in p.part.rows() for text in frame["text"]}
+    assert not kept & gone and {json.loads(line)["text"] for line in more_text(20, 300)} <= kept
+    bad = b"".join(path.read_bytes() for path in (again["validate"].path / "parts").glob("*.quarantine.jsonl"))
+    assert [f"{number}x".encode() in bad for number in range(7)] == [number != 2 for number in range(7)]
+    assert names(again["split"], "train") < names(night["split"], "train")
