@@ -18,7 +18,7 @@ from tasks.night.report import NightReport
 
 SETTLING_NIGHTS = 3
 """Without a fault, so that there is a champion."""
-FAULT_SHARE = 0.16
+FAULT_SHARE = 0.125
 """Of the nights that follow; where nights are few, as many as there are faults."""
 
 
