@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="to be kept; by default a temporary one, in memory if there is room")
+    parser.add_argument("--folder", type=Path, help="to be kept; else a temporary one, in memory if there is room")
     parser.add_argument("--figure", type=Path, help="where the figure of the year is drawn, as SVG or PNG")
     given = parser.parse_args()
     if given.nights < LEAST_NIGHTS:
