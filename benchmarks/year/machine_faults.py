@@ -94,7 +94,9 @@ def woken_owner(year: Year, at: datetime) -> Finding:
             wrong.append(f"the old owner ended with code {code}, not {NightBusy.exit_code}")
     if everything_public(year) != made:
         wrong.append("the old owner published something")
-    message = next((line for line in year.home.said_apart().splitlines() if "was overtaken" in line), "")
+    message = next(
+        (line for line in year.home.said_apart().splitlines() if line.startswith("this night was overtaken")), ""
+    )
     return Finding(message=message, wrong=tuple(wrong))
 
 

@@ -73,11 +73,9 @@ def store_away(year: Year, at: datetime) -> Finding:
     year.deliver(at)
     before = set(folders(year))
 
-    class Away(MlflowClient):
-        def __getattribute__(self, name: str) -> Any:
-            found = super().__getattribute__(name)
-            away = callable(found) and not name.startswith("_") and is_away()
-            return refusing if away else found
+    def asked(client: MlflowClient, name: str) -> Any:
+        found = object.__getattribute__(client, name)
+        return refusing if callable(found) and not name.startswith("_") and is_away() else found
 
     def is_away() -> bool:
         return any(name.startswith("pretrain@") for name in set(folders(year)) - before)
@@ -86,7 +84,7 @@ def store_away(year: Year, at: datetime) -> Finding:
         raise MlflowException("connection refused")
 
     newest = max(year.home.registry.versions())
-    with mock.patch("tasks.tracking.client.MlflowClient", Away):
+    with mock.patch.object(MlflowClient, "__getattribute__", asked):
         waiting = year.good_night(at, wrong)
     year.deliver(at)
     year.good_night(at + HOUR, wrong, "the night with the store back")
