@@ -14,6 +14,7 @@ from tasks.home.records import StageRecord
 from tasks.home.stage_table import TRAINING_STAGES
 from tasks.night.candidate import Candidate
 from tasks.night.conclusion import as_final_state, conclude
+from tasks.night.incumbent import follow_other_hands
 from tasks.night.lineage.naming import night_run_name
 from tasks.night.lineage.start import with_start
 from tasks.night.opening import open_night
@@ -49,6 +50,7 @@ def retrain_nightly(
 def do_night(night: Night) -> NightReport:
     """Everything between the opening of a night and its end."""
     judge_waiting_models(night)
+    follow_other_hands(night)
     prepared = prepare_data(night)
     night = with_start(night, prepared.tokens, prepared.data)
     trained: dict[str, StageRecord] = {}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from tasks.errors import StoreAway
 from tasks.home.journal import Journal
+from tasks.night.lineage.trunks import back_by_hand
 from tasks.recipes.data_identity import why_not_comparable
 from tasks.recipes.recipe import data_identity
 from tasks.stage import Night
@@ -41,7 +43,7 @@ def incumbent_of(night: Night) -> Incumbent:
         return Incumbent(None, str(gone))
     lost = night.journal.last_promoted(night.recipe.name)
     if champion:
-        note_other_hands(night.registry, champion.version, lost)
+        note_other_hands(night, champion.version, lost)
         why_not = why_not_comparable(champion.data, data_identity(night.recipe))
         return Incumbent(champion, f"the champion is version {champion.version}, and {why_not}" if why_not else "")
     if lost is None:
@@ -59,11 +61,26 @@ def what_became_of(registry: Registry, lost: int) -> str:
     return f"{was} is not in this registry, which has no model {registry.model}"
 
 
-def note_other_hands(registry: Registry, champion: int, promoted: int | None) -> None:
-    """Mark the version that was `promoted` last as rolled back if the registry has an older champion."""
+def follow_other_hands(night: Night) -> None:
+    """Look for a champion that somebody put back in the registry itself, before the night begins to train: the trunk
+    goes back with it. A registry that is away is asked again when the night's model is judged."""
+    try:
+        if champion := night.registry.version_of(CHAMPION):
+            note_other_hands(night, champion, night.journal.last_promoted(night.recipe.name))
+    except StoreAway:
+        return
+
+
+def note_other_hands(night: Night, champion: int, promoted: int | None) -> None:
+    """Mark the version that was `promoted` last as rolled back if the registry has an older champion, and put the trunk
+    back where that one came from."""
+    registry = night.registry
     gone_back = promoted is not None and champion < promoted and registry.has_version(promoted)
     if promoted and gone_back and not registry.rolled_back_version(promoted):
-        registry.mark_rolled_back(promoted, f"in the registry itself, to version {champion}")
+        with night.journal.holding(night.token):
+            registry.mark_rolled_back(promoted, f"in the registry itself, to version {champion}")
+            if back := back_by_hand(night.journal, night.recipe.name, champion):
+                log.info("version %d is champion again by other hands: %s", champion, back)
 
 
 def take_over(registry: Registry, journal: Journal) -> None:

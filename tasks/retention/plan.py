@@ -118,7 +118,11 @@ def plan_for(home: Path, recipe: str, config: RetentionConfig, tracked: dict[str
     """
     notes, folders = night_notes(home), HomeFolders(home)
     mine = [note for note in notes if note.recipe == recipe]
+    trunk = read_trunk(home, recipe)
     in_full = [note for note in notes if note.recipe != recipe] + mine[: config.nights]
+    in_full += [
+        note for note in mine[config.nights :] if trunk and note.content.get("key") == trunk.night
+    ]  # the last one of its own
     its = tracked.get(recipe, Tracked())
     roles = {name: {v.version: role_of(v) for v in t.versions if v.roles} for name, t in tracked.items()}
     kept = needed(folders, notes, in_full, roles)
@@ -138,7 +142,7 @@ def plan_for(home: Path, recipe: str, config: RetentionConfig, tracked: dict[str
 
     going = {name: reason for name in (*folders.records, *folders.others) if name not in kept and (reason := why(name))}
     staying = kept | {n: "not old enough" for n in (*folders.records, *folders.others) if n not in kept | going}
-    here, trunk = {run.id for run in its.runs}, read_trunk(home, recipe)
+    here = {run.id for run in its.runs}
     of_what_stays = {folders.records[name].run_id for name in kept}
     of_what_stays |= {version.run_id for version in its.versions if version.version in kept_versions}
     of_what_stays |= {n.run_id for n in notes if n.recipe != recipe or stays(n, kept_versions, trunk)}

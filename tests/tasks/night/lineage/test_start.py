@@ -22,6 +22,7 @@ from tasks.home.records import StageRecord
 from tasks.home.trunk import Start, Trunk, read_trunk, trunk_path
 from tasks.night.candidate import Candidate
 from tasks.night.conclusion import conclude, note_made
+from tasks.night.incumbent import follow_other_hands
 from tasks.night.lineage.naming import Identity
 from tasks.night.lineage.start import decided, move_trunk, with_start
 from tasks.night.lineage.trunks import back_by_hand
@@ -240,6 +241,26 @@ def test_what_a_person_took_back_stays_back_when_the_night_is_run_again(nights: 
     assert nights.trunk().folder == "pretrain@one"
     assert told(nights.lived("three", "even more", 3)) == ("trunk", "pretrain@one")
     assert nights.trunk().folder == "pretrain@three"
+
+
+def test_a_champion_that_was_put_back_in_the_registry_takes_the_trunk_with_it_once(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    withdrawn: list[int] = []
+    monkeypatch.setattr(Registry, "has_version", lambda _, version: True)
+    monkeypatch.setattr(Registry, "rolled_back_version", lambda _, version: version in withdrawn)
+    monkeypatch.setattr(Registry, "mark_rolled_back", lambda _, version, note: withdrawn.append(version))
+    nights.lived("one", "rows", 1)
+    nights.lived("two", "more rows", 2)
+    Journal(nights.home).note(event="decided", recipe="tiny", version=2, promoted=True)
+    nights.champion = 1
+    night = nights.opened("three", "even more")
+    follow_other_hands(night)
+    assert withdrawn == [2]
+    assert told(nights.begun(night)) == ("trunk", "pretrain@one")
+    nights.ended(night, nights.pretrained("three"), 3)
+    follow_other_hands(nights.opened("four", "and more"))
+    assert nights.trunk().folder == "pretrain@three", "it went back once"
 
 
 def test_going_back_to_a_version_without_a_trunk_is_told(nights: Nights) -> None:
