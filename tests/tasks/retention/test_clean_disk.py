@@ -152,6 +152,19 @@ def test_a_page_goes_with_the_note_of_its_night_and_the_trunks_note_stays(tmp_pa
     assert [number for number, page in enumerate(pages) if page.exists()] == left
 
 
+def test_however_many_trials_follow_the_night_of_the_trunk_is_kept_whole(tmp_path: Path) -> None:
+    """Else the next night, with nothing new, would do it again instead of being skipped."""
+    made = MadeUp(tmp_path / "home")
+    records = made.night("a")
+    key = json.loads((made.home / "nights" / made.nights[0]).read_text())["key"]
+    begun = Start(how="scratch", reason="from scratch")
+    Trunk(folder=records["pretrain"].path.name, night=key, data="rows", start=begun).write(made.home, "a")
+    for _ in range(9):
+        made.night("a")
+    clean(made)
+    assert all(record.path.exists() for record in records.values())
+
+
 def tokens_of(home: Path) -> list[StageRecord]:
     return [r for path in folders_of(home) if (r := StageRecord.read(path)) and r.stage == "tokens"]
 
