@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,16 +28,19 @@ from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, token_byte_le
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import FIGURES, all_answers, answers_in, write_scored_text
 from tasks.home.contents.sides import SIDES, train_rows
+from tasks.home.contents.tokenizers import TOKENIZER, tokenizer_to_keep, tokens_with
+from tasks.home.digests import plain
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
 from tasks.pages.figures import log2_counts, token_histogram
 from tasks.pages.text import plural
 from tasks.recipes.recipe import Recipe
 from tasks.recipes.stage_configs import HUB, DataConfig
-from tasks.stage import Outcome, StageRun, stage
+from tasks.stage import Night, Outcome, StageRun, stage
 
 TOKENIZER_TRAINING_BYTES = 16 << 20
 """Text is plentiful and merges settle early: more than this changes a vocabulary of 6,400 little and costs minutes."""
+log = logging.getLogger("nightschool")
 
 
 def training_texts(rows: Path) -> Iterator[str]:
@@ -70,7 +74,10 @@ def load_given(given: str) -> Tokenizer:
 
 
 def make_tokenizer(rows: Path, given: str, vocab_size: int, out: Path) -> Tokenizer:
-    """Train a tokenizer on the train side, or take the given one; either way it lies in `out` afterwards."""
+    """Train a tokenizer on the train side, or take the given one; either way it lies in `out` afterwards.
+
+    given: as a recipe names it, or the folder of one that was trained before.
+    """
     if given:
         tokenizer = load_given(given)
         entries, largest = tokenizer.get_vocab_size(), max(tokenizer.get_vocab().values(), default=-1)
@@ -146,14 +153,22 @@ def merge_answers(so_far: dict[str, Any], more: Mapping[str, HeldAnswers]) -> No
 
 
 def pack_sides(
-    rows: Path, data: DataConfig, vocab_size: int, folder: Path, base: StageRecord | None = None
+    rows: Path,
+    data: DataConfig,
+    vocab_size: int,
+    folder: Path,
+    base: StageRecord | None = None,
+    kept: Path | None = None,
 ) -> tuple[Encoder, dict[str, Any], dict[str, PackedRows]]:
-    """Write tokenizer and shards into `folder`, or what `base` lacks of them; also figures and the validation side."""
+    """Write tokenizer and shards into `folder`, or what `base` lacks of them; also figures and the validation side.
+
+    kept: a folder with a tokenizer that was trained before, to be taken over; None trains one if the recipe names none.
+    """
     if base:
         for name in ("tokenizer.json", FIGURES):
             (folder / name).write_bytes((base.path / name).read_bytes())
     else:
-        make_tokenizer(rows, data.tokenizer, vocab_size, folder)
+        make_tokenizer(rows, data.tokenizer or str(kept or ""), vocab_size, folder)
     encoder = Encoder.open(folder)
     val = write_val(rows, encoder, data.sequence_length_tokens, folder)
     write_fingerprints(rows, encoder, folder)
@@ -183,12 +198,27 @@ def encoding(recipe: Recipe) -> dict[str, object]:
     return {"data": recipe.data, "vocab_size": recipe.model.vocab_size, "tokenizer": tokenizer_digest(given)}
 
 
-@stage(config=encoding, grows=True)
+def rows_and_tokenizer(night: Night, rows: StageRecord) -> dict[str, str]:
+    """Digests of the rows, and of a trained tokenizer that is taken over."""
+    config = encoding(night.recipe)
+    kept = tokenizer_to_keep(night.journal, night.recipe.name, rows, {key: plain(config[key]) for key in config})
+    return {"rows": rows.digest, **({TOKENIZER: kept} if kept else {})}
+
+
+@stage(config=encoding, inputs=rows_and_tokenizer, grows=True)
 def tokens(run: StageRun, rows: StageRecord) -> Outcome:
-    """Train or load the tokenizer, encode both sides, pack them."""
-    data, kept = run.recipe.data, (".arrow", ".parquet")
-    linked = link_files(run.base, run.folder, lambda n: n if ".train." in n and n.endswith(kept) else None)
-    encoder, figures, val = pack_sides(rows.path, data, run.recipe.model.vocab_size, run.folder, run.base)
+    """Train or load the tokenizer, or keep the one that was trained before; encode both sides, pack them."""
+    data, kinds = run.recipe.data, (".arrow", ".parquet")
+    linked = link_files(run.base, run.folder, lambda n: n if ".train." in n and n.endswith(kinds) else None)
+    earlier = (
+        None if run.base else tokens_with(run.night.journal, rows_and_tokenizer(run.night, rows).get(TOKENIZER, ""))
+    )
+    if earlier:
+        log.info(
+            "%-11s the rows do not grow from earlier ones; the tokenizer stays that of %s", "tokens", earlier.path.name
+        )
+    kept = earlier.path if earlier else None
+    encoder, figures, val = pack_sides(rows.path, data, run.recipe.model.vocab_size, run.folder, run.base, kept)
     done = outcome(run, encoder, figures, val, data.sequence_length_tokens, linked)
     fill = "data/fill."
     figures["slots_filled"] = {n.removeprefix(fill): share for n, share in done.figures.items() if n.startswith(fill)}

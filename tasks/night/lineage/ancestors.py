@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tasks.home.journal import KEY_CHARACTERS
-from tasks.home.notes import LINEAGE, note_of_folder, note_path, read_note
+from tasks.home.notes import LINEAGE, note_of_folder, note_of_version, note_path, read_note
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
-from tasks.night.lineage.naming import Identity, differences
+from tasks.night.lineage.naming import Identity, day_of, differences
 from tasks.stage import Night
 
 
@@ -54,3 +56,16 @@ def lineage_of(night: Night, start: Start, tokens: StageRecord) -> list[dict[str
         changes=differences(identity.params, parent.params) if parent else {},
     )  # fmt: skip
     return [*earlier, asdict(entry)]
+
+
+def began_since(home: Path, recipe: str, lineage: Sequence[Mapping[str, Any]], version: int) -> str:
+    """The day on which a training began from scratch, if that was after a version was made; else empty.
+
+    lineage: of the training's newest night. Days are compared: what another training made on the day is before it.
+    """
+    note = note_of_version(home, recipe, version)
+    if note is None or not lineage:
+        return ""
+    mine = any(entry["night"] == str(note.content.get("key", ""))[:KEY_CHARACTERS] for entry in lineage)
+    first = str(lineage[0]["day"])
+    return "" if mine or day_of(note.content) > first else first

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from tasks.errors import StoreAway
 from tasks.home.contents.pretrained import read_noted
 from tasks.home.digests import digest_of
-from tasks.home.notes import LINEAGE, START, add_to_note, note_path, read_note
+from tasks.home.notes import LINEAGE, START, add_to_note, note_of_folder, note_path, read_note
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start, Trunk, read_trunk, start_from
-from tasks.night.lineage.ancestors import lineage_of
-from tasks.night.lineage.beginning import beginning, from_scratch
+from tasks.night.lineage.ancestors import began_since, lineage_of
+from tasks.night.lineage.beginning import beginning, from_scratch, why_unfit
 from tasks.night.lineage.trunks import put_trunk, trunk_of_version
 from tasks.stage import Night
 from tasks.tracking.versions import CHAMPION
@@ -67,9 +68,18 @@ def why_not(night: Night, start: Start, tokens: StageRecord, inspected: StageRec
     if record and read_noted(record.path).get("tokenizer") != tokens.files["tokenizer.json"]:
         return f"the tokenizer is another one than {start.parent} was trained with"
     drift, limit = inspected.figures.get("data/drift_psi_max"), night.recipe.inspect.restart_drift_psi
-    if limit is not None and drift is not None and drift > limit:
-        return f"the data drifted by {drift:.2f} from the champion's, over {limit:g} (inspect.restart_drift_psi)"
-    return ""
+    if limit is None or drift is None or drift <= limit or began_since_champion(night, start):
+        return ""
+    return f"the data drifted by {drift:.2f} from the champion's, over {limit:g} (inspect.restart_drift_psi)"
+
+
+def began_since_champion(night: Night, start: Start) -> str:
+    """The day on which the training that a night would go on with began from scratch, if that was after the champion
+    was made: it began for this drift already, and needs nights to become as good."""
+    parent, version = note_of_folder(night.home, night.recipe.name, start.parent), champion_version(night)[0]
+    if parent is None or version is None:
+        return ""
+    return began_since(night.home, night.recipe.name, parent.content.get(LINEAGE, []), version)
 
 
 def is_trial(replaced: Mapping[str, str]) -> bool:
@@ -93,8 +103,8 @@ def move_trunk(night: Night, pretrained: StageRecord, clearly_worse: str, late: 
     back, folder = "", pretrained.path.name
     if clearly_worse and (version := champion_version(night)[0]):
         champions = trunk_of_version(night.home, night.recipe.name, version)
-        if not champions:
-            log.warning("the trunk of version %d, the champion, is not in %s: it does not go back", version, night.home)
+        if obstacle := why_it_stays(night, pretrained, version, champions, note.get(LINEAGE, [])):
+            log.warning("the trunk does not go back to that of version %d, the champion: %s", version, obstacle)
         elif champions != folder:
             back, folder = f"{clearly_worse}: the trunk goes back to that of version {version}", champions
     data = trunk.data if trunk and own else data_digest(night)
@@ -103,3 +113,27 @@ def move_trunk(night: Night, pretrained: StageRecord, clearly_worse: str, late: 
     with night.journal.holding(night.token):  # a night that was overtaken must not move it
         put_trunk(night.journal, night.recipe.name, moved)
     return back
+
+
+def why_it_stays(
+    night: Night, pretrained: StageRecord, version: int, champions: str, lineage: Sequence[Mapping[str, Any]]
+) -> str:
+    """Why the trunk does not go back to the champion's though its model is worse; empty if it does.
+
+    A training that began from scratch needs nights to become as good; were it sent back to one that it cannot, or must
+    not, go on with, each night would begin from scratch again.
+
+    pretrained: tonight's record; version, champions: the champion and the folder of its trunk, empty if it has none.
+    lineage: of tonight.
+    """
+    if not champions:
+        return f"it is not in {night.home}"
+    start = Start(how="trunk", parent=champions, reason="")
+    if unfit := why_unfit(night.home, night.recipe, start):
+        return unfit
+    record = start.record(night.home)
+    if record and read_noted(record.path)["tokenizer"] != read_noted(pretrained.path).get("tokenizer"):
+        return f"the tokenizer is another one than {champions} was trained with"
+    if began := began_since(night.home, night.recipe.name, lineage, version):
+        return f"this training began from scratch on {began}, after that version was made"
+    return ""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,11 +131,16 @@ def test_a_row_that_comes_again_is_a_duplicate_of_the_first_night(tmp_path: Path
 
 
 def test_a_changed_file_starts_the_sides_anew(tmp_path: Path, store: Store, recipe: Recipe) -> None:
-    prepare(recipe, tmp_path, store)
+    first = prepare(recipe, tmp_path, store)
     lines = text_of(recipe).read_text().splitlines(keepends=True)
     text_of(recipe).write_text("".join(lines[1:]))
     again = prepare(recipe, tmp_path, store)
     assert again["validate"].inputs["base"] == ""
+    tokenizers = {record.files["tokenizer.json"] for record in (first["tokens"], again["tokens"])}
+    assert len(tokenizers) == 1, "the trunk's weights know no other"
+    assert prepare(recipe, tmp_path, store)["tokens"].reused
+    larger = replace(recipe, model=replace(recipe.model, vocab_size=recipe.model.vocab_size + 50))
+    assert prepare(larger, tmp_path, store)["tokens"].files["tokenizer.json"] not in tokenizers
     assert again["validate"].counts["fresh_pieces"] == 1, "the chat file's part is taken over"
     assert len(list(again["deduplicate"].path.glob("g*.fates"))) == 1
 

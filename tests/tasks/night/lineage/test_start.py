@@ -228,7 +228,49 @@ def test_a_champion_whose_trunk_is_gone_is_told(nights: Nights, caplog: pytest.L
     nights.champion = 7
     nights.lived("one", "rows", 1, clearly_worse=WORSE)
     assert nights.trunk().folder == "pretrain@one"
-    assert "the trunk of version 7, the champion, is not in" in caplog.text
+    assert "the trunk does not go back to that of version 7, the champion: it is not in" in caplog.text
+
+
+def test_a_training_that_began_from_scratch_is_given_time(nights: Nights, caplog: pytest.LogCaptureFixture) -> None:
+    """Sent back to the champion's trunk, with which it cannot go on, it would begin from scratch each night."""
+    nights.champion = 1
+    nights.lived("one", "rows", 1)
+    night = nights.begun(nights.opened("two", "more"), tokenizer="other")
+    assert night.start.how == "scratch"
+    record = nights.pretrained("two", tokenizer="other")
+    assert nights.ended(night, record, 2, clearly_worse=WORSE) == ""
+    assert nights.trunk().folder == "pretrain@two"
+    assert "the tokenizer is another one than pretrain@one was trained with" in caplog.text
+    third = nights.begun(nights.opened("three", "even more"), tokenizer="other")
+    assert told(third) == ("trunk", "pretrain@two")
+    assert nights.ended(third, nights.pretrained("three", tokenizer="other"), 3, clearly_worse=WORSE) == ""
+    assert nights.trunk().folder == "pretrain@three"
+
+
+def test_a_restart_is_made_once_and_not_undone(nights: Nights, caplog: pytest.LogCaptureFixture) -> None:
+    nights.recipe = replace(nights.recipe, pretrain=replace(nights.recipe.pretrain, restart_every_nights=2))
+    nights.champion = 1
+    nights.lived("one", "rows", 1)
+    nights.lived("two", "more", 2)
+    old = nights.home / "data" / "pretrain@two" / READING
+    write_json(old, json.loads(old.read_text()) | {"nights": 2})
+    third = nights.begun(nights.opened("three", "even more"))
+    assert third.start.how == "scratch"
+    assert nights.ended(third, nights.pretrained("three"), 3, clearly_worse=WORSE) == ""
+    assert "this training began from scratch on 2026-11-12, after that version was made" in caplog.text
+    assert told(nights.begun(nights.opened("four", "and more"))) == ("trunk", "pretrain@three")
+
+
+def test_drift_from_the_same_champion_restarts_once(nights: Nights) -> None:
+    nights.recipe = replace(nights.recipe, inspect=replace(nights.recipe.inspect, restart_drift_psi=0.2))
+    nights.champion = 1
+    nights.lived("one", "rows", 1)
+    drifted = nights.begun(nights.opened("two", "more"), drift=0.5)
+    assert drifted.start.how == "scratch"
+    nights.ended(drifted, nights.pretrained("two"), 2, clearly_worse=WORSE)
+    assert told(nights.begun(nights.opened("three", "even more"), drift=0.5)) == ("trunk", "pretrain@two")
+    nights.champion = 2
+    assert nights.begun(nights.opened("four", "and more"), drift=0.5).start.how == "scratch"
 
 
 def test_what_a_person_took_back_stays_back_when_the_night_is_run_again(nights: Nights) -> None:
