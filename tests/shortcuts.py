@@ -19,6 +19,7 @@ from tasks.services.databases import MLFLOW, PREFECT, Server, make_whole
 PREFECT_FILE, MLFLOW_FILE = "prefect/prefect.db", "mlflow/mlflow.db"
 """Where they lie in a home."""
 LONGEST_FIRST = (
+    "benchmarks/year/test_year.py",
     "flows/test_store_away.py",
     "flows/test_command_line.py",
     "tasks/services/test_processes.py",

@@ -232,8 +232,8 @@ def beside_twin(candidate: Candidate, twin: TrainedTwin) -> TwinComparison | str
 def headline_figures(records: Sequence[StageRecord], twin: TwinComparison | str | None, room: int) -> dict[str, float]:
     """The night's numbers, later stages before earlier ones of the same name; at most `room` of them.
 
-    Where there are more, slices of the validation side go first, then sources and fill, then what a stage says of its
-    data or its last steps; the log names them. The stages' own runs have them all.
+    Where there are more, slices of the validation side go first, then what a stage says of its data or its last steps,
+    then sources; the log names them. The stages' own runs have them all.
     """
     figures = twin.as_metrics() if isinstance(twin, TwinComparison) else {}
     figures |= {key: value for record in records for key, value in record.figures.items()}
@@ -249,8 +249,9 @@ def how_far_back(key: str) -> int:
         return 0
     if key.startswith("eval/harness."):
         return 1
-    of_a_stage = key.partition("/")[0] in ("data", "train", "moe")
-    return key.count(".") + of_a_stage + ("." in key and not of_a_stage)
+    if key.partition("/")[0] in ("data", "train", "moe"):
+        return 3 + key.count(".")
+    return (0, 2, 5)[min(2, key.count("."))]
 
 
 def note_made(

@@ -256,7 +256,9 @@ def test_artifacts_beside_a_database_elsewhere_never_lie_in_the_current_folder(
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("NIGHTSCHOOL_ARTIFACTS", chosen)
-    monkeypatch.setattr("tasks.tracking.client.require_driver", lambda _: None)  # it is told, and nothing written there
+    monkeypatch.setattr(
+        "tasks.tracking.delivery.require_driver", lambda _: None
+    )  # it is told, and nothing written there
     shutil.copy(mlflow_tables, tmp_path / "elsewhere.db")
     store = Store(f"sqlite:///{tmp_path / 'elsewhere.db'}", home)
     expected = {

@@ -140,7 +140,7 @@ def test_a_roll_back_over_a_change_of_experts_makes_the_change_again(prepared: P
         ExpertChange(kind="upcycle", at_share=4 / 12),
         ExpertChange(kind="grow", at_share=8 / 12, num_experts_before=3),
     )
-    changing = replace(recipe, pretrain=replace(recipe.pretrain, expert_changes=changes)), tokens
+    changing = replace(recipe, pretrain=replace(recipe.pretrain, expert_changes=changes, start="scratch")), tokens
     whole, back = run(tmp_path / "whole"), run(tmp_path / "back")
     train(whole, changing)
     drained(back, changing, Judge(4, Action.ROLL_BACK), Judge(8, Action.ROLL_BACK))
