@@ -117,8 +117,8 @@ def test_the_decision_and_the_model_as_a_whole_stay_whatever_else_there_is(caplo
     records = [stage_record(Path("inspect@1"), figures=early), stage_record(Path("register@1"), figures=late)]
     kept = headline_figures(records, None, 6)
     assert list(kept)[:3] == ["val/bpb.chat", "eval/ece", "promote/upper_bpb"]
-    assert list(kept)[3:] == ["data/bad_share", "train/loss", "moe/dead_experts"]
-    assert "metrics: data/fill.chat_train, val/bpb.talk, val/bpb.chat.en" in caplog.text
+    assert list(kept)[3:] == ["val/bpb.talk", "data/bad_share", "train/loss"]
+    assert "metrics: moe/dead_experts, data/fill.chat_train, val/bpb.chat.en" in caplog.text
     assert len(headline_figures(records, None, 9)) == 9 and caplog.text.count("metrics: ") == 1
 
 
