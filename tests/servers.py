@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tasks.services.processes import free_port
+from tests.waiting import wait_until
 
 STARTED_SECONDS = 60
 USER = "postgres"
@@ -25,13 +25,13 @@ UNPRIVILEGED = ("postgres", "nobody")
 """Who runs PostgreSQL where the tests run as root, for whom it does not start."""
 
 
-def wait_for(answers: object, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(answers: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
     """Until a server answers; fails with the end of its log if it ends, or the time is up."""
-    deadline = time.monotonic() + STARTED_SECONDS
-    while not answers():  # type: ignore[operator]
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the server did not come up: {log.read_text(errors='replace')[-2_000:]}")
-        time.sleep(0.1)
+
+    def ended() -> str:
+        return "" if process.poll() is None else f"the server ended: {log.read_text(errors='replace')[-2_000:]}"
+
+    wait_until(answers, STARTED_SECONDS, ended, f"the server did not answer, see {log}")
 
 
 def stop(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> None:

@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,8 +26,9 @@ from tasks.night.duty import schedule
 from tasks.night.duty.schedule import why_stale
 from tasks.recipes.deployments import DEPLOYMENTS, ENTRYPOINT, load_recipe, read_deployments, recipe_names
 from tasks.services.databases import PREFECT
-from tasks.services.processes import free_port
+from tasks.services.processes import answers_at, free_port
 from tests.shortcuts import made_once
+from tests.waiting import wait_until
 
 ALL = read_deployments(DEPLOYMENTS)
 ROOT = DEPLOYMENTS.parent
@@ -109,7 +108,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Ite
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     api = f"http://127.0.0.1:{port}/api"
     try:
-        wait_for(lambda: httpx.get(f"{api}/health", timeout=2).status_code == 200)
+        wait_until(answers_at(f"{api}/health"))
         client = environment | {"PREFECT_API_URL": api, "NIGHTSCHOOL_ROOT": str(ROOT)}
         httpx.post(f"{api}/work_pools/", json={"name": "nightschool", "type": "process"}).raise_for_status()
         deploy = [prefect, "--no-prompt", "deploy", "--all"]
@@ -119,19 +118,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Ite
     finally:
         process.terminate()
         process.wait(timeout=30)
-
-
-def wait_for(condition: Any, seconds: float = 90) -> None:
-    """Ask again and again, with a deadline."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while True:
-        try:
-            if condition():
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline, "waited too long"
-        pause.wait(0.2)
 
 
 def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
@@ -148,7 +134,7 @@ def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
     def runs() -> list[dict[str, Any]]:
         return httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
 
-    wait_for(lambda: len(runs()) >= 3)
+    wait_until(lambda: len(runs()) >= 3)
     times = sorted(run["expected_start_time"] for run in runs())
     assert all("T01:30:00" in at for at in times)
     assert runs()[0]["parameters"]["recipe"]["name"] == "nightly"

@@ -247,13 +247,19 @@ class Size:
     inodes: int
     """Files without further names of the same."""
     num_bytes: int
+    raw_bytes: int
+    """Of the raw files, which grow."""
     rows: int
     """Of both databases, all tables."""
     journal_lines: int
 
+    @property
+    def bytes_a_raw_byte(self) -> float:
+        return self.num_bytes / self.raw_bytes
 
-def size_of(home: Path) -> Size:
-    seen: dict[tuple[int, int], int] = {}
+
+def size_of(year: YearHome) -> Size:
+    home, seen = year.home, dict[tuple[int, int], int]()
     files = 0
     for path in home.rglob("*"):
         if path.is_file() and not path.is_symlink():
@@ -264,6 +270,7 @@ def size_of(home: Path) -> Size:
     journal = home / "journal.jsonl"
     return Size(
         files=files, inodes=len(seen), num_bytes=sum(seen.values()),
+        raw_bytes=sum(path.stat().st_size for path in year.raw.rglob("*") if path.is_file()),
         rows=sum(rows_in(path) for path in databases if path.exists()),
         journal_lines=len(journal.read_bytes().splitlines()) if journal.exists() else 0,
     )  # fmt: skip

@@ -14,7 +14,6 @@ from benchmarks.year.finding import FIRST_CHATS, FIRST_TEXTS, Year
 from benchmarks.year.home import YearHome, first_night, size_of
 from benchmarks.year.report import Chronicle, Day
 from benchmarks.year.truth import Oracle
-from tasks.night.report import NightReport
 
 SETTLING_NIGHTS = 3
 """Without a fault, so that there is a champion."""
@@ -37,7 +36,7 @@ def live(year: Year, oracle: Oracle) -> Iterator[Day]:
     year.home.deliver(*year.home.corpus.deal(0.0, FIRST_TEXTS, FIRST_CHATS, year.rng))
     faults = planned_faults(year.nights, year.rng)
     for number in range(year.nights):
-        at, first = year.start + timedelta(days=number) + year.slept, len(year.ended)
+        at = year.start + timedelta(days=number) + year.slept
         fault, finding, wrong = faults.get(number), None, list[str]()
         began = time.perf_counter()
         if fault:
@@ -46,12 +45,9 @@ def live(year: Year, oracle: Oracle) -> Iterator[Day]:
             year.deliver(at)
             year.good_night(at, wrong)
         seconds = time.perf_counter() - began
-        looks = [
-            oracle.look(e.came) for e in year.ended[first:] if isinstance(e.came, NightReport) and e.came.registered
-        ]
         yield Day(
-            number=number, at=at, fault=fault, finding=finding, wrong=tuple(wrong), looks=tuple(looks),
-            champion=oracle.champion_worth(), seconds=seconds, size=size_of(year.home.home),
+            number=number, at=at, fault=fault, finding=finding, wrong=tuple(wrong), looks=oracle.look(),
+            champion=oracle.champion_worth(), seconds=seconds, size=size_of(year.home),
         )  # fmt: skip
 
 

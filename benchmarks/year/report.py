@@ -18,18 +18,23 @@ from tasks.pages.text import format_bytes, one_line
 
 MESSAGE_CHARACTERS = 110
 GROWING = {
-    "files": "files", "inodes": "inodes", "num_bytes": "bytes", "rows": "database rows",
-    "journal_lines": "journal lines", "seconds": "seconds a night",
+    "files": "files", "inodes": "inodes", "num_bytes": "bytes", "bytes_a_raw_byte": "bytes a raw byte",
+    "rows": "database rows", "journal_lines": "journal lines", "seconds": "seconds a night",
 }  # fmt: skip
-"""What must be flat once retention has settled, and what it is called."""
+"""What may grow from night to night, and what it is called."""
+FLAT = ("files", "bytes_a_raw_byte", "rows")
+"""What must not, once retention has settled."""
+SETTLED_NIGHTS, MOST_GROWTH = 120, 0.15
+"""Of the last quarter over the third, in years of so many nights or more."""
+FRACTIONS = ("seconds", "bytes_a_raw_byte")
 
 
 def shown(what: str, value: float) -> str:
     if np.isnan(value):
         return "-"
-    return (
-        format_bytes(round(value)) if what == "num_bytes" else f"{value:,.1f}" if what == "seconds" else f"{value:,.0f}"
-    )
+    if what == "num_bytes":
+        return format_bytes(round(value))
+    return f"{value:,.1f}" if what in FRACTIONS else f"{value:,.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,22 @@ class Chronicle:
     @property
     def as_it_should_be(self) -> bool:
         missed = [finding for fault in FAULTS for finding in self.of_fault(fault) if not finding.found]
-        return not (missed or self.wrong_promotions or self.silent or self.unread or self.broken)
+        return not (missed or self.wrong_promotions or self.silent or self.unread or self.broken or self.grown)
+
+    @property
+    def grown(self) -> list[str]:
+        """What is not flat at the end of a year that is long enough to tell."""
+        if self.nights < SETTLED_NIGHTS:
+            return []
+        grown = []
+        for what in FLAT:
+            third, last = self.quarter(3, what), self.quarter(4, what)
+            if not last <= third * (1 + MOST_GROWTH):
+                grown.append(
+                    f"{GROWING[what]} went from {shown(what, third)} in the third quarter to {shown(what, last)} in "
+                    f"the last, at most {MOST_GROWTH:.0%} are allowed"
+                )
+        return grown
 
     def quarter(self, number: int, what: str) -> float:
         """The median of what the home took after a night, in a quarter of the year, from 1; or of a night's seconds,
@@ -127,7 +147,7 @@ class Chronicle:
         return "\n".join([
             "", f"{self.nights} nights, seed {self.seed}, {minutes:.0f} minutes", "", *self._fault_table(), "",
             *(f"{name:20}{value}" for name, value in figures.items()), "", *self._growth_table(),
-            *(["", *self.broken] if self.broken else []),
+            *(["", *self.broken, *self.grown] if self.broken or self.grown else []),
         ])  # fmt: skip
 
     def _growth_table(self) -> list[str]:

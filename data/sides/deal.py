@@ -97,7 +97,7 @@ def deal(job: DealJob) -> tuple[dict[str, int], dict[str, pa.Table]]:
                     key = p.kind, int(number)
                     table = to_arrow(dealt)
                     if key not in writers:
-                        path = train_path(job.folder, p.kind, job.generation, key[1], job.dealer)
+                        path = train_path(job.folder, p.kind, (job.generation, key[1]), job.dealer)
                         writers[key] = arrow_writer(path, table.schema)
                     writers[key].write_table(table)
     for writer in writers.values():

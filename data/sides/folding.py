@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.folding import Batches, join_arrow, num_of_one_schema, number_folded
 from data.rows.parts import KINDS
-from data.sides.read import FOLDED, Bucket, Place, train_buckets, val_path, val_paths, val_span
+from data.sides.read import FOLDED, Bucket, place_name, train_buckets, val_path, val_paths, val_span
 
 FULL_BYTES = 1 << 28
 """Of a file's record batches, compressed."""
@@ -46,10 +46,6 @@ def fold_train(folder: Path, kind: str) -> None:
     join_arrow(list(map(Batches, files_of(buckets))), into, {FOLDED: json.dumps(table).encode()})
     for path in files_of(buckets):
         path.unlink()
-
-
-def place_name(place: Place) -> str:
-    return f"g{place[0]:04d}.b{place[1]:04d}"
 
 
 def fold_val(folder: Path, kind: str) -> None:

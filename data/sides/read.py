@@ -28,8 +28,16 @@ VAL = pl.Schema(
 """Columns beside the content of a validation row; `cluster` is the name of its cluster of near duplicates."""
 
 
-def train_path(folder: Path, kind: str, generation: int, bucket: int, dealer: int) -> Path:
-    return folder / f"{kind}.train.g{generation:04d}.b{bucket:04d}.d{dealer}.arrow"
+Place = tuple[int, int]
+"""Generation and number of a bucket."""
+
+
+def place_name(place: Place) -> str:
+    return f"g{place[0]:04d}.b{place[1]:04d}"
+
+
+def train_path(folder: Path, kind: str, place: Place, dealer: int) -> Path:
+    return folder / f"{kind}.train.{place_name(place)}.d{dealer}.arrow"
 
 
 def val_path(folder: Path, kind: str, generation: int) -> Path:
@@ -51,10 +59,6 @@ def val_path_of(folder: Path, kind: str, generation: int) -> Path | None:
     """The file that has the validation rows of a generation, if it added any."""
     spans = ((path, val_span(path)) for path in val_paths(folder, kind))
     return next((path for path, (first, last) in spans if first <= generation <= last), None)
-
-
-Place = tuple[int, int]
-"""Generation and number of a bucket."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from data.folding import number_folded
+from data.sides.read import Place, place_name
 from data.tokens.shards import (
     LOST,
     lost_path,
@@ -23,8 +24,6 @@ from model.tokens.packing import PackedTokens
 
 FULL_BYTES = 32 << 20
 """Of a shard's packed rows: about what a full bucket becomes."""
-Place = tuple[int, int]
-"""Generation and bucket."""
 
 
 def shard_name(kind: str, first: Place, last: Place | None = None) -> str:
@@ -32,8 +31,7 @@ def shard_name(kind: str, first: Place, last: Place | None = None) -> str:
 
     Names sort as their rows stand.
     """
-    places = [f"g{generation:04d}.b{bucket:04d}" for generation, bucket in (first, *([last] if last else []))]
-    return f"{kind}.train.{'-'.join(places)}"
+    return f"{kind}.train.{'-'.join(map(place_name, (first, *([last] if last else []))))}"
 
 
 def span_of(shard: Path) -> tuple[Place, Place]:

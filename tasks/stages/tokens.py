@@ -28,7 +28,7 @@ from model.tokens.tokenizer import SPECIAL_TOKENS, load_tokenizer, token_byte_le
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import FIGURES, all_answers, answers_in, write_scored_text
 from tasks.home.contents.sides import SIDES, train_rows
-from tasks.home.contents.tokenizers import TOKENIZER, tokenizer_to_keep, tokens_with
+from tasks.home.contents.tokenizers import TOKENIZER, TOKENIZER_FILE, whose_tokenizer_stays
 from tasks.home.digests import plain
 from tasks.home.links import link_files
 from tasks.home.records import StageRecord
@@ -198,11 +198,16 @@ def encoding(recipe: Recipe) -> dict[str, object]:
     return {"data": recipe.data, "vocab_size": recipe.model.vocab_size, "tokenizer": tokenizer_digest(given)}
 
 
+def earlier_with_tokenizer(night: Night, rows: StageRecord) -> StageRecord | None:
+    """The tokens stage whose trained tokenizer stays in use; None if there is no such."""
+    config = {key: plain(value) for key, value in encoding(night.recipe).items()}
+    return whose_tokenizer_stays(night.journal, night.recipe.name, rows, config)
+
+
 def rows_and_tokenizer(night: Night, rows: StageRecord) -> dict[str, str]:
     """Digests of the rows, and of a trained tokenizer that is taken over."""
-    config = encoding(night.recipe)
-    kept = tokenizer_to_keep(night.journal, night.recipe.name, rows, {key: plain(config[key]) for key in config})
-    return {"rows": rows.digest, **({TOKENIZER: kept} if kept else {})}
+    kept = earlier_with_tokenizer(night, rows)
+    return {"rows": rows.digest, **({TOKENIZER: kept.files[TOKENIZER_FILE]} if kept else {})}
 
 
 @stage(config=encoding, inputs=rows_and_tokenizer, grows=True)
@@ -210,9 +215,7 @@ def tokens(run: StageRun, rows: StageRecord) -> Outcome:
     """Train or load the tokenizer, or keep the one that was trained before; encode both sides, pack them."""
     data, kinds = run.recipe.data, (".arrow", ".parquet")
     linked = link_files(run.base, run.folder, lambda n: n if ".train." in n and n.endswith(kinds) else None)
-    earlier = (
-        None if run.base else tokens_with(run.night.journal, rows_and_tokenizer(run.night, rows).get(TOKENIZER, ""))
-    )
+    earlier = None if run.base else earlier_with_tokenizer(run.night, rows)
     if earlier:
         log.info(
             "%-11s the rows do not grow from earlier ones; the tokenizer stays that of %s", "tokens", earlier.path.name

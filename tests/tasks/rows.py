@@ -82,7 +82,7 @@ def write_side(folder: Path, kind: str, side: str, generation: int, table: pl.Da
     else:
         shared = {"order": range(len(table)), "row": shared["row"], "source": table["source"]}
         rows = pl.DataFrame(shared | {"domain": [DOMAINS.index(d) for d in domains]}, schema=ORDER)
-        path = train_path(folder, kind, generation, bucket=0, dealer=0)
+        path = train_path(folder, kind, (generation, 0), dealer=0)
     arrow = to_arrow(rows.with_columns(table[content]))
     with arrow_writer(path, arrow.schema) as writer:
         writer.write_table(arrow)

@@ -14,9 +14,11 @@ TOKENIZER = "tokenizer"
 """Name of the input of the tokens stage that is the digest of a tokenizer taken over."""
 
 
-def tokenizer_to_keep(journal: Journal, recipe: str, rows: StageRecord, config: Mapping[str, object]) -> str:
-    """Digest of the trained tokenizer for rows that do not grow from earlier ones; empty if one is to be trained, or is
-    given by the recipe.
+def whose_tokenizer_stays(
+    journal: Journal, recipe: str, rows: StageRecord, config: Mapping[str, object]
+) -> StageRecord | None:
+    """The tokens stage whose trained tokenizer is taken over for rows that do not grow from earlier ones; None if one
+    is to be trained, or is given by the recipe.
 
     It is the trunk's, else that of the newest data, if the vocabulary is as large. The same rows again keep what they
     had.
@@ -25,11 +27,11 @@ def tokenizer_to_keep(journal: Journal, recipe: str, rows: StageRecord, config: 
     """
     newest = journal.newest("tokens", recipe)
     if newest and newest.inputs["rows"] == rows.digest and newest.config == config:
-        return newest.inputs.get(TOKENIZER, "")
+        return newest if TOKENIZER in newest.inputs else None
     for record in (tokens_with(journal, tokenizer_of_trunk(journal, recipe)), newest):
         if record and (record.config["vocab_size"], record.config["tokenizer"]) == (config["vocab_size"], ""):
-            return record.files[TOKENIZER_FILE] if not config["tokenizer"] else ""
-    return ""
+            return record if not config["tokenizer"] else None
+    return None
 
 
 def tokenizer_of_trunk(journal: Journal, recipe: str) -> str:

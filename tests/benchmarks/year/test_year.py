@@ -12,7 +12,7 @@ import pytest
 from benchmarks.year.faults import FAULTS
 from benchmarks.year.finding import Finding
 from benchmarks.year.nights import SETTLING_NIGHTS, planned_faults, simulate
-from benchmarks.year.report import Chronicle
+from benchmarks.year.report import SETTLED_NIGHTS, Chronicle
 from benchmarks.year.truth import Look
 
 NIGHTS = 20
@@ -33,6 +33,11 @@ def test_every_fault_is_found_and_no_model_is_promoted_that_is_worse(chronicle: 
     assert promotions >= 2, "a year in which nothing is promoted shows nothing"
 
 
+def test_every_model_is_looked_at_whichever_process_registered_it(chronicle: Chronicle) -> None:
+    versions = {look.version for look in chronicle.looks}
+    assert versions == set(range(1, max(versions) + 1))
+
+
 def test_the_year_is_drawn(chronicle: Chronicle, tmp_path: Path) -> None:
     chronicle.draw(tmp_path / "year.svg")
     assert "</svg>" in (tmp_path / "year.svg").read_text()
@@ -49,6 +54,20 @@ def test_what_goes_wrong_is_told(chronicle: Chronicle) -> None:
     assert not Chronicle(nights=NIGHTS, seed=1, days=[faulty], silent=1).as_it_should_be
     assert not Chronicle(nights=NIGHTS, seed=1, days=[faulty], unread=1).as_it_should_be
     assert "a row was lost" in Chronicle(nights=NIGHTS, seed=1, days=[harmed]).as_text()
+
+
+@pytest.mark.parametrize("what", ["files", "rows", "num_bytes"])
+def test_a_home_that_grows_without_its_data_is_told(chronicle: Chronicle, what: str) -> None:
+    quiet = next(day for day in chronicle.days if not day.fault)
+    flat = Chronicle(nights=SETTLED_NIGHTS, seed=1, days=[quiet] * SETTLED_NIGHTS)
+    assert flat.as_it_should_be
+    grown = [
+        replace(quiet, size=replace(quiet.size, **{what: round(getattr(quiet.size, what) * (1 + number / 100))}))
+        for number in range(SETTLED_NIGHTS)
+    ]
+    told = Chronicle(nights=SETTLED_NIGHTS, seed=1, days=grown)
+    assert not told.as_it_should_be
+    assert told.grown[0] in told.as_text()
 
 
 @pytest.mark.parametrize("nights", [20, 100, 365])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from tasks.services.automations import FINISHED, OURS, alarm_automations, longes
 from tasks.services.deployments import FLOW, ask, fires
 from tasks.services.notices import KINDS, NIGHT, Notice, report, tell
 from tests.listener import Listener, listening
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -46,13 +45,6 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     with listening() as server:
         monkeypatch.setenv("NIGHTSCHOOL_NOTIFY", server.address)
         yield server
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        pause.wait(0.1)
 
 
 def names() -> list[str]:
@@ -156,7 +148,7 @@ def test_silence_is_told_by_the_server_alone_and_any_end_of_a_night_breaks_it(ur
         report(f"{NIGHT}skipped", "alive", {"reason": "nothing is new"})
         return bool(listener.told)
 
-    wait_for(silent_is_told)
+    wait_until(silent_is_told)
     assert {told["title"] for told in listener.told} == {"silent: no night finished"}
     assert "within 0:00:10" in listener.told[0]["message"]
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +22,7 @@ from prefect.states import Pending, Running
 from tasks.services import automations
 from tasks.services.endings import close_dead_runs, close_runs_without_worker, note_run
 from tasks.services.processes import Service
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 PROJECT = Path(__file__).resolve().parents[3]
@@ -34,7 +33,7 @@ from prefect import flow, get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Pending
 from tasks.services.endings import note_run
-
+from tests.waiting import wait_until
 @flow(name="night")
 def night():
     note_run(Path(sys.argv[1]))
@@ -164,14 +163,9 @@ def test_the_server_ends_both_when_nothing_else_of_ours_lives(
         made = [client.create_automation(core) for core in automations.dead_run_automations()]
     try:
         ran = killed(True)
-        deadline, pause = time.monotonic() + 120, threading.Event()
-        while state_of(ran) != StateType.CRASHED:
-            assert time.monotonic() < deadline, "waited too long"
-            pause.wait(0.2)
+        wait_until(lambda: state_of(ran) == StateType.CRASHED)
         began = killed(False)
-        while state_of(began) != StateType.CRASHED:
-            assert time.monotonic() < deadline, "waited too long"
-            pause.wait(0.2)
+        wait_until(lambda: state_of(began) == StateType.CRASHED)
         assert deployment.next_run() == StateType.RUNNING
     finally:
         with get_client(sync_client=True) as client:
