@@ -87,13 +87,17 @@ class SourceTree:
     def _ends_at(self, module: str) -> bool:
         return any(module == end or module.startswith(f"{end}.") for end in self.without_effect)
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.modules)
+
     def code_version(self, module: str) -> str:
         """Digest of the code that can change what `module` makes."""
         names = sorted(self.closure(module))
         return digest_of({str(self.modules[n].relative_to(self.root)): self._read(n).digest for n in names})
 
     def _read(self, module: str) -> Source:
-        return read_source(self.modules[module], module, frozenset(self.modules))
+        return read_source(self.modules[module], module, self.names)
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,7 @@ def imported_by(node: ast.AST, modules: frozenset[str]) -> Iterator[str]:
 OURS = SourceTree(Path(__file__).resolve().parents[2])
 
 
+@cache
 def code_version(module: str) -> str:
-    """Digest of the code that can change what a module of ours makes."""
+    """Digest of the code that can change what a module of ours makes, which stays in the life of the process."""
     return OURS.code_version(module)

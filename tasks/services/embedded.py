@@ -38,6 +38,7 @@ def embedded_prefect() -> Service:
         PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED="false",  # automations are the lasting server's: notices go from here
         PREFECT__SERVER_EPHEMERAL="1",
         PREFECT__SERVER_FINAL="1",
+        PREFECT_SERVER_REGISTER_BLOCKS_ON_START="0",  # of servers that do so at once in a new database, some fail
     )
     command = [
         sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",

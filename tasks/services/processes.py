@@ -162,9 +162,23 @@ def wait_until_healthy(healthy: Callable[[], bool], service: Service, home: Path
         if not running or time.monotonic() > deadline:
             log = home / "services" / f"{service.name}.log"
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])[-LOG_CHARACTERS_SHOWN:]
-            reason = f"did not answer within {HEALTHY_TIMEOUT_SECONDS} s" if running else "ended before it answered"
-            raise NightStopped(f"{service.name} {reason}; run the same again, or see {log}, which ends with:\n{tail}")
+            reason = f"did not answer within {HEALTHY_TIMEOUT_SECONDS} s"
+            if not running:
+                reason = f"ended{how_ended(service.pid)} before it answered"
+            ending = f"which ends with:\n{tail}" if tail else "which is empty"
+            raise NightStopped(f"{service.name} {reason}; run the same again, or see {log}, {ending}")
         time.sleep(POLL_SECONDS)
+
+
+def how_ended(pid: int) -> str:
+    """With which exit code or by which signal a child of this process ended; empty if nobody knows any more."""
+    try:
+        code = psutil.Process(pid).wait(0)
+    except psutil.Error:
+        return ""
+    if code is None:
+        return ""
+    return f" by signal {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
 
 
 def answers_at(url: str) -> Callable[[], bool]:

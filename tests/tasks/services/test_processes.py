@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -304,5 +305,14 @@ def test_a_service_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path)
 
     command = [sys.executable, "-c", "print('the reason', flush=True); raise SystemExit(1)"]
     service = services.start_service("broken", command, dict(os.environ), tmp_path)
-    with pytest.raises(NightStopped, match=r"(?s)broken ended before it answered.*the reason"):
+    with pytest.raises(NightStopped, match=r"(?s)broken ended with exit code 1 before it answered.*the reason"):
+        services.wait_until_healthy(lambda: False, service, tmp_path)
+
+
+def test_a_service_that_is_killed_is_reported_with_its_signal(tmp_path: Path) -> None:
+    from tasks.errors import NightStopped
+
+    service = services.start_service("killed", ["sleep", "600"], dict(os.environ), tmp_path)
+    os.kill(service.pid, signal.SIGKILL)
+    with pytest.raises(NightStopped, match=r"killed ended by signal SIGKILL before it answered.*log, which is empty"):
         services.wait_until_healthy(lambda: False, service, tmp_path)
