@@ -21,7 +21,7 @@ class AlarmConfig:
     growth_nights: Annotated[int, Range(2, 1_000)] = 8
     """Nights that the growth is taken from, the last ones."""
     gate_nights: Annotated[int, Range(1, 10_000)] = 5
-    """Nights that must have been compared before the gate can be said to pass none."""
+    """Nights that must have been compared before the gate, or its limits, can be said to pass none."""
     repeat_days: Annotated[float, Range(0, 10_000)] = 7.0
     """Days after which an alarm about what lasts, disk or gate, is told again."""
 

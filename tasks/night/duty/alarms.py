@@ -80,7 +80,7 @@ def alarms_of(
         add("went-back", "the trunk went back", f"The trunk went back to the champion's: {last.went_back}")
     if disk := why_disk_is_short(nights, free_bytes, config):
         add("disk", "the disk will not last", disk)
-    if gate := why_nothing_can_pass(nights, config, minimum_detectable_bpb):
+    if gate := why_nothing_can_pass(nights, config, minimum_detectable_bpb) or why_nothing_did(nights, config):
         add("gate", "the gate cannot pass", gate)
     return found
 
@@ -123,6 +123,21 @@ def why_nothing_can_pass(
         f"The gate sees gains of {minimum_detectable_bpb:.4f} bits per byte and more; the largest of {len(gains)} "
         f"compared nights was {best:.4f}. No such model is ever promoted: more validation text "
         "(split.val_bytes_per_slice) or more training a night would change that"
+    )
+
+
+def why_nothing_did(nights: Sequence[NightOutcome], config: AlarmConfig) -> str:
+    """That limits refused every one of the last models although it is better; empty if they did not."""
+    last = [night for night in nights if night.difference_bpb is not None][-config.gate_nights :]
+    better = [night for night in last if night.ending == "refused" and (night.upper_bpb or 0.0) < 0]
+    if len(better) < config.gate_nights:
+        return ""
+    gained = max(-(night.difference_bpb or 0.0) for night in better)
+    return (
+        f"The last {len(better)} models that were compared are better than the champion, by {gained:.4f} bits per byte "
+        f"at most, and limits refused every one, the last of them since: {better[-1].reason}. The champion may owe its "
+        "figure to chance: raise the limit in `promote`, or accept what is lost: "
+        f"python -m flows promote {better[-1].recipe} {better[-1].version}"
     )
 
 

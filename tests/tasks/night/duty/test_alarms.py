@@ -117,6 +117,23 @@ def test_a_gate_that_nothing_can_pass_is_told(gains: list[float], detectable: fl
     assert kinds([*nights, night(9)], GIGABYTE, CONFIG, detectable) == told
 
 
+@pytest.mark.parametrize(
+    ("endings", "upper", "told"),
+    [
+        (["promoted", *["refused"] * 5], -0.1, ["gate"]),
+        (["refused"] * 4, -0.1, []),
+        ([*["refused"] * 4, "kept"], -0.1, []),
+        (["refused"] * 5, 0.1, []),
+    ],
+    ids=["all of the last", "too few nights", "one was not", "none is better"],
+)
+def test_limits_that_refuse_every_better_model_are_told(endings: list[Ending], upper: float, told: list[str]) -> None:
+    nights = [night(n, end, version=n, difference_bpb=-0.2, upper_bpb=upper) for n, end in enumerate(endings)]
+    found = [alarm for alarm in alarms_of([*nights, night(9)], GIGABYTE, CONFIG, 0.01) if alarm.kind == "gate"]
+    assert [alarm.kind for alarm in found] == told
+    assert all("python -m flows promote tiny 5" in alarm.text for alarm in found)
+
+
 def notice(kind: str) -> Notice:
     return Notice(kind=kind, recipe="tiny", title="", text="")
 
