@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -13,17 +14,17 @@ from benchmarks.year.faults import FAULTS
 from benchmarks.year.finding import Finding
 from benchmarks.year.nights import SETTLING_NIGHTS, planned_faults, simulate
 from benchmarks.year.report import SETTLED_NIGHTS, Chronicle
+from benchmarks.year.simulate import in_memory
 from benchmarks.year.truth import Look
 
 NIGHTS = 20
 
 
 @pytest.fixture(scope="module")
-def chronicle(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Chronicle:
-    folder = tmp_path_factory.mktemp("year")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSCHOOL_HOME", str(folder / "home"))
-        return simulate(folder, NIGHTS, seed=1)
+def chronicle(prefect_server: None) -> Chronicle:
+    with TemporaryDirectory(dir=in_memory()) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSCHOOL_HOME", f"{folder}/home")
+        return simulate(Path(folder), NIGHTS, seed=1)
 
 
 def test_every_fault_is_found_and_no_model_is_promoted_that_is_worse(chronicle: Chronicle) -> None:
