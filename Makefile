@@ -33,11 +33,12 @@ simulate: $(READY)  ## a year of nights of a tiny model, with every fault that a
 	@$(BIN)/python -m benchmarks.year.simulate --nights $(NIGHTS) $(if $(FIGURE),--figure $(FIGURE))
 
 MINIMIND ?=
+NANOCHAT ?=
 bench-train: $(READY)  ## the training step beside others; MINIMIND=PATH of a checkout measures that, too
 	@$(BIN)/python -m benchmarks.training.train_step $(if $(MINIMIND),--minimind $(MINIMIND))
 
-bench-learn: $(READY)  ## what is learnt in equal time, beside MiniMind: MINIMIND=PATH, over an hour
-	@$(BIN)/python -m benchmarks.learning.learn $(if $(MINIMIND),--minimind $(MINIMIND))
+bench-learn: $(READY)  ## what is learnt in equal time, beside MINIMIND=PATH and NANOCHAT=PATH, hours
+	@$(BIN)/python -m benchmarks.learning.learn $(if $(MINIMIND),--minimind $(MINIMIND)) $(if $(NANOCHAT),--nanochat $(NANOCHAT))
 
 bench-generate: $(READY)  ## tokens a second of generation beside others; MINIMIND=PATH measures that, too
 	@$(BIN)/python -m benchmarks.generation.generate $(if $(MINIMIND),--minimind $(MINIMIND))

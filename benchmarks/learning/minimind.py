@@ -31,7 +31,7 @@ def run(job: Job) -> dict[str, Any]:
     """Train within the budget by its own loop, and score."""
     began = time.perf_counter()
     torch.set_num_threads(job.threads)
-    sys.path.insert(0, job.minimind)
+    sys.path.insert(0, job.checkout)
     script = importlib.import_module("trainer.train_pretrain")
     from transformers import PreTrainedTokenizerFast
 

@@ -35,7 +35,8 @@ class Job:
     text: str
     """Folder of the prepared text."""
     tokens_per_row: int
-    minimind: str
+    checkout: str
+    """Of the side's own code; empty for ours."""
     options: dict[str, Any]
     """The side's recipe."""
 

@@ -11,8 +11,20 @@ import numpy as np
 import pytest
 
 from benchmarks.learning import learn, scoring
-from benchmarks.learning.learn import DEFAULT_SIDES, arguments, finished, identity, jobs
-from benchmarks.learning.report import MINIMIND_SIDES, OURS, SIXTH, Result, report
+from benchmarks.learning.learn import (
+    CHECKOUTS,
+    DEFAULT_SIDES,
+    SEARCH_SEED,
+    SEARCHED_MULTIPLIERS,
+    SEARCHED_ROWS,
+    arguments,
+    best_of,
+    finished,
+    identity,
+    jobs,
+    searched,
+)
+from benchmarks.learning.report import DENSE, MINIMIND_SIDES, NANOCHAT, OURS, SIXTH, Result, report
 from benchmarks.learning.scoring import IGNORED, Chunks, TrainingClock, bits_per_byte, marked_rows, nats_of, plain_rows
 from benchmarks.learning.text import chunks_of, recipe_of
 from model.network.transformer import Transformer
@@ -27,8 +39,10 @@ TEXT = {"train_documents": 1, "train_bytes": 1, "train_tokens": 1, "val_targets"
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    (tmp_path / "trainer").mkdir()
-    (tmp_path / "trainer" / "train_pretrain.py").touch()
+    """Of MiniMind and of nanochat at once."""
+    for needed in CHECKOUTS.values():
+        (tmp_path / needed).parent.mkdir()
+        (tmp_path / needed).touch()
     return tmp_path
 
 
@@ -161,30 +175,70 @@ def test_finished_runs_are_not_run_again(
     monkeypatch.setattr(learn, "run_job", run_job)
     text = TEXT | {"folder": "somewhere", "digest": "text", "curve_tokens": 5}
     monkeypatch.setattr(learn, "prepared", lambda given, cache: text)
-    command = ["--minimind", str(checkout), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out.jsonl")]
+    command = [
+        "--minimind",
+        str(checkout),
+        "--nanochat",
+        str(checkout),
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    ]
     learn.main([*command, "--seeds", "1"])
+    search = len(SEARCHED_ROWS) * len(SEARCHED_MULTIPLIERS)
+    assert asked[:search] == [(NANOCHAT, SEARCH_SEED)] * search
+    del asked[:search]
     assert asked == [(side, 1) for side in DEFAULT_SIDES]
     with (tmp_path / "out.jsonl").open("a") as stream:
         stream.write('{"identity": {"cut')
     learn.main([*command, "--seeds", "2"])
     assert asked[len(DEFAULT_SIDES) :] == [(side, 2) for side in DEFAULT_SIDES]
     learn.main([*command, "--seeds", "1", "--minutes", "1"])
-    assert len(asked) == 3 * len(DEFAULT_SIDES)
+    assert len(asked) == 3 * len(DEFAULT_SIDES), "the search is done"
     assert "met " in capsys.readouterr().out
 
 
 def test_our_recipe_can_be_tuned_and_theirs_stays(checkout: Path) -> None:
     given = arguments(["--minimind", str(checkout), "--recipe", '{"batch_rows": 7}', "--seeds", "1"])
-    rows = {job.side: job.options["batch_rows"] for job in jobs(given, Path("text"), 5)}
-    assert rows == {OURS: 7, SIXTH: 7, MINIMIND_SIDES[0]: 32, MINIMIND_SIDES[1]: 32}
-    (job, *_) = jobs(given, Path("text"), 5)
+    made = list(jobs(given, Path("text"), 5, {}))
+    rows = {job.side: job.options["batch_rows"] for job in made}
+    assert rows == {OURS: 7, SIXTH: 7, DENSE: 7, MINIMIND_SIDES[0]: 32, MINIMIND_SIDES[1]: 32}
+    job = made[0]
     assert identity(job, "d") == json.loads(json.dumps(identity(job, "d")))
 
 
-def test_a_folder_without_minimind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "needed"), CHECKOUTS.items())
+def test_a_folder_without_the_checkout_is_refused(
+    name: str, needed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        arguments(["--minimind", str(tmp_path)])
-    assert "train_pretrain.py" in capsys.readouterr().err
+        arguments([f"--{name}", str(tmp_path)])
+    assert needed in capsys.readouterr().err
+
+
+def test_a_side_without_its_checkout_is_refused_if_named_and_else_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert arguments([]).sides == [OURS, SIXTH, DENSE]
+    with pytest.raises(SystemExit):
+        arguments(["--sides", f"{OURS};{NANOCHAT}"])
+    assert "nanochat without a checkout" in capsys.readouterr().err
+
+
+def test_nanochat_races_with_the_batch_and_rates_of_its_lowest_figure(checkout: Path) -> None:
+    given = arguments(["--nanochat", str(checkout), "--seeds", "1"])
+    tried = list(searched(given, Path("text"), 5))
+    assert len({json.dumps(job.options) for job in tried}) == len(SEARCHED_ROWS) * len(SEARCHED_MULTIPLIERS)
+    results = [result(NANOCHAT, 2.0 - (n == 5), identity=identity(job, "d")) for n, job in enumerate(tried)]
+    best = best_of(results)
+    assert best == {name: tried[5].options[name] for name in best}
+    (race,) = (job for job in jobs(given, Path("text"), 5, best) if job.side == NANOCHAT)
+    assert race.options == tried[5].options
+    assert (race.seed, race.budget_seconds) == (1, 480.0)
+
+
+def test_nanochat_must_be_beaten_in_every_seed_and_not_in_a_sixth_of_the_time() -> None:
+    assert verdicts([result(OURS, 1.0), result(NANOCHAT, 2.0)]) == ["met", "met"]
+    assert verdicts([result(OURS, 2.1), result(NANOCHAT, 2.0)]) == ["missed", "met"]
 
 
 def test_named_sources_stand_in_for_the_demo_s_pretraining_text() -> None:
