@@ -61,6 +61,8 @@ class ModelConfig:
     expert_path: ExpertPath = "grouped"
     """How experts are computed: one grouped matrix product, one product after the other, or whichever a probe at the
     start of a training stage finds to be the faster one; elsewhere `auto` is grouped."""
+    tie_word_embeddings: bool = True
+    """Whether the output head is the embedding table; else it has a table of its own."""
     max_position_embeddings: Annotated[int, Range(1, 2**24)] = 2048
     """Longest row in tokens."""
     rope_theta: Annotated[float, Range(1, 1e12)] = 10_000.0
@@ -69,6 +71,11 @@ class ModelConfig:
     """Added to the mean square before its root is taken."""
     initializer_range: Annotated[float, Range(0, 100, above=True)] = 0.02
     """Standard deviation of fresh weights."""
+    embedding_initializer_range: Annotated[float, Range(0, 100, above=True)] | None = None
+    """The same of the embedding table; null takes `initializer_range`."""
+    residual_initializer_share: Annotated[float, Range(0, 100)] | None = None
+    """Standard deviation of fresh projections into the residual stream, as a share of `initializer_range`; null takes
+    1 / sqrt(2 layers), 0 begins with blocks that do nothing."""
     router_aux_loss_coef: Annotated[float, Range(0, 100)] = 0.01
     """Weight of the loss that balances the experts."""
     router_z_loss_coef: Annotated[float, Range(0, 100)] = 0.001
@@ -125,18 +132,19 @@ class ModelConfig:
 
     @property
     def total_parameters(self) -> int:
-        """All parameters; the tied embedding counts once."""
-        return self._parameters(self.num_experts_per_tok if self.dense else self.num_experts)
+        """All parameters; a table that is embedding and head counts once."""
+        own_head = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
+        return self._parameters(self.num_experts_per_tok if self.dense else self.num_experts) + own_head
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that one token passes through."""
+        """Parameters that one token passes through: the output head, and of an embedding of its own nothing."""
         return self._parameters(self.num_experts_per_tok)
 
     def train_flops_per_token(self, sequence_length_tokens: int) -> float:
         """FLOPs of forward and backward for one token: 6 per active weight, plus causal attention.
 
-        The embedding look-up costs nothing but the tied output head does, so the table counts once.
+        The embedding look-up costs nothing but the output head does, so one table counts.
         Source: the appendix of PaLM (arXiv 2204.02311), with half the score matrix for causal attention.
         """
         attention = 6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * sequence_length_tokens

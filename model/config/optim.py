@@ -15,7 +15,9 @@ class OptimConfig:
     __pydantic_config__ = STRICT
 
     name: Literal["adamw", "muon"] = "adamw"
-    """`muon` moves the matrices of attention and experts; embeddings, norms and routers stay with AdamW."""
+    """`muon` moves matrices; embedding, output head, norms and routers stay with AdamW."""
+    muon_matrices: Literal["all", "attention", "experts"] = "all"
+    """Which matrices Muon moves: those of attention, of the feed-forward blocks, or both. The rest stays with AdamW."""
     peak_lr: Annotated[float, Range(0, 1e6, above=True)] = 2e-3
     """Highest learning rate, after the warm-up."""
     warmup_share: Share = 0.05
@@ -32,9 +34,13 @@ class OptimConfig:
     router_weight_decay: Annotated[float, Range(0, 100)] = 0.0
     """Of the weights of routers."""
     embedding_weight_decay: Annotated[float, Range(0, 100)] = 0.0
-    """Of the embedding."""
+    """Of the embedding, and of an output head of its own."""
     embedding_lr_factor: Annotated[float, Range(0, 10_000)] = 1.0
-    """Learning rate of the embedding table over that of everything else."""
+    """Learning rate of the embedding table over that of matrices and norms."""
+    head_lr_factor: Annotated[float, Range(0, 10_000)] = 1.0
+    """The same of an output head of its own."""
+    router_lr_factor: Annotated[float, Range(0, 10_000)] = 1.0
+    """The same of routers."""
     beta1: Annotated[float, Range(0, 1, below=True)] = 0.9
     """Decay of the mean of gradients in AdamW, for each step."""
     beta2: Annotated[float, Range(0, 1, below=True)] = 0.95

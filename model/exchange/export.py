@@ -94,7 +94,7 @@ def hugging_face_config(config: ModelConfig) -> dict[str, object]:
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "rms_norm_eps": config.rms_norm_eps,
         "initializer_range": config.initializer_range,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tie_word_embeddings,
         "use_sliding_window": False,
         "torch_dtype": "float32",
         "dtype": "float32",
@@ -119,6 +119,10 @@ def mixture_sizes(config: ModelConfig) -> dict[str, object]:
     }
 
 
+HEAD = "lm_head.weight"
+"""Of an output head that is not the embedding table: the one name that is the same there and here."""
+
+
 def to_hugging_face(model: Transformer) -> dict[str, Tensor]:
     """State dict under Hugging Face's names, experts unstacked."""
     tensors: dict[str, Tensor] = {}
@@ -127,7 +131,7 @@ def to_hugging_face(model: Transformer) -> dict[str, Tensor]:
             continue
         prefix, _, leaf = name.rpartition(".experts.")
         if not prefix:
-            tensors[f"model.{name}"] = tensor.contiguous()
+            tensors[name if name == HEAD else f"model.{name}"] = tensor.contiguous()
             continue
         for index, expert in enumerate(tensor):
             parts = {"gate_proj": expert.chunk(2)[0], "up_proj": expert.chunk(2)[1]}

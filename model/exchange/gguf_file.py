@@ -112,7 +112,8 @@ def write_chat(writer: gguf.GGUFWriter, folder: Path) -> None:
 
 
 def named_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """All weights under llama.cpp's names. The experts of a layer stay stacked; the tied output head is left out."""
+    """All weights under llama.cpp's names. The experts of a layer stay stacked; an output head that is the embedding
+    table is not written twice."""
     arch = gguf.MODEL_ARCH.QWEN3 if model.config.dense else gguf.MODEL_ARCH.QWEN3MOE
     names = gguf.get_tensor_name_map(arch, model.config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
@@ -122,7 +123,7 @@ def named_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
             gate_EFD, up_EFD = tensor.chunk(2, dim=1)
             parts = {f"{prefix}gate_proj": gate_EFD, f"{prefix}up_proj": up_EFD}
         for key, part in parts.items():
-            known = names.get_name(f"model.{key}")
+            known = names.get_name(key if key.startswith("lm_head") else f"model.{key}")
             if known is None:
                 raise NotExportable(f"the package gguf has no name for {key}; install the version of constraints.txt")
             yield f"{known}.weight", part

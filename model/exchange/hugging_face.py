@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,14 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.config.network import ModelConfig
-from model.exchange.export import to_hugging_face
+from model.exchange.export import HEAD, to_hugging_face
 from model.network.transformer import Transformer
 
 SHOWN_PROBLEMS = 5
 """How many tensors an error names."""
 SHOWN_CHARACTERS = 300
 """How much an error quotes of another library's."""
-HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
+TABLE = "model.embed_tokens.weight"
 SHARDS = "model.safetensors.index.json"
 COMPUTED: dict[str, object] = {
     "hidden_act": "silu",
@@ -70,7 +71,13 @@ def import_hugging_face(folder: Path) -> Transformer:
     config, tensors = read_config(written, path), read_weights(folder)
     if HEAD not in tensors and not written.get("tie_word_embeddings"):
         refuse([f"tie_word_embeddings is not true, and there is no {HEAD}"], folder)
-    return from_hugging_face(tensors, config, folder)
+    own_head = HEAD in tensors and not is_table(tensors[HEAD], tensors)
+    return from_hugging_face(tensors, replace(config, tie_word_embeddings=not own_head), folder)
+
+
+def is_table(head: Tensor, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether an output head is the embedding table."""
+    return TABLE in tensors and torch.equal(head.float(), tensors[TABLE].float())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -159,14 +166,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 def from_hugging_face(tensors: Mapping[str, Tensor], config: ModelConfig, source: Path) -> Transformer:
     """A model of tensors under Hugging Face's names, one matrix an expert: the inverse of `to_hugging_face`.
 
-    A separate output head is accepted if it equals the embedding. Raises NotImportable; `source` names the files.
+    Where the configuration has one table for both, a separate output head is accepted if it is equal. Raises
+    NotImportable; `source` names the files.
     """
     model = Transformer(config)
     tensors = dict(tensors)
-    head = tensors.pop(HEAD, None)
+    head = tensors.pop(HEAD, None) if config.tie_word_embeddings else None
     refuse(tensor_problems(tensors, to_hugging_face(model)), source)
-    if head is not None and not torch.equal(head.float(), tensors[TABLE].float()):
-        refuse([f"{HEAD} is not {TABLE} (tie_word_embeddings is false), and this model has one table for both"], source)
+    if head is not None and not is_table(head, tensors):
+        refuse([f"{HEAD} is not {TABLE}, and this model has one table for both"], source)
     state = {name.removeprefix("model."): tensor.float() for name, tensor in tensors.items()}
     for layer in range(0 if config.dense else config.num_hidden_layers):
         prefix = f"layers.{layer}.mlp.experts"

@@ -46,7 +46,7 @@ class Decoder:
     def __init__(self, model: Transformer, capacity_tokens: int) -> None:
         self.model = model
         self.twin = few_rows_twin(model)
-        self.head = FewRowsProduct(model.embed_tokens.weight)
+        self.head = FewRowsProduct(model.head)
         self.cache = KeyValueCache(model.config, capacity_tokens)
 
     def read(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:

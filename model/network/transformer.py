@@ -1,4 +1,4 @@
-"""The transformer: pre-norm blocks of attention and experts, tied embeddings, all initialisation in one place.
+"""The transformer: pre-norm blocks of attention and experts, embeddings, all initialisation in one place.
 
 Shapes: B = rows, T = tokens of a row, D = hidden size, V = vocabulary.
 """
@@ -52,24 +52,34 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        tied = config.tie_word_embeddings
+        self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.initialise(seed)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Normal(0, initializer_range); what writes into the residual stream is scaled by 1/sqrt(2 layers).
+        """Normal(0, initializer_range), but where the configuration has another range for it.
 
         Each parameter's numbers come from the seed and its name, so that a model and its dense twin start alike
         wherever they are alike.
         """
-        std = self.config.initializer_range
-        residual_std = std / math.sqrt(2 * self.config.num_hidden_layers)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
                 parameter.fill_(1.0)
             else:
                 generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-                writes_residual = name.removesuffix(".weight").endswith(("o_proj", "down_proj"))
-                parameter.normal_(0.0, residual_std if writes_residual else std, generator=generator)
+                parameter.normal_(0.0, self._initial_std(name), generator=generator)
+
+    def _initial_std(self, name: str) -> float:
+        """Of a weight by its name. What writes into the residual stream begins smaller, by default by as much as keeps
+        the stream's size over the layers (GPT-2, Radford et al. 2019)."""
+        config, std = self.config, self.config.initializer_range
+        if name == "embed_tokens.weight":
+            return config.embedding_initializer_range or std
+        if name.removesuffix(".weight").endswith(("o_proj", "down_proj")):
+            share = config.residual_initializer_share
+            return std * (1 / math.sqrt(2 * config.num_hidden_layers) if share is None else share)
+        return std
 
     def hidden(
         self, ids_BT: Tensor, segment_BT: Tensor | None = None, cache: KeyValueCache | None = None
@@ -97,9 +107,14 @@ class Transformer(nn.Module):
                 routing.append(layer_routing)
         return self.norm(x_BTD), routing
 
+    @property
+    def head(self) -> Tensor:
+        """Weight (V, D) of the output head."""
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores over the vocabulary; the output head is the embedding table."""
-        return nn.functional.linear(hidden, self.embed_tokens.weight)
+        """Scores over the vocabulary."""
+        return nn.functional.linear(hidden, self.head)
 
     def forward(self, ids_BT: Tensor, segment_BT: Tensor | None = None) -> Tensor:
         """Logits (B, T, V)."""

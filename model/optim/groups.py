@@ -15,24 +15,34 @@ def kind_of(name: str, parameter: nn.Parameter) -> str:
     """Which group a parameter belongs to, by its name in the model and its shape."""
     if parameter.dim() < 2:
         return "vectors"
-    if "embed_tokens" in name or "lm_head" in name:
+    if "embed_tokens" in name:
         return "embedding"
+    if "lm_head" in name:
+        return "head"
     if name.endswith(".mlp.gate.weight"):
         return "router"
-    return "gate_up" if name.endswith("gate_up_proj") else "matrices"
+    if ".self_attn." in name:
+        return "attention"
+    return "gate_up" if name.endswith("gate_up_proj") else "down"
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Every parameter in one group, with the group's decay and its factor on the learning rate.
 
-    Norms and other vectors never decay; embeddings and routers have a decay of their own. `stacked` is how many
+    Norms and other vectors never decay; embedding, head and routers have a decay of their own. `stacked` is how many
     matrices lie above one another in a weight, for Muon; groups without it are left to AdamW.
     """
+    matrices = {"weight_decay": config.weight_decay}
+    attention, experts = (
+        {"stacked": 1} if config.muon_matrices in ("all", which) else {} for which in ("attention", "experts")
+    )
     options: dict[str, dict[str, Any]] = {
-        "matrices": {"weight_decay": config.weight_decay, "stacked": 1},
-        "gate_up": {"weight_decay": config.weight_decay, "stacked": 2},
-        "router": {"weight_decay": config.router_weight_decay},
+        "attention": matrices | attention,
+        "down": matrices | experts,
+        "gate_up": matrices | {name: 2 * number for name, number in experts.items()},
+        "router": {"weight_decay": config.router_weight_decay, "lr_factor": config.router_lr_factor},
         "embedding": {"weight_decay": config.embedding_weight_decay, "lr_factor": config.embedding_lr_factor},
+        "head": {"weight_decay": config.embedding_weight_decay, "lr_factor": config.head_lr_factor},
         "vectors": {"weight_decay": 0.0},
     }
     members: dict[str, list[nn.Parameter]] = {kind: [] for kind in options}

@@ -82,9 +82,7 @@ class StepMetrics:
 def supervised_loss_sum(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
     """Sum of the cross entropy over supervised slots, nats; no other slot gets logits."""
     supervised_N = labels_BT.flatten() != IGNORED
-    return cross_entropy_sum(
-        hidden_BTD.flatten(0, 1)[supervised_N], model.embed_tokens.weight, labels_BT.flatten()[supervised_N]
-    )
+    return cross_entropy_sum(hidden_BTD.flatten(0, 1)[supervised_N], model.head, labels_BT.flatten()[supervised_N])
 
 
 class StepSums(NamedTuple):

@@ -20,7 +20,9 @@ GROUPS = {
     "router": {"layers.0.mlp.gate.weight"},
     "embedding": {"embed_tokens.weight"},
     "gate_up": {"layers.0.mlp.experts.gate_up_proj"},
-    "matrices": {f"layers.0.self_attn.{side}_proj.weight" for side in "qkvo"} | {"layers.0.mlp.experts.down_proj"},
+    "attention": {f"layers.0.self_attn.{side}_proj.weight" for side in "qkvo"},
+    "down": {"layers.0.mlp.experts.down_proj"},
+    "head": {"lm_head.weight"},
     "vectors": {
         "norm.weight", "layers.0.input_layernorm.weight", "layers.0.post_attention_layernorm.weight",
         "layers.0.self_attn.q_norm.weight", "layers.0.self_attn.k_norm.weight",
@@ -28,12 +30,14 @@ GROUPS = {
 }  # fmt: skip
 EVERYTHING = OptimConfig(
     peak_lr=0.02, weight_decay=0.5, router_weight_decay=0.3, embedding_weight_decay=0.2, embedding_lr_factor=0.25,
-    beta1=0.8, beta2=0.9,
+    head_lr_factor=0.5, router_lr_factor=2.0, beta1=0.8, beta2=0.9,
 )  # fmt: skip
+FACTORS = {"embedding": 0.25, "head": 0.5, "router": 2.0}
+"""Of learning rates."""
 
 
 def one_layer() -> Transformer:
-    return Transformer(tiny_config(num_hidden_layers=1))
+    return Transformer(tiny_config(num_hidden_layers=1, tie_word_embeddings=False))
 
 
 def randomise_gradients(model: nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -64,7 +68,7 @@ def test_matrices_alone_decay_by_default(name: str) -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for weight_name, parameter in model.named_parameters():
-        kept = 0.95 if weight_name in GROUPS["matrices"] | GROUPS["gate_up"] else 1.0
+        kept = 0.95 if weight_name in GROUPS["attention"] | GROUPS["down"] | GROUPS["gate_up"] else 1.0
         torch.testing.assert_close(parameter.detach(), kept * before[weight_name], msg=weight_name)
 
 
@@ -72,7 +76,9 @@ def test_each_group_follows_adamw_with_its_own_decay_and_rate() -> None:
     model = one_layer()
     optimizer = build_optimizer(model, EVERYTHING)
     start = {name: parameter.detach().double().clone() for name, parameter in model.named_parameters()}
-    decays = {"matrices": 0.5, "gate_up": 0.5, "router": 0.3, "embedding": 0.2, "vectors": 0.0}
+    decays = {
+        "attention": 0.5, "down": 0.5, "gate_up": 0.5, "router": 0.3, "embedding": 0.2, "head": 0.2, "vectors": 0.0,
+    }  # fmt: skip
     references = {
         kind: PlainAdamW({name: start[name] for name in names}, set(names), 0.8, 0.9, decays[kind])
         for kind, names in GROUPS.items()
@@ -83,7 +89,7 @@ def test_each_group_follows_adamw_with_its_own_decay_and_rate() -> None:
         set_learning_rate(optimizer, lr)
         optimizer.step()
         for kind, names in GROUPS.items():
-            factor = 0.25 if kind == "embedding" else 1.0
+            factor = FACTORS.get(kind, 1.0)
             references[kind].step({name: gradients[name] for name in names}, lr * factor)
     for name, parameter in model.named_parameters():
         expected = next(plain.weights[name] for plain in references.values() if name in plain.weights)
@@ -94,9 +100,23 @@ def test_adamw_runs_fused_from_the_peak_learning_rate() -> None:
     optimizer = build_optimizer(one_layer(), EVERYTHING)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert all(group["fused"] for group in optimizer.param_groups)
-    assert {group["kind"]: group["lr"] for group in optimizer.param_groups} == dict.fromkeys(GROUPS, 0.02) | {
-        "embedding": 0.005
+    assert {group["kind"]: group["lr"] for group in optimizer.param_groups} == {
+        kind: 0.02 * FACTORS.get(kind, 1.0) for kind in GROUPS
     }
+
+
+@pytest.mark.parametrize(
+    ("which", "moved"),
+    [("all", {"attention", "down", "gate_up"}), ("attention", {"attention"}), ("experts", {"down", "gate_up"})],
+)
+def test_muon_moves_the_matrices_that_it_is_told(which: str, moved: set[str]) -> None:
+    model = one_layer()
+    optimizer = build_optimizer(model, OptimConfig(name="muon", muon_matrices=which))
+    randomise_gradients(model, torch.Generator().manual_seed(0))
+    optimizer.step()
+    by_muon = {id(p) for p, state in optimizer.state.items() if "momentum_buffer" in state}
+    found = {name for name, p in model.named_parameters() if id(p) in by_muon}
+    assert found == set().union(*(GROUPS[kind] for kind in moved))
 
 
 @given(st.integers(1, 10**6), st.floats(1, 1e9))
