@@ -59,6 +59,15 @@ class Corpus:
             "chat": as_rows("conversations", [learned_turns(row) for row in cut_off(self.chats, RESERVED_CHATS)]),
         }
 
+    def require(self, texts: int, chats: int) -> None:
+        """Raises ValueError if there are not so many."""
+        there = sum(map(len, self.texts.values()))
+        if there < texts or len(self.chats) < chats:
+            raise ValueError(
+                f"so many nights take {texts:,} texts and {chats:,} conversations, there are {there:,} and "
+                f"{len(self.chats):,}; live fewer"
+            )
+
     def deal(self, season: float, texts: int, chats: int, rng: np.random.Generator) -> tuple[list[Row], list[Row]]:
         """New rows of both kinds. As `season` goes from 0 to 1, reference gives way to docstrings, then to code."""
         weights = {
@@ -70,12 +79,12 @@ class Corpus:
         for _ in range(texts):
             left = {name: weight for name, weight in weights.items() if self.texts[name]}
             if not left:
-                raise ValueError(f"the corpus is used up after {len(new)} of {texts} texts; deal fewer a night")
+                raise ValueError(f"the corpus is used up after {len(new)} of {texts} texts")
             chances = np.array(list(left.values()))
             name = str(rng.choice(list(left), p=chances / chances.sum()))
             new.append({"text": self.texts[name].pop()})
         if len(self.chats) < chats:
-            raise ValueError(f"{chats} conversations were asked for, {len(self.chats)} are left; deal fewer a night")
+            raise ValueError(f"{chats} conversations were asked for, {len(self.chats)} are left")
         talks, self.chats = self.chats[:chats], self.chats[chats:]
         return new, talks
 

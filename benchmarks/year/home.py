@@ -70,7 +70,7 @@ def recipe_of_year(raw: Path) -> Recipe:
         "evaluate": {"max_new_tokens": 8, "held_out_prompts": 8, "choices": 10, "prompts": ["Hello!"]},
         # Whether a model of this size ends a reply, or repeats itself, is chance: limits on that would be, too.
         "promote": {"resamples": 2_000, "max_self_ending_fall": 1.0, "max_repetition_rise": 1.0},
-        "retention": {"nights": 5, "tracked_nights": 10, "versions": 8, "unfinished_days": 3, "prefect_days": 7},
+        "retention": {"nights": 5, "tracked_nights": 6, "versions": 8, "unfinished_days": 3, "prefect_days": 7},
     })  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.year.faults import FAULTS, Fault
-from benchmarks.year.finding import FIRST_CHATS, FIRST_TEXTS, Year
+from benchmarks.year.finding import FIRST_CHATS, FIRST_TEXTS, Year, rows_of_year
 from benchmarks.year.home import YearHome, first_night, size_of
 from benchmarks.year.report import Chronicle, Day
 from benchmarks.year.truth import Oracle
@@ -52,8 +52,10 @@ def live(year: Year, oracle: Oracle) -> Iterator[Day]:
 
 
 def simulate(folder: Path, nights: int, seed: int) -> Chronicle:
-    """Live a year in `folder`/home, which NIGHTSCHOOL_HOME must name; Prefect must be reached."""
+    """Live a year in `folder`/home, which NIGHTSCHOOL_HOME must name; Prefect must be reached. Raises ValueError for
+    more nights than there is text for."""
     home = YearHome.create(folder, seed)
+    home.corpus.require(*rows_of_year(nights))
     year = Year(home, nights, first_night(), np.random.default_rng(seed))
     chronicle = Chronicle(nights=nights, seed=seed)
     for day in live(year, Oracle(home)):

@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
+from benchmarks.year.corpus import Corpus
 from benchmarks.year.faults import FAULTS
-from benchmarks.year.finding import Finding
+from benchmarks.year.finding import Finding, rows_of_year
 from benchmarks.year.nights import SETTLING_NIGHTS, planned_faults, simulate
 from benchmarks.year.report import SETTLED_NIGHTS, Chronicle
 from benchmarks.year.simulate import in_memory
@@ -69,6 +70,13 @@ def test_a_home_that_grows_without_its_data_is_told(chronicle: Chronicle, what: 
     told = Chronicle(nights=SETTLED_NIGHTS, seed=1, days=grown)
     assert not told.as_it_should_be
     assert told.grown[0] in told.as_text()
+
+
+def test_there_is_text_for_a_year_and_too_many_nights_are_refused_at_once() -> None:
+    corpus = Corpus(1)
+    corpus.require(*rows_of_year(365))
+    with pytest.raises(ValueError, match=r"so many nights take .* texts"):
+        corpus.require(*rows_of_year(500))
 
 
 @pytest.mark.parametrize("nights", [20, 100, 365])
