@@ -27,6 +27,7 @@ MAY_BE_0 = {
     "ModelConfig.num_shared_experts", "ModelConfig.router_aux_loss_coef", "ModelConfig.router_z_loss_coef",
     "OptimConfig.warmup_share", "OptimConfig.stable_share", "OptimConfig.final_lr_share", "OptimConfig.weight_decay",
     "OptimConfig.router_weight_decay", "OptimConfig.embedding_weight_decay", "OptimConfig.embedding_lr_factor",
+    "OptimConfig.head_lr_factor", "OptimConfig.router_lr_factor", "ModelConfig.residual_initializer_share",
     "OptimConfig.beta1", "OptimConfig.beta2", "OptimConfig.muon_momentum", "TrainConfig.router_bias_rate",
     "TrainConfig.router_bias_fade_share", "TrainConfig.seed", "Sampling.temperature", "Sampling.seed",
     "ValidateConfig.max_bad_share", "ValidateConfig.max_bad_share_per_file", "ValidateConfig.settle_seconds",
@@ -41,7 +42,7 @@ MAY_BE_0 = {
     "PretrainConfig.replay_share",
     *(f"PretrainOptimConfig.{name}" for name in (
         "warmup_share", "stable_share", "final_lr_share", "weight_decay", "router_weight_decay",
-        "embedding_weight_decay", "embedding_lr_factor", "beta1", "beta2", "muon_momentum",
+        "embedding_weight_decay", "embedding_lr_factor", "head_lr_factor", "router_lr_factor", "beta1", "beta2", "muon_momentum",
     )),
     "RetentionConfig.unfinished_days", "RetentionConfig.prefect_days",
     "EvaluateConfig.held_out_prompts", "EvaluateConfig.choices", "EvaluateConfig.seed",
