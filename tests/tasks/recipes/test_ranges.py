@@ -42,7 +42,8 @@ MAY_BE_0 = {
     "PretrainConfig.replay_share",
     *(f"PretrainOptimConfig.{name}" for name in (
         "warmup_share", "stable_share", "final_lr_share", "weight_decay", "router_weight_decay",
-        "embedding_weight_decay", "embedding_lr_factor", "head_lr_factor", "router_lr_factor", "beta1", "beta2", "muon_momentum",
+        "embedding_weight_decay", "embedding_lr_factor", "head_lr_factor", "router_lr_factor",
+        "beta1", "beta2", "muon_momentum",
     )),
     "RetentionConfig.unfinished_days", "RetentionConfig.prefect_days",
     "EvaluateConfig.held_out_prompts", "EvaluateConfig.choices", "EvaluateConfig.seed",
