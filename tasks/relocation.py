@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import sqlite3
@@ -13,7 +14,7 @@ from model.files import write_json
 from tasks.errors import NightStopped, without_password
 from tasks.settings import Settings
 
-NOTE = "home.json"
+NOTE, LOCK = "home.json", "home.lock"
 ARTIFACTS = "/mlflow/artifacts"
 """Where below a home its artifacts lie, as its database says it at the end of a URI."""
 log = logging.getLogger("nightschool")
@@ -26,9 +27,16 @@ def relocate(settings: Settings) -> None:
     NightStopped if the home's own database cannot be changed. What a tracking server or a database elsewhere keeps for
     the original too is left alone, with a warning.
     """
-    home, uri = settings.home, settings.tracking_uri
-    if not home.is_dir():
+    if not settings.home.is_dir():
         return
+    with (settings.home / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # nights that begin at once come here before one of them has the lease
+        look_where_it_lies(settings)
+
+
+def look_where_it_lies(settings: Settings) -> None:
+    """What `relocate` does, one process at a time."""
+    home, uri = settings.home, settings.tracking_uri
     own, noted = home / "mlflow" / "mlflow.db", places(home)
     before = noted[0] if noted else place_in(own)
     if before is None or before == home or (before.exists() and before.samefile(home)):

@@ -13,9 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +37,13 @@ NAME = "year"
 PATIENCE_SECONDS = 300
 SETTLED_SECONDS = 3_600
 """Files were written this long before the night that reads them."""
+SERVER_TIMES = (
+    ("flow_run", "end_time"),
+    ("artifact", "created"),
+    ("events", "occurred"),
+    ("event_resources", "occurred"),
+)
+"""Columns of Prefect's tables that its server fills by its own clock, and that say how old a row is."""
 log = logging.getLogger("nightschool")
 
 
@@ -187,6 +194,7 @@ class YearHome:
         for path in (*self.home.glob("data/*"), *self.home.glob("data/*/record.json"), *self.home.glob("nights/*")):
             if path.exists() and path.stat().st_mtime >= since:
                 os.utime(path, (at.timestamp(),) * 2)
+        date_rows(self.home / "prefect" / "prefect.db", at)
 
     @contextmanager
     def night_apart(self, at: datetime) -> Iterator[subprocess.Popen[str]]:
@@ -222,6 +230,17 @@ class YearHome:
             time.sleep(0.005)
 
 
+def date_rows(database: Path, at: datetime) -> None:
+    """Give rows to which Prefect's server, a process of its own, gave the machine's time the time of the night: by it
+    they get old."""
+    if not database.exists():
+        return
+    with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+        for table, column in SERVER_TIMES:
+            later, night = (when.strftime("%Y-%m-%d %H:%M:%S.%f") for when in (at + timedelta(days=1), at))
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} > ?", (night, later))
+
+
 @contextmanager
 def lines_said() -> Iterator[list[str]]:
     """What the project's log says inside."""
@@ -238,49 +257,6 @@ def lines_said() -> Iterator[list[str]]:
         yield said
     finally:
         log.removeHandler(handler)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What a home takes."""
-
-    files: int
-    inodes: int
-    """Files without further names of the same."""
-    num_bytes: int
-    raw_bytes: int
-    """Of the raw files, which grow."""
-    rows: int
-    """Of both databases, all tables."""
-    journal_lines: int
-
-    @property
-    def bytes_a_raw_byte(self) -> float:
-        return self.num_bytes / self.raw_bytes
-
-
-def size_of(year: YearHome) -> Size:
-    home, seen = year.home, dict[tuple[int, int], int]()
-    files = 0
-    for path in home.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            status = path.stat()
-            files += 1
-            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
-    databases = [home / "mlflow" / "mlflow.db", home / "prefect" / "prefect.db"]
-    journal = home / "journal.jsonl"
-    return Size(
-        files=files, inodes=len(seen), num_bytes=sum(seen.values()),
-        raw_bytes=sum(path.stat().st_size for path in year.raw.rglob("*") if path.is_file()),
-        rows=sum(rows_in(path) for path in databases if path.exists()),
-        journal_lines=len(journal.read_bytes().splitlines()) if journal.exists() else 0,
-    )  # fmt: skip
-
-
-def rows_in(database: Path) -> int:
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return sum(connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables)
 
 
 def first_night(year: int = 2024) -> datetime:

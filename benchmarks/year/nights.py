@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.year.faults import FAULTS, Fault
 from benchmarks.year.finding import FIRST_CHATS, FIRST_TEXTS, Year, rows_of_year
-from benchmarks.year.home import YearHome, first_night, size_of
-from benchmarks.year.report import Chronicle, Day
+from benchmarks.year.home import YearHome, first_night
+from benchmarks.year.report import Chronicle, Day, size_of
 from benchmarks.year.truth import Oracle
 
 SETTLING_NIGHTS = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from benchmarks.year.data_faults import newest
 from benchmarks.year.faults import FAULTS, Fault
 from benchmarks.year.finding import Finding, Year
-from benchmarks.year.home import Size
+from benchmarks.year.home import YearHome
 from benchmarks.year.truth import Look
 from tasks.pages.text import format_bytes, one_line
 
@@ -35,6 +36,49 @@ def shown(what: str, value: float) -> str:
     if what == "num_bytes":
         return format_bytes(round(value))
     return f"{value:,.1f}" if what in FRACTIONS else f"{value:,.0f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a home takes."""
+
+    files: int
+    inodes: int
+    """Files without further names of the same."""
+    num_bytes: int
+    raw_bytes: int
+    """Of the raw files, which grow."""
+    rows: int
+    """Of both databases, all tables."""
+    journal_lines: int
+
+    @property
+    def bytes_a_raw_byte(self) -> float:
+        return self.num_bytes / self.raw_bytes
+
+
+def size_of(year: YearHome) -> Size:
+    home, seen = year.home, dict[tuple[int, int], int]()
+    files = 0
+    for path in home.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            status = path.stat()
+            files += 1
+            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    databases = [home / "mlflow" / "mlflow.db", home / "prefect" / "prefect.db"]
+    journal = home / "journal.jsonl"
+    return Size(
+        files=files, inodes=len(seen), num_bytes=sum(seen.values()),
+        raw_bytes=sum(path.stat().st_size for path in year.raw.rglob("*") if path.is_file()),
+        rows=sum(rows_in(path) for path in databases if path.exists()),
+        journal_lines=len(journal.read_bytes().splitlines()) if journal.exists() else 0,
+    )  # fmt: skip
+
+
+def rows_in(database: Path) -> int:
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return sum(connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables)
 
 
 @dataclass(frozen=True, kw_only=True)
