@@ -27,11 +27,16 @@ def relocate(settings: Settings) -> None:
     NightStopped if the home's own database cannot be changed. What a tracking server or a database elsewhere keeps for
     the original too is left alone, with a warning.
     """
-    if not settings.home.is_dir():
+    home = settings.home
+    if not home.is_dir() or ((noted := places(home)) and is_same(noted[0], home)):
         return
-    with (settings.home / LOCK).open("a") as lock:
+    with (home / LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # nights that begin at once come here before one of them has the lease
         look_where_it_lies(settings)
+
+
+def is_same(before: Path, home: Path) -> bool:
+    return before == home or (before.exists() and before.samefile(home))
 
 
 def look_where_it_lies(settings: Settings) -> None:
@@ -39,7 +44,7 @@ def look_where_it_lies(settings: Settings) -> None:
     home, uri = settings.home, settings.tracking_uri
     own, noted = home / "mlflow" / "mlflow.db", places(home)
     before = noted[0] if noted else place_in(own)
-    if before is None or before == home or (before.exists() and before.samefile(home)):
+    if before is None or is_same(before, home):
         if not noted:
             write_json(home / NOTE, {"places": [str(home)]})
         return

@@ -2,7 +2,7 @@
 
 Same text, tokenizer, active parameters, threads and seconds, sides in turns seed by seed, each in a process of its own.
 The clock runs during training only: preparing text, building models and scoring are outside it, the loaders' work is
-inside. Both learning rates follow their own schedule over the elapsed share of the budget. Both sides are scored in
+inside. Learning rates follow each side's own schedule over the elapsed share of the budget. All sides are scored in
 fp32 on the same validation documents, each chunk of a document alone. nanochat's batch and rates, made for half a
 million tokens a step, are searched for first, by the same validation documents. Every result is appended to the file at
 once; a run whose result the file holds already is not repeated.
@@ -86,6 +86,7 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
     return dict(os.environ) | {
         "OMP_NUM_THREADS": count, "RAYON_NUM_THREADS": count, "POLARS_MAX_THREADS": count, "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(cache), "TOKENIZERS_PARALLELISM": "false", "NIGHTSCHOOL_HOME": str(cache),
+        "NANOCHAT_BASE_DIR": str(cache),
     }  # fmt: skip
 
 

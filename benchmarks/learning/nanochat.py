@@ -11,7 +11,6 @@ import ast
 import importlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -36,7 +35,6 @@ def run(job: Job) -> dict[str, Any]:
     began = time.perf_counter()
     torch.set_num_threads(job.threads)
     sys.path.insert(0, job.checkout)
-    os.environ["NANOCHAT_BASE_DIR"] = os.environ["NIGHTSCHOOL_HOME"]
     gpt = importlib.import_module("nanochat.gpt")
     text, options = Path(job.text), job.options
     tokenizer = Tokenizer.from_file(str(text / "tokenizer.json"))

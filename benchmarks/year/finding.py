@@ -43,13 +43,12 @@ class Finding:
 
 @dataclass
 class Year:
-    """The home, its calendar, and every night so far."""
+    """The home and its calendar."""
 
     home: YearHome
     nights: int
     start: datetime
     rng: np.random.Generator
-    ended: list[Ended] = field(default_factory=list)
     slept: timedelta = timedelta(0)
     """Days without a night."""
     silent: list[datetime] = field(default_factory=list)
@@ -64,12 +63,11 @@ class Year:
         self.home.deliver(*self.home.corpus.deal(self.season(at), round(TEXTS * size), round(CHATS * size), self.rng))
 
     def night(self, at: datetime, **parameters: Any) -> Ended:
-        """A night in this process, kept in the year's list."""
+        """A night in this process; one that leaves no line in the journal is counted as silent."""
         before = self.home.last_outcome()
         ended = self.home.night(at, **parameters)
         if self.home.last_outcome() == before and not isinstance(ended.error, NightBusy):
             self.silent.append(at)
-        self.ended.append(ended)
         return ended
 
     def good_night(self, at: datetime, wrong: list[str], what: str = "the night", **parameters: Any) -> Ended:

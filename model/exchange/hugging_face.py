@@ -69,10 +69,11 @@ def import_hugging_face(folder: Path) -> Transformer:
     path = folder / "config.json"
     written = read_json(path)
     config, tensors = read_config(written, path), read_weights(folder)
-    if HEAD not in tensors and not written.get("tie_word_embeddings"):
+    tied = bool(written.get("tie_word_embeddings"))
+    if HEAD not in tensors and not tied:
         refuse([f"tie_word_embeddings is not true, and there is no {HEAD}"], folder)
-    own_head = HEAD in tensors and not is_table(tensors[HEAD], tensors)
-    return from_hugging_face(tensors, replace(config, tie_word_embeddings=not own_head), folder)
+    tied = tied or is_table(tensors[HEAD], tensors)
+    return from_hugging_face(tensors, replace(config, tie_word_embeddings=tied), folder)
 
 
 def is_table(head: Tensor, tensors: Mapping[str, Tensor]) -> bool:

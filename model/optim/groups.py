@@ -32,14 +32,15 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     Norms and other vectors never decay; embedding, head and routers have a decay of their own. `stacked` is how many
     matrices lie above one another in a weight, for Muon; groups without it are left to AdamW.
     """
-    matrices = {"weight_decay": config.weight_decay}
-    attention, experts = (
-        {"stacked": 1} if config.muon_matrices in ("all", which) else {} for which in ("attention", "experts")
-    )
+
+    def matrices(which: str, stacked: int) -> dict[str, Any]:
+        moved = {"stacked": stacked} if config.muon_matrices in ("all", which) else {}
+        return {"weight_decay": config.weight_decay, **moved}
+
     options: dict[str, dict[str, Any]] = {
-        "attention": matrices | attention,
-        "down": matrices | experts,
-        "gate_up": matrices | {name: 2 * number for name, number in experts.items()},
+        "attention": matrices("attention", 1),
+        "down": matrices("experts", 1),
+        "gate_up": matrices("experts", 2),
         "router": {"weight_decay": config.router_weight_decay, "lr_factor": config.router_lr_factor},
         "embedding": {"weight_decay": config.embedding_weight_decay, "lr_factor": config.embedding_lr_factor},
         "head": {"weight_decay": config.embedding_weight_decay, "lr_factor": config.head_lr_factor},

@@ -230,9 +230,9 @@ def experiment_id(client: MlflowClient, artifacts: str | None) -> str:
         try:
             return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
         except MlflowException as error:
-            experiment = client.get_experiment_by_name(EXPERIMENT)  # another night may have made it meanwhile
-            if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        return experiment_id(client, artifacts)  # another night made it meanwhile
     number = str(experiment.experiment_id)
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(number)

@@ -6,13 +6,14 @@ import json
 import logging
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from tasks.errors import NightStopped
-from tasks.relocation import NOTE, places, relocate
+from tasks.relocation import LOCK, NOTE, places, relocate
 from tasks.settings import Settings
 from tasks.tracking.delivery import Outbox, spool_folder
 from tasks.tracking.mlflow_store import Store
@@ -145,6 +146,22 @@ def test_a_home_that_is_new_or_where_it_was_is_left_alone(
     assert (texts(home / "mlflow" / "mlflow.db"), (home / NOTE).read_text()) == before
     assert json.loads(before[1]) == {"places": [str(home)]}
     assert not caplog.records
+
+
+def test_many_that_begin_at_once_in_a_new_home_write_one_note(tmp_path: Path) -> None:
+    for number in range(20):
+        new = tmp_path / f"home {number}"
+        new.mkdir()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(relocate, [own(new)] * 8))
+        assert places(new) == [new]
+
+
+def test_a_home_where_it_was_is_looked_at_without_writing(home: Path) -> None:
+    (home / LOCK).unlink(missing_ok=True)
+    before = sorted(path.name for path in home.iterdir())
+    relocate(own(home))
+    assert sorted(path.name for path in home.iterdir()) == before
 
 
 def test_a_database_that_cannot_be_changed_stops_with_the_cure(home: Path, tmp_path: Path) -> None:

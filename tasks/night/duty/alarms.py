@@ -80,7 +80,7 @@ def alarms_of(
         add("went-back", "the trunk went back", f"The trunk went back to the champion's: {last.went_back}")
     if disk := why_disk_is_short(nights, free_bytes, config):
         add("disk", "the disk will not last", disk)
-    if gate := why_nothing_can_pass(nights, config, minimum_detectable_bpb) or why_nothing_did(nights, config):
+    if gate := why_nothing_can_pass(nights, config, minimum_detectable_bpb) or why_limits_refuse_all(nights, config):
         add("gate", "the gate cannot pass", gate)
     return found
 
@@ -126,7 +126,7 @@ def why_nothing_can_pass(
     )
 
 
-def why_nothing_did(nights: Sequence[NightOutcome], config: AlarmConfig) -> str:
+def why_limits_refuse_all(nights: Sequence[NightOutcome], config: AlarmConfig) -> str:
     """That limits refused every one of the last models although it is better; empty if they did not."""
     last = [night for night in nights if night.difference_bpb is not None][-config.gate_nights :]
     better = [night for night in last if night.ending == "refused" and (night.upper_bpb or 0.0) < 0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +15,7 @@ import pytest
 from benchmarks.year.corpus import Corpus
 from benchmarks.year.faults import FAULTS
 from benchmarks.year.finding import Finding, rows_of_year
+from benchmarks.year.home import SERVER_TIMES, date_rows, first_night
 from benchmarks.year.nights import SETTLING_NIGHTS, planned_faults, simulate
 from benchmarks.year.report import SETTLED_NIGHTS, Chronicle
 from benchmarks.year.simulate import in_memory
@@ -70,6 +73,20 @@ def test_a_home_that_grows_without_its_data_is_told(chronicle: Chronicle, what: 
     told = Chronicle(nights=SETTLED_NIGHTS, seed=1, days=grown)
     assert not told.as_it_should_be
     assert told.grown[0] in told.as_text()
+
+
+def test_rows_get_old_by_the_clock_of_the_year(tmp_path: Path) -> None:
+    """Those to which another process gave the machine's time."""
+    night, database = first_night(), tmp_path / "prefect.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        for table, column in SERVER_TIMES:
+            connection.execute(f"CREATE TABLE {table} ({column} TEXT)")
+            rows = [("2023-12-31 02:00:00.000000",), ("2026-11-29 18:43:00.000000",), (None,)]
+            connection.executemany(f"INSERT INTO {table} VALUES (?)", rows)
+        date_rows(database, night)
+        for table, column in SERVER_TIMES:
+            found = [time for (time,) in connection.execute(f"SELECT {column} FROM {table} ORDER BY rowid")]
+            assert found == ["2023-12-31 02:00:00.000000", "2024-01-01 02:00:00.000000", None]
 
 
 def test_there_is_text_for_a_year_and_too_many_nights_are_refused_at_once() -> None:

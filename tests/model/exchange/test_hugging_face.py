@@ -73,6 +73,14 @@ def test_an_output_head_that_is_the_table_is_no_head_of_its_own(tmp_path: Path) 
     assert import_hugging_face(tmp_path / "equal").config.tie_word_embeddings
 
 
+def test_a_head_that_transformers_would_replace_by_the_table_is_refused(tmp_path: Path) -> None:
+    theirs(tmp_path, tie_word_embeddings=False)
+    written = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(written | {"tie_word_embeddings": True}))
+    with pytest.raises(NotImportable, match=r"lm_head\.weight is not .*one table for both"):
+        import_hugging_face(tmp_path)
+
+
 def rewritten(exported: Path, folder: Path, **changes: Any) -> Path:
     """A copy of an export with other settings; None takes one out."""
     shutil.copytree(exported, folder, dirs_exist_ok=True)

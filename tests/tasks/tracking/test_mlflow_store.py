@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tasks.tracking.client import EXPERIMENT
+from tasks.tracking.client import EXPERIMENT, experiment_id
 from tasks.tracking.delivery import BATCH_POINTS, HOME
 from tasks.tracking.mlflow_store import Store
 from tasks.tracking.points import LOAD_SAMPLED
@@ -101,6 +101,14 @@ def test_runs_lie_in_one_experiment_with_artifacts_below_the_home(store: Store, 
     assert run.info.experiment_id == run_of(store, parent).info.experiment_id == store.experiment_id()
     assert MlflowClient(store.tracking_uri).get_experiment(run.info.experiment_id).name == EXPERIMENT
     assert run.info.artifact_uri.startswith((tmp_path / "mlflow" / "artifacts").as_uri())
+
+
+def test_an_experiment_that_another_night_makes_meanwhile_is_taken(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, look, asked = store.experiment_id(), MlflowClient.get_experiment_by_name, iter([None])
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda self, name: next(asked, look(self, name)))
+    assert experiment_id(MlflowClient(store.tracking_uri), None) == made
 
 
 def test_a_full_batch_is_delivered_before_the_end(store: Store) -> None:
