@@ -232,9 +232,10 @@ class Chronicle:
         ceiling = np.nanmax([day.champion or np.nan for day in self.days])
         worth.set(ylabel="bits per byte on reserved text", ylim=(None, ceiling * 1.04))
         worth.legend(loc="upper right", title="orange: a fault, found; red: not found", fontsize=8, title_fontsize=8)
-        for what, label in (("files", "files"), ("rows", "database rows"), ("num_bytes", "bytes / 1,000")):
+        for what in FLAT:
             values = np.array([getattr(day.size, what) for day in self.days], float)
-            size.plot(nights, values / (1_000 if what == "num_bytes" else 1), label=label, lw=1)
-        size.set(xlabel="night", ylabel="the home after the night", ylim=(0, None))
-        size.legend(fontsize=8)
+            label = f"{GROWING[what]}, at most {shown(what, values.max())}"
+            size.plot(nights, values / values.max(), label=label, lw=1)
+        size.set(xlabel="night", ylabel="the home after the night,\nas a share of its largest", ylim=(0, 1.05))
+        size.legend(fontsize=8, loc="lower right")
         figure.savefig(path, dpi=120)
