@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from model.config.checks import STRICT, Range, Seed, Share, field_problems, require
 from model.config.optim import OptimConfig
 
+Precision = Literal["auto", "bf16", "fp32"]
+
 ChangeKind = Literal["upcycle", "grow", "prune", "merge"]
 
 
@@ -58,8 +60,9 @@ class TrainConfig:
     """How far a router's bias moves in a step, with `ModelConfig.router_bias`."""
     router_bias_fade_share: Share = 0.1
     """Share of all steps, at the end, in which the bias goes to zero; the last one is always among them."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast type; master weights, router and loss stay in fp32."""
+    precision: Precision = "auto"
+    """Type of products; `auto` is bf16, but fp32 on CPUs without units for bf16. Weights, router and loss stay in
+    fp32."""
     compile_blocks: Literal["auto", "always", "never"] = "auto"
     """torch.compile of the transformer's blocks: `auto` in a stage so long that it pays, as a probe finds."""
     seed: Seed = 1

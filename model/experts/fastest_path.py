@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from model.config.network import ExpertPath, ModelConfig
+from model.config.training import Precision
 from model.experts.mixture import PRODUCTS, RoutedExperts
 from model.precision import autocast
 
@@ -19,12 +20,12 @@ apart."""
 
 
 def expert_seconds(
-    config: ModelConfig, num_tokens: int, precision: str, device: torch.device
+    config: ModelConfig, num_tokens: int, precision: Precision, device: torch.device
 ) -> dict[ExpertPath, float]:
     """Seconds of forward and backward of one layer's experts of `config` on `device`, by path; the best of some rounds.
 
-    The `num_tokens` tokens are routed evenly and computed in `precision`, "bf16" or "fp32". Paths take turns, so that a
-    change of the machine affects all alike; the first round, which warms up, does not count.
+    The `num_tokens` tokens are routed evenly. Paths take turns, so that a change of the machine affects all alike; the
+    first round, which warms up, does not count.
     """
     generator = torch.Generator().manual_seed(0)
     x_ND = torch.randn(num_tokens, config.hidden_size, generator=generator).to(device)
@@ -46,7 +47,7 @@ def expert_seconds(
 
 
 def step_seconds(
-    layer: RoutedExperts, precision: str, x_ND: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor
+    layer: RoutedExperts, precision: Precision, x_ND: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor
 ) -> float:
     """Of one forward and backward pass of `layer` as the trainer runs them in `precision`, waited for to the end.
 

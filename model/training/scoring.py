@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.config.training import Precision
 from model.experts.losses import expert_counts
 from model.experts.router import Routing
 from model.network.transformer import Transformer
@@ -54,17 +55,16 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def score(model: Transformer, packed: PackedTokens, batch_rows: int = 16, precision: str = "bf16") -> np.ndarray:
+def score(model: Transformer, packed: PackedTokens, batch_rows: int = 16, precision: Precision = "auto") -> np.ndarray:
     """-log p of each target of `packed` in nats, (rows, slots) float32, 0 where a slot is no target.
 
-    `batch_rows` rows are scored at a time, in order, and computed in `precision`, "bf16" or "fp32". Leaves the model in
-    the mode it was in.
+    `batch_rows` rows are scored at a time, in order. Leaves the model in the mode it was in.
     """
     with evaluating(model):
         return score_rows(model, packed, batch_rows, precision)
 
 
-def score_rows(model: Transformer, packed: PackedTokens, batch_rows: int, precision: str) -> np.ndarray:
+def score_rows(model: Transformer, packed: PackedTokens, batch_rows: int, precision: Precision) -> np.ndarray:
     """What `score` returns, in the mode that the model is in."""
     nats = np.zeros(packed.labels.shape, dtype=np.float32)
     for some in passes(model, packed, batch_rows, precision):
@@ -87,7 +87,7 @@ class RowsRead:
     def supervised_BT(self) -> Tensor:
         return self.batch.labels_BT != IGNORED
 
-    def chunks(self, model: Transformer, precision: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def chunks(self, model: Transformer, precision: Precision) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits (C, V) in fp32 and labels (C,) of the targets, so many at a time that their logits fit."""
         hidden_MD, labels_M = self.hidden_BTD[self.supervised_BT], self.batch.labels_BT[self.supervised_BT]
         for hidden, labels in zip(hidden_MD.split(CHUNK_TOKENS), labels_M.split(CHUNK_TOKENS), strict=True):
@@ -102,7 +102,7 @@ class RowsRead:
         into[self.numbers[0] : self.numbers[-1] + 1][there] = torch.cat(list(values)).cpu().numpy() if values else 0
 
 
-def passes(model: Transformer, packed: PackedTokens, batch_rows: int, precision: str) -> Iterator[RowsRead]:
+def passes(model: Transformer, packed: PackedTokens, batch_rows: int, precision: Precision) -> Iterator[RowsRead]:
     """All rows in order, `batch_rows` at a time, through the network in the mode that it is in."""
     device = next(model.parameters()).device
     for start in range(0, packed.num_rows, batch_rows):
@@ -131,7 +131,11 @@ class Measured:
 
 
 def measure(
-    model: Transformer, packed: PackedTokens, sampled_rows: np.ndarray, batch_rows: int = 16, precision: str = "bf16"
+    model: Transformer,
+    packed: PackedTokens,
+    sampled_rows: np.ndarray,
+    batch_rows: int = 16,
+    precision: Precision = "auto",
 ) -> Measured:
     """What `score` gives, and from the same pass how sure the model was, its experts' load and some rows' routes.
 

@@ -7,11 +7,15 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from model.config.network import ModelConfig
 from model.config.training import TrainConfig
 from model.files import write_json
 from model.network.transformer import compile_blocks
+from model.precision import product_dtype
 from model.training.trainer import train_step
+from tasks.planning.machine import best_device
 from tasks.planning.probe import probe_state
 
 CHOICE_FILE = "compiling.json"
@@ -60,6 +64,11 @@ def should_compile(
     The answer is noted in `logs`, the stage's folder of logs: a stage that is resumed must go on as it began.
     `stage` is its name, for messages; `planned_seconds` how long it is planned to train without compiling.
     """
+    if not (model.dense or product_dtype(config.precision, best_device()) == torch.bfloat16):
+        if config.compile_blocks == "always":
+            log.info("%-11s blocks are not compiled: PyTorch compiles grouped products in bf16 alone, and this stage "
+                     "computes in fp32; set precision: bf16", stage)  # fmt: skip
+        return False
     if config.compile_blocks != "auto":
         return config.compile_blocks == "always"
     noted = logs / CHOICE_FILE

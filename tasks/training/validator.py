@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from model.config.training import TrainConfig
+from model.config.training import Precision, TrainConfig
 from model.network.transformer import Transformer
 from model.tokens.packing import PackedTokens
 from model.tokens.tokenizer import load_tokenizer, token_byte_lengths
@@ -26,7 +26,7 @@ class Validator:
     source_of: dict[str, np.ndarray]
     """For each source, which slots are its own."""
     byte_lengths: np.ndarray
-    precision: str
+    precision: Precision
 
     @classmethod
     def open(cls, ref: StageRecord, kind: str, config: TrainConfig) -> Validator:

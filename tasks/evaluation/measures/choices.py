@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
+from model.config.training import Precision
 from model.tokens.chat import Turn, render_prompt
 from model.tokens.packing import IGNORED, PackedTokens, Segments, pack
 from model.tokens.tokenizer import END_OF_TEXT, special_id
@@ -132,7 +133,7 @@ def drawn(questions: Sequence[Question], number: int, seed: int) -> list[Questio
 
 
 def ask(
-    model: Transformer, tokenizer: Tokenizer, questions: Sequence[Question], max_tokens: int, precision: str
+    model: Transformer, tokenizer: Tokenizer, questions: Sequence[Question], max_tokens: int, precision: Precision
 ) -> pl.DataFrame:
     """Nats of each option after the beginning and alone: (kind, domain, row_id, nats, nats_alone), lists of four, the
     true one first.

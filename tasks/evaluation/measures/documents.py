@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from data.tokens.encode import Encoder
 from data.tokens.tokenise import pack_table
+from model.config.training import Precision
 from model.tokens.packing import IGNORED
 from model.tokens.tokenizer import token_byte_lengths
 from tasks.evaluation.measures.experts import routes_table, sampled_rows
@@ -41,13 +42,13 @@ class ScoredRows:
 
 
 def score_rows(
-    model: Transformer, tokenizer: Tokenizer, rows: pl.DataFrame, max_tokens: int, precision: str
+    model: Transformer, tokenizer: Tokenizer, rows: pl.DataFrame, max_tokens: int, precision: Precision
 ) -> ScoredRows:  # fmt: skip
     """Score each row with the model's own tokenizer, so a champion with another vocabulary is asked for the same text.
 
     rows: `row_id`, `source` and `text` or `conversations`.
     max_tokens: of a packed row; a longer document takes several.
-    precision: "bf16" or "fp32", what products are computed in.
+    precision: "bf16", "fp32" or "auto", what products are computed in.
     """
     from model.training.scoring import measure  # torch takes seconds to import; a reused stage must not pay
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
 from model.config.network import ModelConfig
 from model.config.training import TrainConfig
@@ -16,7 +17,7 @@ HOUR = 3_600.0
 
 
 def config(choice: Literal["auto", "always", "never"] = "auto") -> TrainConfig:
-    return TrainConfig(compile_blocks=choice)
+    return TrainConfig(compile_blocks=choice, precision="bf16")
 
 
 def probe_finds(result: CompileProbe | Exception, monkeypatch: pytest.MonkeyPatch) -> list[ModelConfig]:
@@ -69,6 +70,19 @@ def test_a_machine_without_a_compiler_trains_all_the_same(tmp_path: Path, monkey
         "probe": None,
         "problem": "no C++ compiler",
     }
+
+
+@pytest.mark.parametrize("choice", ["auto", "always"])
+def test_a_mixture_on_a_cpu_without_units_for_bf16_is_not_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: Literal["auto", "always"]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
+    monkeypatch.setattr(compiling, "best_device", lambda: torch.device("cpu"))
+    probed = probe_finds(CompileProbe(1.0, 0.5), monkeypatch)
+    short = TrainConfig(compile_blocks=choice)
+    assert not should_compile(tmp_path, "pretrain", tiny_config(), short, 32, HOUR)
+    assert not probed
+    assert should_compile(tmp_path, "pretrain", tiny_config(dense=True), short, 32, HOUR)
 
 
 def test_fp32_is_not_compiled_by_force() -> None:

@@ -16,6 +16,7 @@ from benchmarks.data.ours import UntrackedNight
 from data.rows.parts import KINDS
 from data.sides.read import read_val
 from model.exchange.export import export_folder
+from model.precision import autocast
 from model.tokens.tokenizer import load_tokenizer
 from tasks.evaluation.measures.experts import route_drift
 from tasks.evaluation.scores import load_model
@@ -91,7 +92,7 @@ def test_a_document_has_the_nats_of_its_own_targets(
     for row_id, text in short.select("row_id", "text").rows():
         end = tokenizer.token_to_id("<|endoftext|>")
         ids = torch.tensor([[end, *tokenizer.encode(text).ids, end]])
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=prepared[0].pretrain.precision == "bf16"):
+        with torch.no_grad(), autocast(torch.device("cpu"), prepared[0].pretrain.precision):
             logits_BTV = network(ids[:, :-1])
         expected = torch.nn.functional.cross_entropy(logits_BTV[0].float(), ids[0, 1:], reduction="sum")
         assert nats[row_id] == pytest.approx(float(expected), rel=0.02)
