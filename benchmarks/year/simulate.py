@@ -1,4 +1,4 @@
-"""A year of nights in about an hour: `make simulate NIGHTS=365`, or
+"""A year of nights in under an hour on two cores: `make simulate NIGHTS=365`, or
 
     python -m benchmarks.year.simulate --nights 365 [--folder FOLDER] [--seed 1] [--figure PATH]
 
