@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from model.precision import product_dtype
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of Jordan's quintic: steep at 0, so that few iterations lift small singular values; large ones stay in 0.7 to 1.2."""
 ITERATIONS = 5
@@ -30,12 +32,12 @@ ADAMW_EPS = 1e-8
 
 
 def orthogonalise(matrix_BMN: Tensor) -> Tensor:
-    """Each matrix with its singular values moved close to 1, by Newton-Schulz iteration in bf16; M must not exceed N.
+    """Each matrix with its singular values moved close to 1, by Newton-Schulz iteration; M must not exceed N.
 
-    The result is in bf16; a matrix of zeros stays one.
+    Computed in bf16, or in fp32 on a CPU that has no units for bf16, and returned so; a matrix of zeros stays one.
     """
     a, b, c = COEFFICIENTS
-    x_BMN = matrix_BMN.bfloat16()
+    x_BMN = matrix_BMN.to(product_dtype("auto", matrix_BMN.device))
     x_BMN = x_BMN / x_BMN.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(ITERATIONS):
         gram_BMM = torch.bmm(x_BMN, x_BMN.mT)
@@ -128,9 +130,9 @@ class MuonAdamW(torch.optim.Optimizer):
                 weight_BMN.add_(update_BMN, alpha=-group["lr"] * UPDATE_RMS * math.sqrt(longer))
 
     def _direction(self, p: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """Nesterov momentum as a mean of gradients, in bf16; shaped as the weight."""
+        """Nesterov momentum as a mean of gradients, in the type of products; shaped as the weight."""
         state = self.state[p]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p)
         buffer: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(buffer, momentum).bfloat16()
+        return gradient.lerp(buffer, momentum).to(product_dtype("auto", gradient.device))
