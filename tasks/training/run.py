@@ -23,6 +23,7 @@ from model.config.training import TrainConfig
 from model.files import write_json
 from model.optim.schedule import first_step_of_decay
 from model.parallel.ranks import Ranks
+from model.precision import product_dtype
 from model.tokens.order import Reading
 from model.training.state import NonFiniteLoss
 from model.training.trainer import train
@@ -37,7 +38,7 @@ from tasks.pages.figures import expert_load, training_curves
 from tasks.planning.compiling import should_compile
 from tasks.planning.cost import StagePlan, plan_stage
 from tasks.planning.expert_path import choose_expert_path
-from tasks.planning.machine import held_memory_bytes, keep_freed_memory, peak_memory_bytes
+from tasks.planning.machine import best_device, held_memory_bytes, keep_freed_memory, peak_memory_bytes
 from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.stage import Outcome, StageRun
 from tasks.training.curve import CURVE, Curve, training_seconds
@@ -88,7 +89,8 @@ def prepare(
     saved = checkpoints_of(run.folder, identity)
     planned_seconds = 0.0
     if not saved:  # before there is a state: the probe has one of its own, and there may not be memory for two
-        log.info("%-11s measuring a few steps, for the plan of time and memory", run.stage)
+        products = str(product_dtype(config.precision, best_device())).removeprefix("torch.")
+        log.info("%-11s measuring a few steps in %s, for the plan of time and memory", run.stage, products)
         planned = plan_stage(model_config, config, row_length_tokens, held_memory_bytes())
         run.tracker.metrics(planned.as_metrics("plan"))
         tell_plan(run.logs, planned.as_metrics("plan"))
