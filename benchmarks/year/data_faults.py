@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from benchmarks.year.finding import TEXTS, Finding, Year, is_skipped
 from benchmarks.year.home import NAME
 from tasks.home.records import StageRecord
+from tasks.night.report import NightReport
 
 SKIPPED_SECONDS = 5
 HOUR = timedelta(hours=1)
@@ -41,6 +42,8 @@ def half_written(year: Year, at: datetime) -> Finding:
     with path.open("ab") as stream:
         stream.write(line[: len(line) // 2])
     first = year.good_night(at, wrong)
+    if isinstance(first.came, NightReport) and not any("day.jsonl was left out" in told for told in first.came.losses):
+        wrong.append("the night's report does not name the file")
     read = lines_read(year)
     with path.open("ab") as stream:
         stream.write(line[len(line) // 2 :])

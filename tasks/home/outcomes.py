@@ -1,7 +1,8 @@
 """How each night ended, a line of the journal each: what pages over all nights, alarms and the error budget read.
 
-A night that goes on after an interruption, or is run again, notes its end again under the same key: the last one
-counts. A skipped night counts by itself, and so does one that ended before its data was known, which has no key.
+A night that goes on after an interruption, or whose model is judged again, notes its end again under the same key: the
+last one counts. What ended without a model counts each time, whatever came of the same data later; and so does a
+skipped night, and one that ended before its data was known, which has no key.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from tasks.home.journal import Journal
 NIGHT_ENDED = "night"
 """The event of such lines in the journal."""
 SKIPPED = "skipped"
+COUNT_EACH_TIME = (SKIPPED, "failed", "diverged", "stopped")
+"""Endings that no later one of the same data stands for."""
 Ending = Literal["promoted", "kept", "waits", "refused", "skipped", "failed", "diverged", "stopped", "interrupted"]
 """promoted: the model became champion; kept: the champion stays, on evidence or for want of it; waits: for a person or
 the registry; refused: by a limit, or an export that is not read right; skipped: nothing was new; failed: a fault of
@@ -81,7 +84,7 @@ def outcomes(entries: Iterable[Mapping[str, Any]], recipe: str | None = None) ->
     found: dict[tuple[str, str, str], NightOutcome] = {}
     for outcome in noted(entries):
         if recipe in (None, outcome.recipe):
-            of_its_own = outcome.at if outcome.ending == SKIPPED or not outcome.key else ""
+            of_its_own = outcome.at if outcome.ending in COUNT_EACH_TIME or not outcome.key else ""
             found.pop((outcome.recipe, outcome.key, of_its_own), None)
             found[outcome.recipe, outcome.key, of_its_own] = outcome
     return list(found.values())

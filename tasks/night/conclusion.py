@@ -21,6 +21,7 @@ from tasks.evaluation.twin import TrainedTwin, TwinComparison, compare
 from tasks.home.contents.inspected import read_losses
 from tasks.home.contents.registered import EXPORT, read_decision
 from tasks.home.contents.scores import read_documents, read_samples
+from tasks.home.contents.validated import files_left_out
 from tasks.home.journal import KEY_CHARACTERS
 from tasks.home.notes import ENDED, STAGES_DONE, WAITING, add_to_note, note_path, read_note, store_label
 from tasks.home.records import StageRecord
@@ -113,7 +114,10 @@ def report_of(
         key=night.key[:KEY_CHARACTERS],
         records=tuple(everything),
         twin=beside_twin(candidate, twin) if twin else None,
-        losses=tuple(loss.sentence for loss in read_losses(candidate.data.path)),
+        losses=(
+            *files_left_out(candidate.record_of("validate").path),
+            *(loss.sentence for loss in read_losses(candidate.data.path)),
+        ),
         validation=validation_told(candidate),
         decision=decision_of(registered),
         chats=tuple(read_samples(candidate.scored.path)),

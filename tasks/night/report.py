@@ -41,7 +41,8 @@ class NightReport:
     began: str = ""
     """What pretraining began with."""
     losses: Sequence[str] = ()
-    """A sentence for each source of which a stage lost more than the recipe's share."""
+    """A sentence for each file that was left out, and for each source of which a stage lost more than the recipe's
+    share."""
     validation: Sequence[str] = ()
     """Sentences on the validation side: which version the figures are on, what it gained, whether it is enough."""
     page: Path | None = None

@@ -13,6 +13,8 @@ from data.rows.parts import Scanned
 from data.rows.piece import Piece
 
 PIECES, REPORT, PARTS = "pieces.json", "report.json", "parts"
+MOST_FILES = 5
+"""Named one by one where files that were left out are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +54,11 @@ def read_pieces(folder: Path) -> list[ScannedPiece]:
 
 def write_pieces(folder: Path, pieces: Sequence[ScannedPiece]) -> None:
     (folder / PIECES).write_text(json.dumps([asdict(piece) for piece in pieces], indent=1), encoding="utf-8")
+
+
+def files_left_out(folder: Path) -> list[str]:
+    """A sentence for each file of which nothing or not all was read, up to MOST_FILES, then how many more there are."""
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    told = [f"file {label} was left out: {reason}" for label, reason in report["set_aside"]]
+    more = len(told) - MOST_FILES
+    return [*told[:MOST_FILES], *([f"and {more:,} more; see the data report"] if more > 0 else [])]
