@@ -46,9 +46,10 @@ def test_the_nights_of_the_recipe_that_ran_last(past: Path) -> None:
     assert (len(other.nights), other.by_hand) == (1, [])
 
 
-def test_a_night_that_ended_twice_counts_once(past: Path) -> None:
-    outcome(4, ending="promoted").note(Journal(past))
-    assert [night.ending for night in nights_facts(past).nights] == ["promoted", "kept", "promoted"]
+def test_a_night_that_goes_on_counts_once_and_one_that_failed_stays(past: Path) -> None:
+    for ending in ("interrupted", "waits", "promoted"):
+        outcome(4, ending=ending).note(Journal(past))
+    assert [night.ending for night in nights_facts(past).nights] == ["promoted", "kept", "failed", "promoted"]
 
 
 def test_a_clock_that_was_set_back_changes_no_order(past: Path) -> None:
