@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 CPU_UNITS = ("amx_bf16", "bf16")
-"""Capabilities of CPUs, of Intel and of ARM, that multiply bf16 matrices faster than fp32 ones. AVX-512 alone does not:
-training in bf16 takes 1.5 times as long with it; see docs/log.md."""
+"""PyTorch's names for units of x86 and of ARM that multiply matrices in bf16. AVX-512's instructions for bf16 are none:
+training takes 1.4 times as long with them as in fp32; see docs/log.md."""
 
 
 def product_dtype(precision: str, device: torch.device) -> torch.dtype:

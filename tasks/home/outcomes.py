@@ -77,7 +77,7 @@ def verdict(decision: Mapping[str, object]) -> Ending:
 
 
 def outcomes(entries: Iterable[Mapping[str, Any]], recipe: str | None = None) -> list[NightOutcome]:
-    """Each night's last outcome in order of time, from lines of the journal, oldest first; of one recipe or of all.
+    """How nights ended, each once, in order of time, from lines of the journal, oldest first; of one recipe or of all.
 
     Lines of an unknown form are passed over: an older or newer release wrote them.
     """

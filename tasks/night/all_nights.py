@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tasks.faults import where_traceback_is
 from tasks.home.contents.pages import night_page_path, nights_page_path
 from tasks.home.journal import BY_HAND, DECIDED, Journal
-from tasks.home.outcomes import NightOutcome, outcomes
+from tasks.home.outcomes import SKIPPED, NightOutcome, outcomes
 from tasks.pages.nights.all_nights import NOT_AS_MEANT, ByHand, NightsFacts, write_nights_page
 from tasks.pages.nights.broken import write_broken_page
 
@@ -37,8 +37,12 @@ def note_end(journal: Journal, outcome: NightOutcome) -> None:
 def facts_of(home: Path, entries: Sequence[Mapping[str, Any]], recipe: str) -> NightsFacts:
     """What the page over all nights of a recipe holds, one of which has ended."""
     mine = [night for night in every_night(entries) if night.recipe == recipe]
-    paths = {night.key: night_page_path(home, recipe, night.key) for night in mine if night.key}
-    pages = {key: quote(path.name) for key, path in paths.items() if path.exists()}
+    newest = {night.key: night for night in mine if night.key and night.ending != SKIPPED}
+    paths = {
+        night.at: night_page_path(home, recipe, night.key) for night in mine
+        if night.key and (night.ending not in NOT_AS_MEANT or night == newest[night.key])
+    }  # fmt: skip
+    pages = {at: quote(path.name) for at, path in paths.items() if path.exists()}
     return NightsFacts(recipe=recipe, nights=mine, by_hand=chosen_by_hand(entries, recipe), pages=pages)
 
 

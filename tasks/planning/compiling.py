@@ -64,7 +64,7 @@ def should_compile(
     The answer is noted in `logs`, the stage's folder of logs: a stage that is resumed must go on as it began.
     `stage` is its name, for messages; `planned_seconds` how long it is planned to train without compiling.
     """
-    if not (model.dense or product_dtype(config.precision, best_device()) == torch.bfloat16):
+    if not model.dense and product_dtype(config.precision, best_device()) == torch.float32:
         if config.compile_blocks == "always":
             log.info("%-11s blocks are not compiled: PyTorch compiles grouped products in bf16 alone, and this stage "
                      "computes in fp32; set precision: bf16", stage)  # fmt: skip

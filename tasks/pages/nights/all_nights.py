@@ -45,7 +45,8 @@ class NightsFacts:
     """In order of time, one at least."""
     by_hand: Sequence[ByHand] = ()
     pages: Mapping[str, str] = field(default_factory=dict)
-    """Address of a night's own page, relative to this one, by the night's key; of those that have one."""
+    """Address of a night's own page, relative to this one, by when the night ended; of those that have one. A failed
+    night has it no longer once the same data was trained on after all."""
 
     @property
     def endings(self) -> list[tuple[str, int]]:

@@ -52,6 +52,17 @@ def test_a_night_that_goes_on_counts_once_and_one_that_failed_stays(past: Path) 
     assert [night.ending for night in nights_facts(past).nights] == ["promoted", "kept", "failed", "promoted"]
 
 
+def test_a_page_is_linked_by_the_night_it_tells_of(past: Path) -> None:
+    """A failed one until the same data was trained on after all, which writes another page in its place."""
+    journal = Journal(past)
+    night_page_path(past, "demo", "b" * 64).parent.mkdir(exist_ok=True)
+    failed, done = (outcome(day, key="b" * 12, ending=ending) for day, ending in ((5, "failed"), (6, "promoted")))
+    note_end(journal, failed)
+    assert list(nights_facts(past).pages) == [failed.at]
+    note_end(journal, done)
+    assert list(nights_facts(past).pages) == [done.at]
+
+
 def test_a_clock_that_was_set_back_changes_no_order(past: Path) -> None:
     outcome(2, key="late", reason="after the clock went back").note(Journal(past))
     facts = nights_facts(past)
@@ -97,7 +108,7 @@ def test_pages_that_are_there_are_linked(past: Path) -> None:
     path = night_page_path(past, "demo", outcome(2).key)
     path.parent.mkdir()
     path.write_text("page")
-    assert nights_facts(past).pages == {outcome(2).key: "demo%40200000000000.html"}
+    assert nights_facts(past).pages == {outcome(2).at: "demo%40200000000000.html"}
 
 
 def test_the_command_prints_the_table_and_writes_the_page(

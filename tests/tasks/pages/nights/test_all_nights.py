@@ -89,7 +89,7 @@ def test_what_a_person_did_stands_beside_the_nights(tmp_path: Path) -> None:
 
 def test_hostile_text_stays_text_and_pages_are_linked(tmp_path: Path) -> None:
     nights = [replace(night, reason=HOSTILE, went_back=HOSTILE) for night in year(2)]
-    facts = NightsFacts(recipe=HOSTILE, nights=nights, pages={nights[0].key: "demo%40k.html"})
+    facts = NightsFacts(recipe=HOSTILE, nights=nights, pages={nights[0].at: "demo%40k.html"})
     page = written(facts, tmp_path)
     assert "<script" not in page.source and "\u202e" not in page.source
     assert '<a href="demo%40k.html">' in page.source
