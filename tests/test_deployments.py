@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
@@ -28,7 +27,7 @@ from tasks.recipes.deployments import DEPLOYMENTS, ENTRYPOINT, load_recipe, read
 from tasks.services.databases import PREFECT
 from tasks.services.processes import answers_at, free_port
 from tests.shortcuts import made_once
-from tests.waiting import wait_until
+from tests.waiting import ask, wait_until
 
 ALL = read_deployments(DEPLOYMENTS)
 ROOT = DEPLOYMENTS.parent
@@ -110,7 +109,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Ite
     try:
         wait_until(answers_at(f"{api}/health"))
         client = environment | {"PREFECT_API_URL": api, "NIGHTSCHOOL_ROOT": str(ROOT)}
-        httpx.post(f"{api}/work_pools/", json={"name": "nightschool", "type": "process"}).raise_for_status()
+        ask("POST", f"{api}/work_pools/", json={"name": "nightschool", "type": "process"}).raise_for_status()
         deploy = [prefect, "--no-prompt", "deploy", "--all"]
         done = subprocess.run(deploy, cwd=ROOT, env=client, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -122,9 +121,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Ite
 
 def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
     """With some versions of its database library, Prefect's scheduler fails silently and no run is ever created."""
-    deployment = httpx.get(f"{server}/deployments/name/retrain-nightly/nightly").json()
+    deployment = ask("GET", f"{server}/deployments/name/retrain-nightly/nightly").json()
     [schedule] = deployment["schedules"]
-    armed = httpx.patch(f"{server}/deployments/{deployment['id']}/schedules/{schedule['id']}", json={"active": True})
+    armed = ask("PATCH", f"{server}/deployments/{deployment['id']}/schedules/{schedule['id']}", json={"active": True})
     assert armed.status_code == 204
     wanted = {
         "deployments": {"id": {"any_": [deployment["id"]]}},
@@ -132,7 +131,7 @@ def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
     }
 
     def runs() -> list[dict[str, Any]]:
-        return httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
+        return ask("POST", f"{server}/flow_runs/filter", json=wanted).json()
 
     wait_until(lambda: len(runs()) >= 3)
     times = sorted(run["expected_start_time"] for run in runs())
@@ -142,7 +141,7 @@ def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
 
 def test_of_scheduled_runs_that_are_all_due_the_last_one_is_done(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked in each of the runs that the scheduler made, on the day after the last: the machine was off until then."""
-    deployment = httpx.get(f"{server}/deployments/name/retrain-nightly/nightly").json()
+    deployment = ask("GET", f"{server}/deployments/name/retrain-nightly/nightly").json()
     with temporary_settings({PREFECT_API_URL: server}), get_client(sync_client=True) as client:
         of_it = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment["id"])]))
         runs = client.read_flow_runs(flow_run_filter=of_it, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
@@ -162,5 +161,5 @@ def test_of_scheduled_runs_that_are_all_due_the_last_one_is_done(server: str, mo
 
 
 def test_every_deployment_arrives_on_the_server(server: str) -> None:
-    names = {d["name"] for d in httpx.post(f"{server}/deployments/filter", json={}).json()}
+    names = {d["name"] for d in ask("POST", f"{server}/deployments/filter", json={}).json()}
     assert names == {d["name"] for d in ALL}

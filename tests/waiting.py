@@ -5,9 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+
+import httpx
 
 PATIENCE_SECONDS = 120
 PAUSE_SECONDS = 0.1
+ask = partial(httpx.request, timeout=PATIENCE_SECONDS)
+"""(method, address): a server's answer. Where two flows start on two busy cores it can take longer than the 5 s that
+httpx waits by itself, and no test asks how fast it comes."""
 
 
 def wait_until(

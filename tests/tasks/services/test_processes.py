@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
@@ -22,6 +21,7 @@ from tasks.services import processes as services
 from tests.listener import listening
 from tests.shortcuts import MLFLOW_FILE, with_databases
 from tests.tiny_recipe import tiny_content, write_sources
+from tests.waiting import ask
 
 ROOT = Path(__file__).resolve().parents[3]
 POLLS = 400
@@ -57,7 +57,7 @@ class Copy:
     def schedules(self, recipe: str) -> dict[str, bool]:
         """Of a deployment: its cron lines, and whether they are armed."""
         url = addresses(self.said)["Prefect"]
-        found = httpx.get(f"{url}/api/deployments/name/retrain-nightly/{recipe}").json()
+        found = ask("GET", f"{url}/api/deployments/name/retrain-nightly/{recipe}").json()
         return {schedule["schedule"]["cron"]: schedule["active"] for schedule in found["schedules"]}
 
 
@@ -89,7 +89,7 @@ def test_both_user_interfaces_answer_on_loopback(copy: Copy) -> None:
     assert found.keys() == {"Prefect", "MLflow"}
     for url in found.values():
         assert url.startswith("http://127.0.0.1:")
-        assert "<html" in httpx.get(url, follow_redirects=True).text.lower()
+        assert "<html" in ask("GET", url, follow_redirects=True).text.lower()
 
 
 def test_the_prefect_command_finds_the_server_and_the_deployments(copy: Copy) -> None:
@@ -134,24 +134,24 @@ def test_a_run_of_an_own_recipe_on_the_worker_completes_and_is_tracked(copy: Cop
     url = addresses(copy.said)["MLflow"]
     assert "Completed('Promoted (version 1): " in " ".join(done.stdout.split()), "what is watched says how it ended"
     search = {"experiment_ids": ["1"], "filter": "tags.`nightschool.kind` = 'night'"}
-    [night] = httpx.post(f"{url}/api/2.0/mlflow/runs/search", json=search).json()["runs"]
+    [night] = ask("POST", f"{url}/api/2.0/mlflow/runs/search", json=search).json()["runs"]
     assert night["info"]["status"] == "FINISHED"
     assert "val/bpb" in {metric["key"] for metric in night["data"]["metrics"]}
     wanted = {"logs": {"level": {"ge_": 20}}, "limit": 200}
-    logs = httpx.post(f"{addresses(copy.said)['Prefect']}/api/logs/filter", json=wanted).json()
+    logs = ask("POST", f"{addresses(copy.said)['Prefect']}/api/logs/filter", json=wanted).json()
     assert any(line["name"] == "nightschool" and "bits per byte" in line["message"] for line in logs)
 
 
 def test_nights_on_the_worker_that_find_the_home_held_say_who_holds_it(copy: Copy) -> None:
     """Two at once, while a third runs; none waits, and none keeps anything of Prefect's from those that come."""
     api = f"{addresses(copy.said)['Prefect']}/api"
-    deployment = httpx.get(f"{api}/deployments/name/retrain-nightly/mine").json()
+    deployment = ask("GET", f"{api}/deployments/name/retrain-nightly/mine").json()
     assert deployment["global_concurrency_limit"] is None
     with Journal(copy.home).lease("the night before"):
-        ordered = [httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json={}).json() for _ in "ab"]
+        ordered = [ask("POST", f"{api}/deployments/{deployment['id']}/create_flow_run", json={}).json() for _ in "ab"]
         pause = threading.Event()
         for _ in range(POLLS):
-            states = [httpx.get(f"{api}/flow_runs/{run['id']}").json()["state"] for run in ordered]
+            states = [ask("GET", f"{api}/flow_runs/{run['id']}").json()["state"] for run in ordered]
             if all(state["type"] == "CANCELLED" for state in states):
                 break
             pause.wait(0.5)
