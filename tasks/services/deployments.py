@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
+from prefect.client.base import PrefectHttpxSyncClient
 from pydantic import ValidationError
 
 from model.files import write_text
@@ -102,19 +101,21 @@ def register(prefect: str, environment: dict[str, str], home: Path, own: list[Re
 
 
 def ask(url: str, path: str, method: str = "GET", body: object = None) -> Any:
-    """The answer of Prefect's server. Raises NightStopped if it gives none; None where it has nothing of that name."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/api/{path}", data, headers, method=method)
+    """The answer of Prefect's server. Raises NightStopped if it gives none; None where it has nothing of that name.
+
+    A server that is busy (429, 503) is asked again, a few times, by Prefect's client.
+    """
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as reply:
-            return json.loads(reply.read() or b"null")
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
+        with PrefectHttpxSyncClient(base_url=f"{url}/api/", timeout=ANSWER_SECONDS) as client:
+            reply = client.request(method, path, json=body)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.NOT_FOUND:
             return None
-        raise NightStopped(f"Prefect's server at {url} refused {path}: {error}") from None
-    except OSError as error:
-        raise NightStopped(f"Prefect's server at {url} does not answer: {error}; see `make up`") from None
+        raise NightStopped(f"Prefect's server at {url} refused {path}: {str(error).splitlines()[0]}") from None
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise NightStopped(f"Prefect's server at {url} does not answer: {reason}; see `make up`") from None
+    return reply.json() if reply.content else None
 
 
 def on_server(url: str) -> Schedules:
