@@ -48,20 +48,35 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         help="values of a setting of pretrain or model; again for another setting; all combinations are trained",
     )  # fmt: skip
     parser.add_argument(
+        "--alone", action="store_true", help="try each value by itself, beside the recipe as it is; not combinations"
+    )
+    parser.add_argument(
         "--share", type=float, default=0.1, help="share of pretraining's steps that each trains; %(default)s"
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds for each combination; %(default)s")
+    parser.add_argument(
+        "--equal", choices=["tokens", "seconds"], default="tokens", help="what settings get alike; %(default)s"
+    )
+    parser.add_argument(
+        "--rungs", type=int, default=1, metavar="N",
+        help="train the best third of the settings again, three times as long, N - 1 times; the last gets --share",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="seeds of each setting, in the last rung; %(default)s"
+    )
 
 
 def sweep(arguments: argparse.Namespace) -> int:
-    """Train every combination of some settings for a share of pretraining's steps."""
+    """Train every setting for a share of pretraining's steps; the best again, if there are rungs."""
     from tasks.recipes.overrides import parse_over
     from tasks.services.embedded import reaching_prefect
     from tasks.trials.plan import Sweep, sweep_cost
 
     recipe = resolved_recipe(arguments.recipe, arguments.file, arguments.set)
     try:
-        plan = Sweep(over=parse_over(arguments.over), share=arguments.share, seeds=arguments.seeds)
+        plan = Sweep(
+            over=parse_over(arguments.over), alone=arguments.alone, share=arguments.share, equal=arguments.equal,
+            rungs=arguments.rungs, seeds=arguments.seeds,
+        )  # fmt: skip
     except ValueError as error:
         raise NightStopped(str(error)) from error
     print(sweep_cost(recipe, plan), flush=True)

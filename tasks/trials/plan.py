@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from model.config.checks import STRICT, Range, field_problems, require
 from tasks.home.digests import digest_of
@@ -57,16 +57,27 @@ def range_test_cost(recipe: Recipe, test: RangeTest) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Which settings are tried, and how much each is worth."""
+    """Which settings are tried, and how much each is worth.
+
+    With several rungs it is successive halving (arXiv 1502.07943): every setting is trained shortly, the best of them
+    again and longer, and so on; each training is a whole one, with the schedule of its own length.
+    """
 
     __pydantic_config__ = STRICT
 
     over: dict[str, list[Any]]
-    """Values of each setting, by its path in the recipe; all combinations are trained."""
+    """Values of each setting, by its path in the recipe."""
+    alone: bool = False
+    """Try each value by itself, beside the recipe as it is, instead of all combinations."""
     share: Annotated[float, Range(0, 1, above=True)] = 0.1
-    """Share of pretraining's steps that each combination gets; its schedule is that of so short a training."""
+    """Share of pretraining's steps that a setting gets in the last rung."""
+    equal: Literal["tokens", "seconds"] = "tokens"
+    """What settings get alike. With `seconds`, one that is slower by a probe than the recipe gets fewer tokens."""
+    rungs: Annotated[int, Range(1, 10)] = 1
+    keep_share: Annotated[float, Range(0, 1, above=True, below=True)] = 1 / 3
+    """Share of its settings that a rung hands on, the best; it gets this share of the next rung's tokens."""
     seeds: Annotated[int, Range(1, 1_000)] = 1
-    """Trainings of each combination, which differ by the seed alone."""
+    """Trainings of each setting in the last rung, which differ by the seed alone; earlier rungs have one."""
 
     def __post_init__(self) -> None:
         problems = field_problems(self)
@@ -82,14 +93,37 @@ class Sweep:
                 problems.append(f"over {key}: a value is there twice among {values}")
         require(problems, "sweep")
 
+    @property
+    def last_rung(self) -> int:
+        """Rungs are counted from 0."""
+        return self.rungs - 1
+
+    def share_of(self, rung: int) -> float:
+        """Share of pretraining's steps that a setting gets in a rung."""
+        return self.share * self.keep_share ** (self.last_rung - rung)
+
+    def percent_of(self, rung: int) -> str:
+        return f"{100 * self.share_of(rung):.3g}%"
+
+    def seeds_of(self, rung: int) -> int:
+        return self.seeds if rung == self.last_rung else 1
+
+    def kept(self, num_settings: int, rung: int) -> int:
+        """How many of all settings a rung trains; at least one."""
+        return max(1, round(num_settings * self.keep_share**rung))
+
+
+Setting = Mapping[str, Any]
+"""What is changed of the recipe, by the path of each; empty for the recipe as it is."""
+
 
 @dataclass(frozen=True)
 class Variant:
     """One training of a sweep."""
 
-    values: Mapping[str, Any]
-    """What it changes of the recipe."""
+    values: Setting
     seed: int
+    rung: int
     recipe: Recipe
 
     @property
@@ -103,41 +137,92 @@ class Variant:
         return digest_of(self.recipe)
 
 
-def variants(recipe: Recipe, sweep: Sweep) -> list[Variant]:
-    """Every combination with every seed. Raises NightStopped for one that is no valid recipe, before any is trained."""
-    base = replace(recipe, twin=False)
-    found = []
-    for values in itertools.product(*sweep.over.values()):
-        changed = dict(zip(sweep.over, values, strict=True))
-        whole = base.with_overrides(changed)
-        tokens = max(1, round(whole.pretrain.num_tokens * sweep.share))
-        for seed in range(recipe.pretrain.seed, recipe.pretrain.seed + sweep.seeds):
-            short = replace(whole.pretrain, num_tokens=tokens, seed=seed, start="scratch")
-            found.append(Variant(changed, seed, replace(whole, pretrain=short)))
+def settings_of(recipe: Recipe, sweep: Sweep) -> list[Setting]:
+    """Every combination; or the recipe as it is and each value by itself, but for those that it has already.
+
+    Raises NightStopped for one that is no valid recipe, before any is trained.
+    """
+    if sweep.alone:
+        single = [{key: value} for key, values in sweep.over.items() for value in values]
+        found: list[Setting] = [{}, *(setting for setting in single if changed(recipe, setting) != recipe)]
+    else:
+        found = [dict(zip(sweep.over, values, strict=True)) for values in itertools.product(*sweep.over.values())]
+    for setting in found:
+        changed(recipe, setting)
     return found
 
 
+def changed(recipe: Recipe, setting: Setting) -> Recipe:
+    """The recipe with a setting. Raises NightStopped if that is no valid one."""
+    return recipe.with_overrides(dict(setting))
+
+
+def variants(
+    recipe: Recipe,
+    sweep: Sweep,
+    settings: Sequence[Setting],
+    rung: int = 0,
+    pace: Callable[[Recipe], float] | None = None,
+) -> list[Variant]:
+    """The trainings of a rung: each of the settings with each seed.
+
+    pace: seconds per token of a recipe, for a sweep of equal seconds.
+    """
+    found = []
+    for setting in settings:
+        whole = replace(changed(recipe, setting), twin=False)
+        share = sweep.share_of(rung)
+        if pace and sweep.equal == "seconds":
+            share *= pace(recipe) / pace(whole)
+        tokens = max(1, round(whole.pretrain.num_tokens * share))
+        for seed in range(recipe.pretrain.seed, recipe.pretrain.seed + sweep.seeds_of(rung)):
+            short = replace(whole.pretrain, num_tokens=tokens, seed=seed, start="scratch")
+            found.append(Variant(setting, seed, rung, replace(whole, pretrain=short)))
+    return found
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per token of recipes, each probed once for the same shapes and optimizer."""
+
+    known: dict[str, float]
+    """By a digest of what the pace depends on; filled by asking."""
+
+    def __call__(self, recipe: Recipe) -> float:
+        model, config, length = recipe.model, recipe.pretrain, recipe.data.sequence_length_tokens
+        moved = config.optim.name, config.optim.muon_matrices
+        shape = digest_of((model, config.micro_batch_rows, config.batch_rows, config.precision, *moved, length))
+        if shape not in self.known:
+            self.known[shape] = seconds_per_token(model, config, length)
+        return self.known[shape]
+
+
 def sweep_cost(recipe: Recipe, sweep: Sweep) -> str:
-    """Trainings, time and disk of a sweep. Shapes of their own are probed for a few seconds each."""
-    trainings, length = variants(recipe, sweep), recipe.data.sequence_length_tokens
-    probed: dict[object, float] = {}
-    seconds, disk, steps = 0.0, 0, set()
-    for variant in trainings:
-        model, config = variant.recipe.model, variant.recipe.pretrain
-        shape = (model, config.micro_batch_rows, config.precision, config.optim.name)
-        if shape not in probed:
-            probed[shape] = seconds_per_token(model, config, length)
-        steps.add(config.num_steps(length))
-        seconds += probed[shape] * config.num_steps(length) * config.batch_rows * length
-        disk += model.total_parameters * BYTES_PER_CHECKPOINTED_PARAMETER
-    each = plural(min(steps), "step") if len(steps) == 1 else f"{min(steps):,} to {max(steps):,} steps"
-    seeds = plural(sweep.seeds, "seed")
+    """Trainings, time and disk of a sweep. Which settings later rungs train is not known: the dearest are counted."""
+    settings, length, pace = settings_of(recipe, sweep), recipe.data.sequence_length_tokens, Pace({})
+    seconds, disk, lines = 0.0, 0, []
+    for rung in range(sweep.rungs):
+        trainings = variants(recipe, sweep, settings, rung, pace)
+        steps = [v.recipe.pretrain.num_steps(length) for v in trainings]
+        costs = [
+            pace(v.recipe) * count * v.recipe.pretrain.batch_rows * length
+            for v, count in zip(trainings, steps, strict=True)
+        ]
+        num_settings, seeds = sweep.kept(len(settings), rung), sweep.seeds_of(rung)
+        seconds += sum(sorted(costs)[-num_settings * seeds :])
+        disk += num_settings * seeds * max(v.recipe.model.total_parameters for v in trainings)
+        each = plural(min(steps), "step") if len(set(steps)) == 1 else f"{min(steps):,} to {max(steps):,} steps"
+        lines.append(
+            f"{plural(num_settings, 'setting')} with {plural(seeds, 'seed')} each, "
+            f"{plural(num_settings * seeds, 'training')} of {each}, {sweep.percent_of(rung)} of pretraining"
+        )
+    heads = ["sweep"] if sweep.rungs == 1 else [f"rung {rung + 1}" for rung in range(sweep.rungs)]
+    most = " at the most" if sweep.rungs > 1 else ""
     return "\n".join(
         [
-            f"sweep      {plural(len(trainings) // sweep.seeds, 'setting')} with {seeds} each, "
-            f"{plural(len(trainings), 'training')} of {each}, {sweep.share:.0%} of pretraining",
-            f"time       {duration(seconds)} of training on this machine ({best_device().type}), nothing for what was "
-            "trained before; data that is not prepared yet and validation on top",
-            f"disk       about {disk / 2**30:.2f} GiB for checkpoints",
+            *(f"{head:<10} {line}" for head, line in zip(heads, lines, strict=True)),
+            f"time       {duration(seconds)} of training{most} on this machine ({best_device().type}), nothing for "
+            "what was trained before; data that is not prepared yet and validation on top",
+            f"disk       about {disk * BYTES_PER_CHECKPOINTED_PARAMETER / 2**30:.2f} GiB for checkpoints{most}",
         ]
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from model.files import write_json
 from tasks.errors import Diverged
@@ -13,10 +14,11 @@ from tasks.home.records import StageRecord
 from tasks.home.stage_table import entry_of
 from tasks.recipes.overrides import as_argument
 from tasks.stage import Night, declared
-from tasks.trials.plan import Sweep, Variant, variants
+from tasks.trials.plan import Pace, Setting, Sweep, Variant, changed, settings_of, variants
 from tasks.trials.trial import SWEEP, trial_note
 
 log = logging.getLogger("nightschool")
+AS_IT_IS = "the recipe as it is"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Tried:
     diverged: str = ""
     """Why it has no record."""
 
+    @property
+    def bpb(self) -> float:
+        """Validation bits per byte; infinite if the training diverged, in its last step at the latest."""
+        bpb = self.record.figures["val/bpb"] if self.record else math.inf
+        return bpb if math.isfinite(bpb) else math.inf
+
 
 def branch_of(night: Night, variant: Variant) -> Night:
     """The branch of a sweep that trains one variant; its tracking run carries what is special about it."""
@@ -37,28 +45,50 @@ def branch_of(night: Night, variant: Variant) -> Night:
     return replace(night, branch=SWEEP, changes=texts, recipe=variant.recipe)
 
 
-def try_variants(night: Night, sweep: Sweep, tokens: StageRecord) -> Iterator[Tried]:
-    """Train one variant after the other, through the stage that every night has; one that diverges is a result.
+def try_settings(night: Night, sweep: Sweep, tokens: StageRecord) -> Iterator[Tried]:
+    """Train every setting, and in each further rung the best of the last one again, longer."""
+    settings = going = settings_of(night.recipe, sweep)
+    pace = noted_pace(night, settings) if sweep.equal == "seconds" else None
+    for rung in range(sweep.rungs):
+        tried, trainings = [], variants(night.recipe, sweep, going, rung, pace)
+        for number, variant in enumerate(trainings, start=1):
+            said = " ".join([*(variant.pairs or (AS_IT_IS,)), f"seed {variant.seed}"])
+            log.info("sweep       rung %d  %d/%d  %s", rung + 1, number, len(trainings), said)
+            tried.append(try_variant(night, variant, tokens))
+            yield tried[-1]
+        best = sorted((one for one in tried if math.isfinite(one.bpb)), key=lambda one: one.bpb)
+        going = [one.variant.values for one in best[: sweep.kept(len(settings), rung + 1)]]
 
-    Such a one leaves no record, so it is noted beside the sweep, and the same sweep does not try it again.
+
+def try_variant(night: Night, variant: Variant, tokens: StageRecord) -> Tried:
+    """Train it through the stage that every night has; that it diverges is a result.
+
+    One that does leaves no record, so it is noted beside the sweep, and the same sweep does not try it again.
     """
     note = trial_note(night, SWEEP)
-    trainings = variants(night.recipe, sweep)
-    for number, variant in enumerate(trainings, start=1):
-        log.info("sweep       %d/%d  %s  seed %d", number, len(trainings), " ".join(variant.pairs), variant.seed)
-        content = json.loads(note.read_text(encoding="utf-8"))
-        diverged = content.get("diverged", {})
-        if variant.key in diverged:
-            yield Tried(variant, None, diverged[variant.key])
-            continue
-        try:
-            yield Tried(variant, declared(entry_of("pretrain"))(branch_of(night, variant), tokens))
-        except Diverged as error:
-            log.info("sweep       diverged: %s", error)
-            write_json(note, content | {"diverged": diverged | {variant.key: str(error)}})
-            yield Tried(variant, None, str(error))
+    content = json.loads(note.read_text(encoding="utf-8"))
+    diverged = content.get("diverged", {})
+    if variant.key in diverged:
+        return Tried(variant, None, diverged[variant.key])
+    try:
+        return Tried(variant, declared(entry_of("pretrain"))(branch_of(night, variant), tokens))
+    except Diverged as error:
+        log.info("sweep       diverged: %s", error)
+        write_json(note, content | {"diverged": diverged | {variant.key: str(error)}})
+        return Tried(variant, None, str(error))
+
+
+def noted_pace(night: Night, settings: Sequence[Setting]) -> Pace:
+    """How fast the recipe and its settings train; noted, so that the same sweep trains the same when run again."""
+    note = trial_note(night, SWEEP)
+    content = json.loads(note.read_text(encoding="utf-8"))
+    pace = Pace(content.get("seconds_per_token", {}))
+    for setting in [{}, *settings]:
+        pace(changed(night.recipe, setting))
+    write_json(note, content | {"seconds_per_token": pace.known})
+    return pace
 
 
 def plain_sweep(sweep: Sweep) -> dict[str, str]:
     """The sweep as parameters of a tracking run."""
-    return {"sweep.over": as_argument(sweep.over), "sweep.share": str(sweep.share), "sweep.seeds": str(sweep.seeds)}
+    return {f"sweep.{name}": as_argument(value) for name, value in asdict(sweep).items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from tasks.stage import Night
 from tasks.tracking.tracker import Tracker
 from tasks.training.curve import stage_points, training_seconds
 from tasks.trials.plan import Sweep
-from tasks.trials.sweep import Tried, plain_sweep
+from tasks.trials.sweep import AS_IT_IS, Tried, plain_sweep
 from tasks.trials.trial import SWEEP, conclude_trial, trial_note
 
 
@@ -30,6 +29,8 @@ class SettingResult:
 
     pairs: tuple[str, ...]
     """What the setting changes, each as `--set` takes it."""
+    rung: int
+    """The last one that it was trained in; the trainings are those of this rung."""
     bpb: tuple[float, ...]
     """Validation bits per byte of the trainings that ended with a finite score."""
     num_diverged: int
@@ -39,7 +40,7 @@ class SettingResult:
 
     @property
     def setting(self) -> str:
-        return " ".join(self.pairs)
+        return " ".join(self.pairs) or AS_IT_IS
 
     @property
     def mean_bpb(self) -> float:
@@ -64,16 +65,12 @@ class SettingResult:
 
 
 def result_of(pairs: tuple[str, ...], tried: Sequence[Tried]) -> SettingResult:
-    """The trainings of one setting together. A score that is not finite is a divergence in the last step."""
-    scores = [(bpb_of(training), seconds_of(training)) for training in tried]
+    """The trainings of one setting in one rung together."""
+    scores = [(training.bpb, seconds_of(training)) for training in tried]
     ended = [(bpb, seconds) for bpb, seconds in scores if math.isfinite(bpb)]
     mean_seconds = fmean(seconds for _, seconds in ended) if ended else 0.0
-    return SettingResult(pairs, tuple(bpb for bpb, _ in ended), len(tried) - len(ended), mean_seconds)
-
-
-def bpb_of(tried: Tried) -> float:
-    """Validation bits per byte; not a number if the training diverged."""
-    return tried.record.figures["val/bpb"] if tried.record else math.nan
+    rung = tried[0].variant.rung
+    return SettingResult(pairs, rung, tuple(bpb for bpb, _ in ended), len(tried) - len(ended), mean_seconds)
 
 
 def seconds_of(tried: Tried) -> float:
@@ -96,18 +93,23 @@ class SweepReport:
 
     @cached_property
     def results(self) -> list[SettingResult]:
-        """In the order of the settings."""
-        grouped = itertools.groupby(self.tried, key=lambda training: training.variant.pairs)
-        return [result_of(pairs, list(tried)) for pairs, tried in grouped]
+        """In the order of the settings, each of the last rung that it was trained in."""
+        last: dict[tuple[str, ...], list[Tried]] = {}
+        for training in self.tried:
+            trainings = last.setdefault(training.variant.pairs, [])
+            if trainings and trainings[0].variant.rung < training.variant.rung:
+                trainings.clear()
+            trainings.append(training)
+        return [result_of(pairs, trainings) for pairs, trainings in last.items()]
 
     @property
     def ranked(self) -> list[SettingResult]:
-        """The best first, those that diverged last."""
-        return sorted(self.results, key=lambda result: result.mean_bpb)
+        """The best first, those that an earlier rung left behind after them, those that diverged last."""
+        return sorted(self.results, key=lambda r: (r.mean_bpb == math.inf, -r.rung, r.mean_bpb))
 
     @property
     def best(self) -> SettingResult | None:
-        """The setting with the lowest score, if any ended."""
+        """The setting with the lowest score in the last rung, if any ended."""
         return self.ranked[0] if math.isfinite(self.ranked[0].mean_bpb) else None
 
     @property
@@ -120,10 +122,10 @@ class SweepReport:
         """The best setting, and how far to trust it."""
         if self.best is None:
             return "every setting diverged; try lower learning rates"
-        best = "best  " + " ".join(f"--set {pair}" for pair in self.best.pairs)
+        best = "best  " + (" ".join(f"--set {pair}" for pair in self.best.pairs) or AS_IT_IS)
         if self.sweep.seeds == 1:
             return f"{best}   (one seed each; --seeds 3 shows what chance does)"
-        rivals = [result for result in self.ranked[1:] if math.isfinite(result.mean_bpb)]
+        rivals = [r for r in self.ranked[1:] if math.isfinite(r.mean_bpb) and r.rung == self.best.rung]
         if not rivals:
             return best
         lead, spread = rivals[0].mean_bpb - self.best.mean_bpb, max(self.best.spread_bpb, rivals[0].spread_bpb)
@@ -133,14 +135,18 @@ class SweepReport:
     @property
     def title(self) -> str:
         trainings = plural(len(self.tried), "training")
-        return f"Sweep {self.recipe} {self.key}: {trainings} of {self.sweep.share:.0%} of pretraining"
+        shares = ", ".join(self.sweep.percent_of(rung) for rung in range(self.sweep.rungs))
+        return f"Sweep {self.recipe} {self.key}: {trainings} of {shares} of pretraining"
 
     @property
     def ranking(self) -> Table:
         """A setting a row, the best first."""
         setting = Column("setting", max_characters=SENTENCE_CHARACTERS)
         numbers = [Column(heading, "number") for heading in ("val bpb", "spread", "seconds")]
-        return Table([setting, *numbers], [result.cells for result in self.ranked])
+        if self.sweep.rungs == 1:
+            return Table([setting, *numbers], [result.cells for result in self.ranked])
+        rows = [(*result.cells, str(result.rung + 1)) for result in self.ranked]
+        return Table([setting, *numbers, Column("rung", "number")], rows)
 
     def as_text(self) -> str:
         """For a terminal."""
@@ -162,11 +168,14 @@ class SweepReport:
         """A line a training, with its tracking run."""
         keys, stream = list(self.sweep.over), io.StringIO()
         writer = csv.writer(stream)
-        writer.writerow([*keys, "seed", "val_bpb", "seconds", "run_id", "diverged"])
+        writer.writerow([*keys, "rung", "num_tokens", "seed", "val_bpb", "seconds", "run_id", "diverged"])
         for tried in self.tried:
-            values = [tried.variant.values[key] for key in keys]
+            variant = tried.variant
+            values = [variant.values.get(key, "") for key in keys]
             run_id = tried.record.run_id if tried.record else ""
-            writer.writerow([*values, tried.variant.seed, bpb_of(tried), seconds_of(tried), run_id, tried.diverged])
+            short = [variant.rung + 1, variant.recipe.pretrain.num_tokens, variant.seed]
+            bpb = tried.bpb if math.isfinite(tried.bpb) else math.nan
+            writer.writerow([*values, *short, bpb, seconds_of(tried), run_id, tried.diverged])
         return stream.getvalue()
 
 

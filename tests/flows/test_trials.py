@@ -81,7 +81,7 @@ def test_a_range_without_a_fall_is_a_message(lived: Lived) -> None:
 
 def test_every_combination_of_a_sweep_is_a_child_run(lived: Lived) -> None:
     report = lived.swept[0]
-    [run] = runs(lived, "tags.`nightschool.kind` = 'sweep'")
+    [run] = runs(lived, "tags.`nightschool.kind` = 'sweep' and params.`sweep.rungs` = '1'")
     assert run.info.run_id == report.run_id
     assert run.info.status == "FINISHED"
     children = runs(lived, f"tags.`mlflow.parentRunId` = '{report.run_id}'")
@@ -122,7 +122,26 @@ def test_a_sweep_again_costs_nothing_and_adds_no_run(lived: Lived) -> None:
     first, again = lived.swept
     assert again.as_text() == first.as_text()
     assert all(t.record.reused for t in again.tried if t.record)
-    assert len(runs(lived, "tags.`nightschool.stage` = 'sweep-pretrain'")) == 4
+    children = runs(lived, f"tags.`mlflow.parentRunId` = '{first.run_id}'")
+    assert [child.data.tags["nightschool.stage"] for child in children] == ["sweep-pretrain"] * 4
+
+
+def test_the_best_of_a_short_rung_are_trained_longer_and_again_the_same(lived: Lived) -> None:
+    over = {"pretrain.optim.peak_lr": [1e-9, 0.01, 1e6], "model.num_experts_per_tok": [2]}
+    sweep = Sweep(over=over, share=0.9, rungs=2, equal="seconds")
+    report, again = (sweep_settings(lived.recipe.with_overrides(WILD), sweep) for _ in range(2))
+    trained = [(t.variant.rung, t.variant.values["pretrain.optim.peak_lr"]) for t in report.tried]
+    assert trained == [(0, 1e-9), (0, 0.01), (0, 1e6), (1, 0.01)], "what diverged or learnt nothing is not tried again"
+    first, last = report.tried[1].record, report.tried[3].record
+    assert first
+    assert last
+    assert last.counts["steps"] > 2 * first.counts["steps"]
+    assert report.best
+    assert report.best.bpb == (last.figures["val/bpb"],)
+    assert [t.variant.key for t in again.tried] == [t.variant.key for t in report.tried], "by the noted pace"
+    assert all(t.record.reused for t in again.tried if t.record)
+    [run] = runs(lived, "params.`sweep.rungs` = '2'")
+    assert run.data.metrics["sweep/trainings"] == 4
 
 
 def test_trials_prepare_data_once_and_make_no_night_and_no_model(lived: Lived) -> None:

@@ -12,7 +12,7 @@ from tasks.errors import NightStopped
 from tasks.recipes.overrides import as_argument, parse_over
 from tasks.recipes.recipe import Recipe, recipe_from
 from tasks.trials import plan as trial_plan
-from tasks.trials.plan import RangeTest, Sweep, range_test_cost, sweep_cost, variants
+from tasks.trials.plan import RangeTest, Sweep, Variant, range_test_cost, settings_of, sweep_cost, variants
 from tests.tasks.recipes.test_recipe import CONTENT
 
 PEAK = "pretrain.optim.peak_lr"
@@ -21,6 +21,11 @@ TOKENS = 512 * 16
 
 def recipe(**changes: Any) -> Recipe:
     return recipe_from(CONTENT | {"pretrain": {"num_tokens": TOKENS * 200, "seed": 5}} | changes)
+
+
+def trainings(base: Recipe, sweep: Sweep, rung: int = 0) -> list[Variant]:
+    """Of a rung, if none of the settings fell out before."""
+    return variants(base, sweep, settings_of(base, sweep), rung)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,7 @@ def test_a_sweep_trains_all_combinations_and_seeds_on_the_same_tokens(
     rates: list[float], experts: list[int], seeds: int, share: float
 ) -> None:
     base = recipe(twin=True)
-    found = variants(
+    found = trainings(
         base, Sweep(over={PEAK: rates, "model.num_experts_per_tok": experts}, share=share, seeds=seeds)
     )  # fmt: skip
     asked = [(r, e, 5 + s) for r in rates for e in experts for s in range(seeds)]
@@ -87,6 +92,8 @@ def test_a_sweep_trains_all_combinations_and_seeds_on_the_same_tokens(
         ({"over": {PEAK: [1]}, "share": 0.0}, r"share \(0\.0\)"),
         ({"over": {PEAK: [1]}, "share": 1.5}, r"share \(1\.5\)"),
         ({"over": {PEAK: [1]}, "seeds": 0}, r"seeds \(0\)"),
+        ({"over": {PEAK: [1]}, "rungs": 0}, r"rungs \(0\)"),
+        ({"over": {PEAK: [1]}, "keep_share": 1.0}, r"keep_share \(1\.0\)"),
     ],
 )
 def test_a_sweep_that_compares_nothing_is_refused(values: dict[str, Any], message: str) -> None:
@@ -94,11 +101,43 @@ def test_a_sweep_that_compares_nothing_is_refused(values: dict[str, Any], messag
         Sweep(**values)
 
 
+def test_values_alone_are_tried_beside_the_recipe_as_it_is() -> None:
+    base = recipe()
+    over = {PEAK: [1e-3, base.pretrain.optim.peak_lr], "model.num_experts_per_tok": [3]}
+    settings = settings_of(base, Sweep(over=over, alone=True))
+    assert settings == [{}, {PEAK: 1e-3}, {"model.num_experts_per_tok": 3}]
+    assert trainings(base, Sweep(over=over, alone=True))[0].pairs == ()
+
+
+@pytest.mark.parametrize("num_settings", [1, 2, 9, 27, 40])
+def test_each_rung_has_fewer_settings_more_steps_and_only_the_last_its_seeds(num_settings: int) -> None:
+    sweep = Sweep(over={PEAK: [1e-4 * (n + 1) for n in range(num_settings)]}, share=0.9, rungs=3, seeds=2)
+    trained = [
+        variants(recipe(), sweep, settings_of(recipe(), sweep)[: sweep.kept(num_settings, r)], r) for r in range(3)
+    ]
+    assert [len(rung) for rung in trained] == [
+        num_settings, max(1, round(num_settings / 3)), 2 * max(1, round(num_settings / 9)),
+    ]  # fmt: skip
+    assert [rung[0].recipe.pretrain.num_steps(512) for rung in trained] == [20, 60, 180]
+
+
+def test_what_trains_slower_gets_fewer_tokens_of_equal_seconds() -> None:
+    sweep = Sweep(over={"model.num_experts_per_tok": [2, 4]}, equal="seconds", share=0.1)
+    base = recipe(model={"num_experts_per_tok": 2})
+
+    def pace(one: Recipe) -> float:
+        return 1e-6 * one.model.num_experts_per_tok
+
+    two, four = variants(base, sweep, settings_of(base, sweep), 0, pace)
+    assert two.recipe.pretrain.num_tokens == TOKENS * 20
+    assert four.recipe.pretrain.num_tokens == TOKENS * 10
+
+
 def test_a_combination_that_is_no_recipe_is_refused_before_any_is_trained() -> None:
     with pytest.raises(NightStopped, match="num_experts_per_tok"):
-        variants(recipe(), Sweep(over={"model.num_experts_per_tok": [2, 99]}))
+        trainings(recipe(), Sweep(over={"model.num_experts_per_tok": [2, 99]}))
     with pytest.raises(NightStopped, match=r"no setting 'pretrain\.lr'"):
-        variants(recipe(), Sweep(over={"pretrain.lr": [1]}))
+        trainings(recipe(), Sweep(over={"pretrain.lr": [1]}))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +162,10 @@ def test_the_cost_is_that_of_all_steps_and_each_shape_is_probed_once(monkeypatch
     assert "6 settings with 2 seeds each, 12 trainings of 20 steps, 10% of pretraining" in said
     assert "about 4.0 h of training" in said
     assert len(probed) == 2
+    said = sweep_cost(recipe(), Sweep(over=over, share=0.9, rungs=2, seeds=3))
+    assert "rung 1     6 settings with 1 seed each, 6 trainings of 60 steps, 30% of pretraining" in said
+    assert "rung 2     2 settings with 3 seeds each, 6 trainings of 180 steps, 90% of pretraining" in said
+    assert "about 24.0 h of training at the most" in said
     said = range_test_cost(recipe(), RangeTest(num_steps=50))
     assert "50 steps of 8,192 tokens" in said
     assert "about 50 min at the most" in said

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.trials.find_lr import CURVE, LrReport, read_curve
-from tasks.trials.plan import Sweep, variants
+from tasks.trials.plan import Sweep, settings_of, variants
 from tasks.trials.sweep import Tried
 from tasks.trials.sweep_report import SweepReport
 from tests.tasks.pages.readers import cells_of_markdown
@@ -38,7 +38,9 @@ def sweep_report(folder: Path, scores: Scores) -> SweepReport:
     recipe = tiny_recipe(folder / "raw")
     tried = []
     all_scores = [score for by_seed in scores.values() for score in by_seed]
-    for number, (variant, score) in enumerate(zip(variants(recipe, sweep), all_scores, strict=True)):
+    for number, (variant, score) in enumerate(
+        zip(variants(recipe, sweep, settings_of(recipe, sweep)), all_scores, strict=True)
+    ):
         record = stage_record(folder / f"pretrain@{number}", figures={"val/bpb": score}, run_id=f"run-{number}")
         if score is not None:
             curve_of(record.path, number + 1)
@@ -79,6 +81,28 @@ def test_the_conclusion_claims_what_seeds_show(tmp_path: Path, scores: Scores, c
     report = sweep_report(tmp_path, scores)
     assert report.conclusion == conclusion
     assert (report.exit_code != 0) == (report.best is None)
+
+
+def test_a_setting_counts_in_the_last_rung_that_trained_it(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path / "raw")
+    sweep = Sweep(over={PEAK: [0.1, 0.2, 0.3]}, share=0.3, rungs=2, seeds=2)
+    settings = settings_of(recipe, sweep)
+    trained = [*variants(recipe, sweep, settings, 0), *variants(recipe, sweep, settings[1:2], 1)]
+    tried = [
+        Tried(variant, stage_record(tmp_path / f"{number}", figures={"val/bpb": score}, run_id=f"run-{number}"))
+        for number, (variant, score) in enumerate(zip(trained, (2.0, 1.9, 1.95, 2.5, 2.6), strict=True))
+    ]
+    for number, one in enumerate(tried):
+        assert one.record
+        curve_of(one.record.path, number + 1)
+    report = replace(sweep_report(tmp_path / "other", {0.1: (2.0,)}), sweep=sweep, tried=tried)
+    assert report.as_text().splitlines()[0] == "Sweep demo 0123: 5 trainings of 10%, 30% of pretraining"
+    cells = [(row[0], row[1], row[-1]) for row in report.ranking.rows]
+    assert cells == [(f"{PEAK}=0.2", "2.5500", "2"), (f"{PEAK}=0.3", "1.9500", "1"), (f"{PEAK}=0.1", "2.0000", "1")]
+    assert report.conclusion == f"best  --set {PEAK}=0.2", "nothing else was trained as long"
+    lines = list(csv.DictReader(io.StringIO(report.as_csv())))
+    assert [line["rung"] for line in lines] == ["1", "1", "1", "2", "2"]
+    assert int(lines[3]["num_tokens"]) == pytest.approx(3 * int(lines[0]["num_tokens"]), abs=2)
 
 
 def test_a_score_that_is_not_finite_is_a_divergence(tmp_path: Path) -> None:
