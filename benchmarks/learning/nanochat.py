@@ -43,21 +43,27 @@ def run(job: Job) -> dict[str, Any]:
     head = chunks.head(options["curve_tokens"])
     batch_rows, length = options["batch_rows"], job.tokens_per_row
 
+    def optimizer_of(network: Any) -> Any:
+        scale = options["rate_multiplier"] * math.sqrt(batch_rows * length / REFERENCE_BATCH_TOKENS)
+        rates = {name: rate * scale for name, rate in options["rates"].items()}
+        return network.setup_optimizer(**rates, weight_decay=options["weight_decay"])
+
     def created() -> tuple[Any, Any]:
         torch.manual_seed(job.seed)
         shape = gpt.GPTConfig(sequence_len=length, vocab_size=tokenizer.get_vocab_size(), **options["model"])
         network = gpt.GPT(shape)
         network.init_weights()
-        scale = options["rate_multiplier"] * math.sqrt(batch_rows * length / REFERENCE_BATCH_TOKENS)
-        rates = {name: rate * scale for name, rate in options["rates"].items()}
-        return network, network.setup_optimizer(**rates, weight_decay=options["weight_decay"])
+        return network, optimizer_of(network)
 
     def loader() -> Iterator[Any]:
         return batches(text / "train.jsonl", tokenizer, between, batch_rows, length, job.seed)
 
     network, optimizer = created()
-    step(network, optimizer, next(loader())[:2])  # compiles
-    network, optimizer = created()
+    compiled = torch.compile(network, dynamic=False)
+    step(compiled, optimizer, next(loader())[:2])
+    torch.manual_seed(job.seed)
+    network.init_weights()
+    optimizer = optimizer_of(network)
 
     def score(of: Chunks) -> Any:
         return nats_of(marked_rows(of, between, between, between), network, network)
@@ -67,7 +73,7 @@ def run(job: Job) -> dict[str, Any]:
     set_up, steps, fed = time.perf_counter() - began, 0, loader()
     while clock.go_on(steps):
         schedules.set_rates(optimizer, steps, clock.expected_steps(steps))
-        step(network, optimizer, next(fed)[:2])
+        step(compiled, optimizer, next(fed)[:2])
         steps += 1
     clock.note(steps)
     nats = score(chunks)
