@@ -101,9 +101,13 @@ def previous_champion(registry: Registry, journal: Journal) -> int:
         reason = f"the champion before, version {version}, was itself rolled back {withdrawn.note}"
     else:
         return version
+    told = f"{reason}; {champion_told(registry, journal)}"
+    if not registry.versions():
+        others = ", ".join(registry.recipes()) or "none"
+        raise NightStopped(f"{told}; it has no version. Recipes with a registered model: {others}")
     raise NightStopped(
-        f"{reason}; {champion_told(registry, journal)}. Name the version you want: "
-        f"python -m flows promote {registry.recipe} VERSION; {versions_told(registry)}"
+        f"{told}. Name the version you want: python -m flows promote {registry.recipe} VERSION; "
+        f"{versions_told(registry)}"
     )
 
 
