@@ -30,12 +30,19 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 4}
 MODEL = SHAPE | {
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "num_experts": 8, "num_experts_per_tok": 2,
-    "moe_intermediate_size": 416, "initializer_range": 0.05,
+    "moe_intermediate_size": 416, "initializer_range": 0.05, "tie_word_embeddings": False,
+    "embedding_initializer_range": 0.8,
 }  # fmt: skip
 """Eight experts of 416, two a token; MiniMind's defaults at this size are four of 832, one a token."""
-RECIPE: dict[str, Any] = {"model": MODEL, "batch_rows": 4, "optim": {"peak_lr": 3e-3}}
-DENSE_RECIPE: dict[str, Any] = RECIPE | {"model": MODEL | {"dense": True}}
-"""One feed-forward block of the experts that a token uses."""
+OPTIM: dict[str, Any] = {
+    "name": "muon", "muon_matrices": "attention", "peak_lr": 4.2e-3, "embedding_lr_factor": 40, "head_lr_factor": 1.5,
+    "stable_share": 0.4, "beta1": 0.8,
+}  # fmt: skip
+RECIPE: dict[str, Any] = {"model": MODEL, "batch_rows": 8, "optim": OPTIM}
+DENSE_RECIPE: dict[str, Any] = RECIPE | {
+    "model": MODEL | {"dense": True}, "optim": OPTIM | {"muon_matrices": "all"},
+}  # fmt: skip
+"""One feed-forward block of the experts that a token uses; so few matrices can all be Muon's."""
 MINIMIND_RECIPE: dict[str, Any] = {
     "model": SHAPE, "batch_rows": 32, "learning_rate": 5e-4, "accumulation_steps": 8, "grad_clip": 1.0,
 }  # fmt: skip
