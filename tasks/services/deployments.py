@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import yaml
-from prefect.client.base import PrefectHttpxSyncClient
 from pydantic import ValidationError
 
 from model.files import write_text
@@ -105,6 +104,10 @@ def ask(url: str, path: str, method: str = "GET", body: object = None) -> Any:
 
     A server that is busy (429, 503) is asked again, a few times, by Prefect's client.
     """
+    from prefect.client.base import (
+        PrefectHttpxSyncClient,
+    )  # imported, it makes the home; whether one may is asked first
+
     try:
         with PrefectHttpxSyncClient(base_url=f"{url}/api/", timeout=ANSWER_SECONDS) as client:
             reply = client.request(method, path, json=body)

@@ -211,11 +211,10 @@ def sweep_cost(recipe: Recipe, sweep: Sweep) -> str:
         num_settings, seeds = sweep.kept(len(settings), rung), sweep.seeds_of(rung)
         seconds += sum(sorted(costs)[-num_settings * seeds :])
         disk += num_settings * seeds * max(v.recipe.model.total_parameters for v in trainings)
-        each = plural(min(steps), "step") if len(set(steps)) == 1 else f"{min(steps):,} to {max(steps):,} steps"
-        lines.append(
-            f"{plural(num_settings, 'setting')} with {plural(seeds, 'seed')} each, "
-            f"{plural(num_settings * seeds, 'training')} of {each}, {sweep.percent_of(rung)} of pretraining"
-        )
+        fewest = f"{min(steps):,} to " if min(steps) < max(steps) else ""
+        each = f"{fewest}{plural(max(steps), 'step')}, {sweep.percent_of(rung)} of pretraining"
+        trained = plural(num_settings * seeds, "training")
+        lines.append(f"{plural(num_settings, 'setting')} with {plural(seeds, 'seed')} each, {trained} of {each}")
     heads = ["sweep"] if sweep.rungs == 1 else [f"rung {rung + 1}" for rung in range(sweep.rungs)]
     most = " at the most" if sweep.rungs > 1 else ""
     return "\n".join(
