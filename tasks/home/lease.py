@@ -29,6 +29,8 @@ GUARD_SECONDS = 120.0
 """How long a change of the owner waits for a publication to come to its end; that of a model waits for its registry."""
 RECORD_SECONDS = 2.0
 """How long one that found the home held waits for the owner's name."""
+ASKED_SECONDS = 0.5
+"""How long a lock must be refused until somebody is said to hold it."""
 POLL_SECONDS = 0.05
 
 
@@ -100,7 +102,7 @@ class Lease(Lines):
     def is_held(self) -> bool:
         """Whether some process holds the lease right now."""
         try:
-            with self._lock():
+            with self._lock(fcntl.LOCK_SH):  # shared: two who ask at once do not take each other for a holder
                 return False
         except BlockingIOError:
             return True
@@ -122,13 +124,10 @@ class Lease(Lines):
 
     @contextmanager
     def lease(self, holder: str) -> Iterator[int]:
-        """Hold the home for one night; yields the fencing token. Raises NightBusy at once if it is taken."""
+        """Hold the home for one night; yields the fencing token. Raises NightBusy within a second if it is taken."""
         self.home.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
-            try:
-                held.enter_context(self._lock())
-            except BlockingIOError:
-                raise NightBusy(self._who_holds_it()) from None
+            self._take_lock(held)
             with self._guard(fcntl.LOCK_EX):
                 token = self.read_token() + 1
                 self._write_lease(token, holder)
@@ -158,12 +157,24 @@ class Lease(Lines):
                 return owner
             time.sleep(POLL_SECONDS)
 
+    def _take_lock(self, held: ExitStack) -> None:
+        """Raises NightBusy if another process keeps it. Who only asks `is_held` has it for less than a millisecond."""
+        deadline = time.monotonic() + ASKED_SECONDS
+        while True:
+            try:
+                held.enter_context(self._lock(fcntl.LOCK_EX))
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise NightBusy(self._who_holds_it()) from None
+            time.sleep(POLL_SECONDS)
+
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self, kind: int) -> Iterator[None]:
         """Hold the lock file that has the name now. Raises BlockingIOError at once if another process does."""
         while True:
             with (self.home / LOCK).open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, kind | fcntl.LOCK_NB)
                 if not self._has_the_name(lock.fileno()):  # it was taken over between the two
                     continue
                 yield

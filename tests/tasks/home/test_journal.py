@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,26 @@ def test_a_second_lease_in_the_same_process_is_refused(journal: Journal) -> None
         pass
     with journal.lease("second") as token:
         assert token == 2
+
+
+def test_who_asks_whether_a_lease_is_held_keeps_nobody_from_taking_it(journal: Journal) -> None:
+    done, answers = threading.Event(), set()
+
+    def ask() -> None:
+        while not done.wait(0.0005):
+            answers.add(journal.is_held())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(300):
+            with journal.lease("night"):
+                assert journal.is_held()
+    finally:
+        done.set()
+        asking.join()
+    assert not journal.is_held()
+    assert answers, "nobody asked"
 
 
 def test_tokens_rise_by_one_and_an_error_frees_the_lease(journal: Journal) -> None:
