@@ -113,7 +113,11 @@ class Source:
 @cache
 def read_source(path: Path, module: str, modules: frozenset[str]) -> Source:
     """Read a file once in the life of the process: code that was imported does not change under it either."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return source_of(path.read_text(encoding="utf-8"), module, modules)
+
+
+def source_of(text: str, module: str, modules: frozenset[str]) -> Source:
+    tree = ast.parse(text)
     imports = frozenset(name for node in running(tree) for name in imported_by(node, modules))
     if has_logger(tree):
         leave_out_log_words(tree)

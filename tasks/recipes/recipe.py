@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -162,10 +163,16 @@ def names_mode(overrides: Mapping[str, Any]) -> bool:
     return "promote.mode" in overrides or (isinstance(block, Mapping) and "mode" in block)
 
 
+@cache
+def type_of_recipes() -> TypeAdapter[Recipe]:
+    """Made once, as making it takes longer than all else that a recipe needs; not at import, for those who need none."""
+    return TypeAdapter(Recipe)
+
+
 def recipe_from(content: Mapping[str, Any]) -> Recipe:
     """Build a recipe from plain values. Raises NightStopped with all problems in one message, ten at most in full."""
     try:
-        recipe = TypeAdapter(Recipe).validate_python(content)
+        recipe = type_of_recipes().validate_python(content)
         problems = [f"  {name}: {why}" for name, why in mistaken_booleans(content, recipe)]
     except ValidationError as error:
         named = [(".".join(str(p) for p in e["loc"]) or "recipe", e) for e in error.errors()]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tasks.home.code import OURS, PACKAGES, WITHOUT_EFFECT, SourceTree, code_version, read_source
+from tasks.home.code import OURS, PACKAGES, WITHOUT_EFFECT, SourceTree, code_version, read_source, source_of
 from tasks.home.stage_table import STAGES, StageEntry
 from tests.tasks.rows import write_files
 
@@ -183,6 +185,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in PACKAGES:
         shutil.copytree(OURS.root / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
     return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_text_is_parsed_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.home.code.source_of", cache(source_of))
+        yield
 
 
 def versions(root: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -78,8 +79,11 @@ def fields_of(*types: object) -> list[Any]:
     ]
 
 
+adapter_of = cache(TypeAdapter)
+
+
 def built(owner: type, name: str, value: object) -> object:
-    return TypeAdapter(owner).validate_python(REQUIRED.get(owner, {}) | {name: value})
+    return adapter_of(owner).validate_python(REQUIRED.get(owner, {}) | {name: value})
 
 
 def test_all_configurations_are_looked_at() -> None:
