@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from data.rows.keys import row_ids
 from data.rows.sketch import similarity, sketches_of
 from data.sides.rules import SideRules
 from model.config.training import TrainConfig
-from model.tokens.order import Reading
+from model.tokens.order import Reading, TextReplay
 from tasks.home.contents.packed import digest_of_kind
+from tasks.home.contents.pretrained import REPLAYED, Grown, write_reading, write_replayed
 from tasks.home.contents.validated import read_pieces
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import Journal
@@ -47,6 +49,8 @@ LONG = 90
 """Words of a text that others are near to."""
 STEPS = ((7, 9), (80, 25))
 """Of pretraining and SFT, in each night."""
+REPLAY_SHARE = 0.25
+"""Of the rows of the second night's SFT, text."""
 TRAIN = {"batch_rows": 4, "micro_batch_rows": 2}
 BAD = [
     b'{"text": "cut off',
@@ -181,15 +185,14 @@ def publish(
     counts: dict[str, int],
     config: object = None,
     run: str = "",
-    read: TrainingInput | None = None,
+    note: Callable[[Path], None] = lambda folder: None,
 ) -> StageRecord:
-    """A finished stage that did nothing but to leave its record, and what it `read`."""
+    """A finished stage that did nothing but to leave its record, and what `note` writes into its folder."""
     journal = Journal(home)
     key = digest_of([stage, inputs, counts, plain(config)])
     working = journal.working_folder(stage, key, resumable=False)
     (working / "output").write_text(key)
-    if read:
-        note_reading(working, read)
+    note(working)
     record = StageRecord(
         stage=stage, key=key, path=journal.stage_folder(stage, key), digest=digest_of(file_digests(working)),
         config=plain(config), inputs=inputs, code_version="", counts=counts, figures={}, headline="", seconds=0.0,
@@ -199,18 +202,32 @@ def publish(
     return record
 
 
-def train(home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1) -> tuple[StageRecord, StageRecord]:
-    """The records of pretraining and SFT for so many steps."""
+def train(
+    home: Path, packed: StageRecord, steps: tuple[int, int], seed: int = 1, replay_share: float = 0.0
+) -> tuple[StageRecord, StageRecord]:
+    """The records of pretraining and SFT for so many steps; with a share of SFT's rows text of pretraining."""
     config = {"model": {}, "train": TrainConfig(**TRAIN, seed=seed)}
+    text_rows, chat_rows = (packed.counts[f"{kind}_train_rows"] for kind in ("pretrain", "chat"))
+    first_steps, last_steps = steps
+    batch_rows = TRAIN["batch_rows"]
+    read = TrainingInput("pretrain", packed.path, Reading(text_rows, batch_rows, seed, first_steps))
 
-    def read(kind: str, num_steps: int) -> TrainingInput:
-        num_rows = packed.counts[f"{kind}_train_rows"]
-        return TrainingInput(kind, packed.path, Reading(num_rows, TRAIN["batch_rows"], seed, num_steps))
+    def note_sft(folder: Path) -> None:
+        own = Reading(chat_rows, batch_rows, seed, last_steps)
+        if replay_share:
+            own, text = TextReplay(chat_rows, text_rows, replay_share).readings(batch_rows, seed, last_steps)
+            (folder / REPLAYED).mkdir()
+            write_replayed(folder / REPLAYED, text, digest_of_kind(packed, "pretrain"))
+            note_reading(folder / REPLAYED, TrainingInput("pretrain", packed.path, text), read)
+            write_reading(folder, own, Grown(branch_step=None, rows_digest="", tokenizer=""))
+        note_reading(folder, TrainingInput("chat", packed.path, own))
 
     inputs = {"tokens": digest_of_kind(packed, "pretrain")}
-    first = publish(home, "pretrain", inputs, {"steps": steps[0]}, config, read=read("pretrain", steps[0]))
+    first = publish(
+        home, "pretrain", inputs, {"steps": first_steps}, config, note=lambda folder: note_reading(folder, read)
+    )
     inputs = {"tokens": digest_of_kind(packed, "chat"), "pretrained": first.digest}
-    return first, publish(home, "sft", inputs, {"steps": steps[1]}, config, read=read("chat", steps[1]))
+    return first, publish(home, "sft", inputs, {"steps": last_steps}, config, note=note_sft)
 
 
 def live(folder: Path) -> LivedHome:
@@ -233,11 +250,13 @@ def live(folder: Path) -> LivedHome:
 
 
 def live_and_train(folder: Path) -> LivedHome:
-    """Two nights, trained and registered. The first model was promoted; the second night's note tells its stages."""
+    """Two nights, trained and registered. The first model was promoted; the second night's note tells its stages, and
+    its SFT read text of pretraining, too."""
     lived = live(folder)
     journal = Journal(lived.home)
     for version, (records, steps) in enumerate(zip(lived.nights, STEPS, strict=True), start=1):
-        pretrained, tuned = train(lived.home, records[3], steps, seed=version)
+        share = REPLAY_SHARE if version == 2 else 0.0
+        pretrained, tuned = train(lived.home, records[3], steps, seed=version, replay_share=share)
         journal.note(event="decided", recipe="tiny", version=version, promoted=version == 1, reason="")
         registered = publish(
             lived.home, "register", {"trained": tuned.digest}, {"version": version}, {"recipe": "tiny"}

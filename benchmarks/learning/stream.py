@@ -32,7 +32,7 @@ from data.tokens.tokenise import PackedRows, pack_table
 from model.config.training import TrainConfig
 from model.files import append_line
 from model.optim.schedule import first_step_of_decay
-from model.tokens.order import Reading, Replay, mixed
+from model.tokens.order import Reading, TrunkReplay, mixed
 from model.tokens.packing import ShardedTokens
 from model.tokens.tokenizer import load_tokenizer, token_byte_lengths, train_tokenizer
 from model.training import checkpoint
@@ -135,7 +135,7 @@ def run(stream: Stream, way: str, config: PretrainConfig, home: Path) -> Iterato
             before = np.pad(before, (0, tokens.num_rows - len(before)))
             num_positions = tonight.num_steps(ROW_TOKENS) * tonight.batch_rows
             share = mixed(config.replay_share, config.new_rows_epochs, before, num_positions)
-            replay = Replay(before, share, positions)
+            replay = TrunkReplay(before, share, positions)
             folder = checkpoint.discover(saved)[-1].path
             if way == "trunk":
                 checkpoint.load_model_and_optimizer(state, folder)

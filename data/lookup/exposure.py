@@ -101,11 +101,11 @@ class ReadRows:
         return cls(sources, [(row, packed, read) for row, packed, read in content["first"]])
 
     @classmethod
-    def of(cls, training: TrainingInput) -> ReadRows:
-        """Added up from the segments of all shards."""
+    def of(cls, training: TrainingInput, *earlier: TrainingInput) -> ReadRows:
+        """Added up from the segments of all shards; with `earlier` trainings on the same packed rows."""
         paths = list(sizes_of_shards(training))
         last = [scan.select(pl.col("document").max()).collect().item() for _, scan in some_segments(paths)]
-        exposure = exposure_of([training], max(last, default=-1) + 1)
+        exposure = exposure_of([training, *earlier], max(last, default=-1) + 1)
         names: dict[str, int] = {}
         source_of = np.zeros(len(exposure.read), dtype=np.uint32)
         for _, scan in some_segments(paths):
@@ -121,18 +121,19 @@ class ReadRows:
         )
 
 
-def note_reading(folder: Path, training: TrainingInput) -> None:
-    """Write what a stage read into its folder: READ_ROWS, and LAST_STEPS if it stopped inside an epoch.
+def note_reading(folder: Path, training: TrainingInput, *earlier: TrainingInput) -> None:
+    """Write what a stage read into a folder: READ_ROWS, and LAST_STEPS if it stopped inside an epoch.
 
+    READ_ROWS holds what `earlier` stages of the same model read of the same packed rows, too.
     LAST_STEPS holds, for each packed row, the step of the unfinished epoch that read it, 0 if none did; (N,) uint32.
     """
-    ReadRows.of(training).write(folder)
+    ReadRows.of(training, *earlier).write(folder)
     if training.reading.rest:
         training.reading.last_steps().tofile(folder / LAST_STEPS)
 
 
 def last_step(folder: Path, reading: Reading, row: int) -> int | None:
-    """The step of the unfinished epoch that read a packed row, if one did; `folder` is the training stage's."""
+    """The step of the unfinished epoch that read a packed row, if one did; `folder`: where the reading was noted."""
     if not reading.rest:
         return None
     return int(raw_records(folder / LAST_STEPS, np.dtype("<u4"))[row]) or None

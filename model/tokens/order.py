@@ -1,15 +1,16 @@
 """The order in which a training stage reads packed rows: a pure function of (rows, seed, step), torch-free.
 
 A stage that begins from scratch reads epoch after epoch of all rows. One that goes on from a trunk reads the rows that
-the trunk has not read, mixed evenly with a share of those it has (arXiv 2403.08763): each of the two pools epoch after
-epoch. A position is a row's place in the whole stage: step * batch_rows + its place in the batch.
+the trunk has not read, mixed evenly with a share of those it has (arXiv 2403.08763); fine-tuning may mix its
+conversations with rows of the pretraining text. Each of two such pools is read epoch after epoch. A position is a row's
+place in the whole stage: step * batch_rows + its place in the batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,30 +39,74 @@ def in_epochs(num_rows: int, seed: int | tuple[int, ...], index: np.ndarray) -> 
     return chosen
 
 
+def replayed_until(share: float, position: np.ndarray | int) -> np.ndarray:
+    """How many of the positions before `position` are replayed rows, `share` of all: as evenly spread as can be."""
+    return np.floor(np.asarray(position) * share).astype(np.int64)
+
+
+class Replay(Protocol):
+    """Two pools of rows, and how a stage mixes them."""
+
+    @property
+    def share(self) -> float:
+        """Of the positions, how many are replayed rows; 0 if there are none, 1 if there are no others."""
+
+    @property
+    def salt(self) -> int:
+        """Of the pools' orders, beside the seed."""
+
+    @property
+    def fresh(self) -> np.ndarray:
+        """Numbers of the rows that are not replayed, ascending."""
+
+    @property
+    def replayed(self) -> np.ndarray:
+        """Numbers of those that are, ascending."""
+
+
 @dataclass(frozen=True, eq=False)
-class Replay:
-    """How a stage that goes on from a trunk mixes rows that are new to it with rows that it has read."""
+class TrunkReplay:
+    """For a stage that goes on from a trunk: rows that are new to it, and rows that it has read."""
 
     before: np.ndarray
     """How often the trunk has read each row, (num_rows,) uint32."""
     share: float
-    """Of the positions, how many are rows read before; 0 if there are none, 1 if there are no others."""
     salt: int
-    """Of the pools' orders beside the seed: positions that the trunk has read, so that no two nights share one."""
+    """Positions that the trunk has read, so that no two nights share an order."""
 
     @cached_property
     def fresh(self) -> np.ndarray:
-        """Numbers of the rows that the trunk has not read, ascending."""
         return np.flatnonzero(self.before == 0)
 
     @cached_property
     def replayed(self) -> np.ndarray:
-        """Numbers of the rows that it has read, ascending."""
         return np.flatnonzero(self.before)
 
-    def replayed_until(self, position: np.ndarray | int) -> np.ndarray:
-        """How many of the positions before `position` are rows read before: as evenly spread as can be."""
-        return np.floor(np.asarray(position) * self.share).astype(np.int64)
+
+@dataclass(frozen=True)
+class TextReplay:
+    """For fine-tuning: its own rows, and behind them rows of the text that its weights were pretrained on."""
+
+    own_rows: int
+    text_rows: int
+    share: float
+    salt: ClassVar[int] = 0
+
+    @cached_property
+    def fresh(self) -> np.ndarray:
+        return np.arange(self.own_rows)
+
+    @cached_property
+    def replayed(self) -> np.ndarray:
+        return np.arange(self.own_rows, self.own_rows + self.text_rows)
+
+    def readings(self, batch_rows: int, seed: int, num_steps: int) -> tuple[Reading, Reading]:
+        """What was read of its own rows, and of the text, each numbered from 0."""
+        own, text = Part(self.share, replayed=False), Part(self.share, replayed=True)
+        return (
+            Reading(self.own_rows, batch_rows, seed, num_steps, part=own),
+            Reading(self.text_rows, batch_rows, seed, num_steps, part=text),
+        )
 
 
 def mixed(wanted_share: float, max_epochs: float, before: np.ndarray, num_positions: int) -> float:
@@ -84,8 +129,8 @@ def rows_of_step(num_rows: int, batch_rows: int, seed: int, step: int, replay: R
     position = np.arange(step * batch_rows, (step + 1) * batch_rows)
     if replay is None:
         return in_epochs(num_rows, seed, position)
-    index = replay.replayed_until(position)
-    again = replay.replayed_until(position + 1) > index
+    index = replayed_until(replay.share, position)
+    again = replayed_until(replay.share, position + 1) > index
     chosen = np.empty(batch_rows, dtype=np.int64)
     if again.any():
         rows = replay.replayed
@@ -121,15 +166,29 @@ class Pool(NamedTuple):
         return read if self.rows is None else self.rows[read]
 
 
+class Part(NamedTuple):
+    """Which positions of a stage that replays text are a reading's."""
+
+    share: float
+    """Of the positions, how many are text."""
+    replayed: bool
+    """Whether they are the text's, or the stage's own."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """All that a training stage read: `num_steps` steps of `batch_rows` packed rows, out of `num_rows`."""
+    """What a training stage read of rows of one kind: `num_steps` steps of `batch_rows` packed rows, out of `num_rows`.
+
+    Of several fields that say how the order comes about at most one is given: `replay` of a trunk, or `part` where the
+    steps are shared with rows of another kind.
+    """
 
     num_rows: int
     batch_rows: int
     seed: int
     num_steps: int
-    replay: Replay | None = None
+    replay: TrunkReplay | None = None
+    part: Part | None = None
 
     @property
     def num_positions(self) -> int:
@@ -137,14 +196,17 @@ class Reading:
 
     @property
     def epochs(self) -> float:
-        return self.num_positions / self.num_rows if self.num_rows else 0.0
+        return sum(pool.places for pool in self.pools) / self.num_rows if self.num_rows else 0.0
 
     @cached_property
     def pools(self) -> list[Pool]:
         """All rows, or those that were new to the trunk and those that were not."""
+        if self.part:
+            which = REPLAYED if self.part.replayed else FRESH
+            return [Pool(None, self.num_rows, (self.seed, TextReplay.salt, which), len(self._positions(0)))]
         if self.replay is None:
             return [Pool(None, self.num_rows, self.seed, self.num_positions)]
-        again, salt = int(self.replay.replayed_until(self.num_positions)), self.replay.salt
+        again, salt = int(replayed_until(self.replay.share, self.num_positions)), self.replay.salt
         fresh, replayed = self.replay.fresh, self.replay.replayed
         return [
             Pool(fresh, len(fresh), (self.seed, salt, FRESH), self.num_positions - again),
@@ -180,8 +242,8 @@ class Reading:
 
     def _positions(self, pool: int) -> np.ndarray:
         """Positions of the stage that belong to a pool, in order."""
-        positions = np.arange(self.num_positions)
-        if self.replay is None:
+        positions, mixes = np.arange(self.num_positions), self.part or self.replay
+        if mixes is None:
             return positions
-        before = self.replay.replayed_until(np.arange(self.num_positions + 1))
-        return positions[(np.diff(before) > 0) == bool(pool)]
+        before = replayed_until(mixes.share, np.arange(self.num_positions + 1))
+        return positions[(np.diff(before) > 0) == (self.part.replayed if self.part else bool(pool))]

@@ -14,6 +14,7 @@ from data.lookup.exposure import ROWS_NOTED, ReadRows, exposure_of, rows_read, t
 from data.lookup.fates import fate_of, row_at_line, rows_named
 from data.rows.keys import parse_name, row_ids
 from data.rows.parts import PartRows
+from model.tokens.order import Reading
 from tasks.errors import NightStopped
 from tasks.home.contents.validated import ScannedPiece
 from tasks.pages.text import plural
@@ -151,18 +152,18 @@ def who_ate(home: Path, run: str, recipe: str | None = None) -> list[str]:
     """What a model was trained on, line by line: of each of its stages a kind, and what the stage noted at its end."""
     model = find_model(History(home), run, recipe)
     lines = [f"{model.name}: {' + '.join(t.name for t in model.trainings)}"]
-    for training in model.trainings:
-        reading = training.input.reading
+    for training in model.readings:
+        reading, text = training.input.reading, " of pretraining text" if training.replayed else ""
         lines.append(
-            f"  {training.record.stage:<8}  {plural(reading.num_steps, 'step')} of {reading.batch_rows} out of "
-            f"{plural(reading.num_rows, 'packed row')}: {reading.epochs:.2f} epochs"
+            f"  {training.record.stage:<8}  {plural(reading.num_steps, 'step')} of {batch_of(reading)} out of "
+            f"{plural(reading.num_rows, 'packed row')}{text}: {reading.epochs:.2f} epochs"
         )
         if reading.replay:
             earlier = int(reading.replay.before.sum(dtype=np.int64))
             lines.append(f"  {'':<8}  and before, as its trunk, {plural(earlier, 'packed row')} of earlier nights")
     parts = model.data.corpus.ledger.parts
     eaten = dict.fromkeys(((part.source, part.kind) for part in parts), (0, 0))
-    noted = {t.input.kind: ReadRows.read(t.record.path) for t in model.trainings}
+    noted = {t.input.kind: ReadRows.read(t.notes) for t in model.readings}
     eaten |= {(source, kind): of for kind, rows in noted.items() for source, of in rows.sources.items()}
     for (source, kind), (rows, tokens) in eaten.items():
         lines.append(f"  {kind:<8}  {source}: {plural(rows, 'row')}, {plural(tokens, 'token')}")
@@ -177,6 +178,12 @@ def who_ate(home: Path, run: str, recipe: str | None = None) -> list[str]:
                 for r in placed.iter_rows(named=True)
             ]
     return lines
+
+
+def batch_of(reading: Reading) -> str:
+    """Rows of a step that were read of these, a mean where a step has others, too."""
+    places = sum(pool.places for pool in reading.pools)
+    return f"{places / max(1, reading.num_steps):.1f}".removesuffix(".0")
 
 
 def never_seen(data: PreparedData, seen: int) -> str:
@@ -206,7 +213,7 @@ def with_places(model: ModelLineage, part: PartRows, rows: pl.DataFrame) -> pl.D
 def who_ate_rows(home: Path, run: str, recipe: str | None = None) -> Iterator[str]:
     """Every row that a model was trained on, as lines of JSON, many at a time."""
     model = find_model(History(home), run, recipe)
-    exposure = exposure_of((t.input for t in model.trainings), model.data.corpus.ledger.next_row)
+    exposure = exposure_of((t.input for t in model.readings), model.data.corpus.ledger.next_row)
     for part in model.data.corpus.ledger.parts:
         for rows in rows_read(exposure, part, model.data.corpus.rules):
             yield with_places(model, part, rows).write_ndjson().rstrip("\n")

@@ -86,11 +86,12 @@ def reading_lines(training: FinishedTraining, segments: Iterable[Segment]) -> li
     rows = {s.packed_row for s in segments if s.packed_row < reading.num_rows}
     if not rows:
         return []
-    steps = sorted({step for row in rows if (step := last_step(training.record.path, reading, row))})
+    steps = sorted({step for row in rows if (step := last_step(training.notes, reading, row))})
     epochs = max(reading.pool_of(row).whole_epochs for row in rows)
     trunk = max(int(reading.replay.before[row]) for row in rows) if reading.replay else 0
     whole = plural(epochs, "whole epoch") if epochs else ""
     partial = f"step{'s' * (len(steps) > 1)} {listed([f'{step:,}' for step in steps])}" if steps else ""
     earlier = f"{plural(trunk, 'time')} by its trunk on earlier nights" if trunk else ""
     often = " and ".join(filter(None, (earlier, whole, partial))) or "not read"
-    return [f"    {training.name} (run {training.record.run_id}): {often}"]
+    again = "as text beside its own rows, " if training.replayed else ""
+    return [f"    {training.name} (run {training.record.run_id}): {again}{often}"]

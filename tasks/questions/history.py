@@ -14,8 +14,8 @@ from data.lookup.fates import Corpus
 from data.rows.parts import KINDS
 from data.sides.rules import SideRules
 from tasks.errors import NightStopped
-from tasks.home.contents.packed import digest_of_kind
-from tasks.home.contents.pretrained import reading_of
+from tasks.home.contents.packed import REPLAYED_KIND, digest_of_kind
+from tasks.home.contents.pretrained import REPLAYED, reading_of, replayed_of
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.journal import Journal
 from tasks.home.records import StageRecord, stage_name
@@ -64,14 +64,27 @@ class PreparedData:
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """A finished training stage and what it read."""
+    """A finished training stage and what it read of one kind of rows."""
 
     record: StageRecord
     input: TrainingInput
+    replayed: bool = False
+    """Whether these are rows of text that it read beside its own."""
+
+    @property
+    def notes(self) -> Path:
+        """The folder in which the stage noted what it read."""
+        return self.record.path / REPLAYED if self.replayed else self.record.path
 
     @property
     def name(self) -> str:
         return self.record.path.name
+
+
+def digest_of_replayed(record: StageRecord, kind: str) -> str:
+    """Of the packed rows of a kind that a training stage read beside its own; nothing if it read none of them."""
+    found = replayed_of(record) if kind == REPLAYED_KIND else None
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +179,12 @@ class History:
         reading = reading_of(record, packed.counts[f"{kind}_train_rows"])
         return FinishedTraining(record, TrainingInput(kind, packed.path, reading))
 
+    def replayed(self, record: StageRecord, packed: StageRecord) -> FinishedTraining | None:
+        """The same for the text that a training stage read beside its own rows, if it did."""
+        if (found := replayed_of(record)) is None:
+            return None
+        return FinishedTraining(record, TrainingInput(REPLAYED_KIND, packed.path, found[0]), replayed=True)
+
     def grown_from(self, record: StageRecord) -> StageRecord | None:
         """The nearest record that a stage's output grew from whose folder is still there."""
         base, grown, asked = self.journal.base_of(record), self.journal.grown(), {record.digest}
@@ -177,7 +196,7 @@ class History:
         return None
 
     def trainings_on(self, packed: StageRecord, kind: str) -> Iterator[FinishedTraining]:
-        """Training stages of a kind on these packed rows, or on earlier ones that these grew from.
+        """Training stages that read rows of a kind, of these packed rows or of earlier ones that these grew from.
 
         Those of nights' own models come first, then those of twins and sweeps, each newest first.
         """
@@ -186,7 +205,10 @@ class History:
         while step and digest_of_kind(step, kind) not in grown:
             grown[digest_of_kind(step, kind)] = step
             step = self.grown_from(step)
-        stages = [entry.name for entry in TRAINING_STAGES if entry.kind == kind]
+        stages = [entry.name for entry in TRAINING_STAGES]
         for record in sorted(self.records(*stages), key=lambda record: bool(record.branch)):
-            if shards := grown.get(record.inputs["tokens"]):
-                yield self.training(record, shards)
+            own = entry_of(record.stage).kind == kind
+            rows = record.inputs["tokens"] if own else digest_of_replayed(record, kind)
+            if shards := grown.get(rows):
+                again = None if own else self.replayed(record, shards)
+                yield again or self.training(record, shards)

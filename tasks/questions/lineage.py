@@ -23,7 +23,15 @@ class ModelLineage:
 
     name: str
     trainings: tuple[FinishedTraining, ...]
+    """A stage each, with the rows of its own kind."""
+    replayed: tuple[FinishedTraining, ...]
+    """Those of them that read text beside these."""
     data: PreparedData
+
+    @property
+    def readings(self) -> tuple[FinishedTraining, ...]:
+        """All that was read, in order."""
+        return self.trainings + self.replayed
 
 
 def find_model(history: History, run: str, wanted: str | None = None) -> ModelLineage:
@@ -153,4 +161,5 @@ def lineage_of(history: History, name: str, record: StageRecord) -> ModelLineage
             f"the tokens that {record.path.name} was trained on are not in {history.home / 'data'} any more; "
             f"their digest was {record.inputs['tokens'][:KEY_CHARACTERS]}"
         )
-    return ModelLineage(name, tuple(history.training(r, packed) for r in records), history.data_of(packed))
+    replayed = tuple(again for r in records if (again := history.replayed(r, packed)))
+    return ModelLineage(name, tuple(history.training(r, packed) for r in records), replayed, history.data_of(packed))

@@ -17,13 +17,13 @@ from model.config.checks import STRICT, require
 from model.config.exportable import export_obstacles
 from model.config.network import ModelConfig
 from model.config.phases import phase_problems
-from model.config.training import TrainConfig
 from tasks.errors import NightStopped
 from tasks.recipes.alarm_config import AlarmConfig
 from tasks.recipes.data_identity import DataIdentity, identity_from
 from tasks.recipes.overrides import GONE, gone, set_dotted
 from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.recipes.retention_config import RetentionConfig
+from tasks.recipes.sft_config import SftConfig
 from tasks.recipes.stage_configs import (
     DataConfig,
     DeduplicateConfig,
@@ -81,7 +81,7 @@ class Recipe:
     """The model at the end of the night."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Training on text, and how it goes on from night to night."""
-    sft: TrainConfig = field(default_factory=TrainConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
     """Training on conversations, from the weights of pretraining."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """What is generated for people to read."""
@@ -165,7 +165,7 @@ def names_mode(overrides: Mapping[str, Any]) -> bool:
 
 @cache
 def type_of_recipes() -> TypeAdapter[Recipe]:
-    """Made once, as making it takes longer than all else that a recipe needs; not at import, for those who need none."""
+    """Made once, as it takes longer than all else that a recipe needs; not at import, for those who need none."""
     return TypeAdapter(Recipe)
 
 

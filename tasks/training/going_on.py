@@ -1,10 +1,11 @@
-"""How a night's pretraining goes on from an earlier one: its weights, its budget, and the order of new and old rows."""
+"""What a training goes on from: pretraining from an earlier night, fine-tuning from pretraining; their weights, the
+budget of a night, and the order of new and old rows."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import numpy as np
 from model.config.network import ModelConfig
 from model.config.training import TrainConfig
 from model.files import write_json
-from model.tokens.order import Replay, mixed
+from model.tokens.order import Replay, TextReplay, TrunkReplay, mixed
 from model.tokens.packing import ShardedTokens
 from model.training import checkpoint
 from tasks.errors import NightStopped
+from tasks.home.contents.packed import REPLAYED_KIND, open_packed
 from tasks.home.contents.pretrained import digest_of_rows, read_noted, reading_of
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
@@ -23,7 +25,9 @@ from tasks.pages.text import plural
 from tasks.planning.cost import night_slots
 from tasks.planning.machine import held_memory_bytes
 from tasks.recipes.pretrain_config import PretrainConfig
+from tasks.recipes.sft_config import SftConfig
 from tasks.stage import StageRun
+from tasks.training.trained import final_weights
 
 NIGHT_STEPS = "night-steps.json"
 """In a stage's logs: the steps that a budget in minutes came to, so that a night that is resumed makes as many."""
@@ -42,6 +46,8 @@ class GoingOn:
     """Whether the optimizer's moments come from it, too."""
     digest: str = ""
     """Of the stage that made it."""
+    pretrained: StageRecord | None = None
+    """That stage, if tonight's fine-tunes its model."""
     replay: Replay | None = None
     earlier_positions: int = 0
     """Packed rows that the weights have read so far, counted each time, of whatever data."""
@@ -68,7 +74,20 @@ def going_on(run: StageRun, start: Start, tokens: ShardedTokens, model: ModelCon
     replay = replay_of(parent, start, tokens, tonight, config)
     log.info("%-11s %s", run.stage, how_it_goes_on(start, replay, tokens))
     nights = read_noted(parent.path)["nights"] + 1
-    return GoingOn(tonight, saved[-1].path, warm, parent.digest, replay, replay.salt, nights)
+    return GoingOn(
+        tonight, saved[-1].path, warm, parent.digest, replay=replay, earlier_positions=replay.salt, nights=nights
+    )
+
+
+def fine_tuning(config: TrainConfig, pretrained: StageRecord, own: ShardedTokens, packed: StageRecord) -> GoingOn:
+    """How a stage begins with the last weights of another, and which of its text it reads again.
+
+    own: packed rows of the stage's own kind; packed: the record that they are of.
+    """
+    on = GoingOn(config, final_weights(pretrained.path), digest=pretrained.digest, pretrained=pretrained)
+    share = config.replay_share if isinstance(config, SftConfig) else 0.0
+    text_rows = open_packed(packed, REPLAYED_KIND, "train").num_rows if share else 0
+    return replace(on, replay=TextReplay(own.num_rows, text_rows, share)) if text_rows else on
 
 
 def budget_tokens(run: StageRun, config: PretrainConfig, model: ModelConfig, row_length_tokens: int, warm: bool) -> int:
@@ -86,7 +105,7 @@ def budget_tokens(run: StageRun, config: PretrainConfig, model: ModelConfig, row
 
 def replay_of(
     parent: StageRecord, start: Start, tokens: ShardedTokens, tonight: TrainConfig, config: PretrainConfig
-) -> Replay:
+) -> TrunkReplay:
     """The order of tonight's rows.
 
     Where tonight's rows do not begin with those that the parent had, as the data was made anew, none of them counts as
@@ -103,10 +122,10 @@ def replay_of(
         log.warning("the data was made anew since %s: all of its rows count as new", parent.path.name)
     num_positions = tonight.num_steps(tokens.sequence_length_tokens) * tonight.batch_rows
     share = mixed(config.replay_share, config.new_rows_epochs, before, num_positions)
-    return Replay(before, share, positions)
+    return TrunkReplay(before, share, positions)
 
 
-def how_it_goes_on(start: Start, replay: Replay, tokens: ShardedTokens) -> str:
+def how_it_goes_on(start: Start, replay: TrunkReplay, tokens: ShardedTokens) -> str:
     """For people: from where, and on which rows."""
     return (
         f"{start.reason}; new to it are {len(replay.fresh):,} of {plural(tokens.num_rows, 'packed row')}, and "

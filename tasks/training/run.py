@@ -16,7 +16,6 @@ from contextlib import closing
 
 import numpy as np
 
-from data.lookup.exposure import TrainingInput, note_reading
 from model.config.network import ModelConfig
 from model.config.phases import Phase
 from model.config.training import TrainConfig
@@ -24,12 +23,11 @@ from model.files import write_json
 from model.optim.schedule import first_step_of_decay
 from model.parallel.ranks import Ranks
 from model.precision import product_dtype
-from model.tokens.order import Reading
+from model.tokens.order import TextReplay
 from model.training.state import NonFiniteLoss
 from model.training.trainer import train
 from tasks.errors import Diverged, Interrupted
-from tasks.home.contents.packed import open_packed
-from tasks.home.contents.pretrained import Grown, digest_of_rows, write_reading
+from tasks.home.contents.packed import beside_text, open_packed
 from tasks.home.contents.story import ROLL_BACK, tell_event, tell_outcome, tell_plan
 from tasks.home.digests import digest_of
 from tasks.home.records import StageRecord
@@ -42,12 +40,13 @@ from tasks.planning.machine import best_device, held_memory_bytes, keep_freed_me
 from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.stage import Outcome, StageRun
 from tasks.training.curve import CURVE, Curve, training_seconds
-from tasks.training.going_on import GoingOn, going_on
+from tasks.training.going_on import GoingOn, fine_tuning, going_on
 from tasks.training.meters import StageMeters
 from tasks.training.processes import rank_processes
 from tasks.training.progress import Progress, stop_requests
+from tasks.training.reading import note_what_was_read
 from tasks.training.start import TrainingStart
-from tasks.training.trained import MODEL_CONFIG, final_weights
+from tasks.training.trained import MODEL_CONFIG
 from tasks.training.training_run import TrainingRun, checkpoints_of
 from tasks.training.validator import Validator
 from tasks.training.watch import GO_ON, MOST_ROLLBACKS, Action, Watcher, after_non_finite, after_step, watchers_of
@@ -77,10 +76,13 @@ def prepare(
     run.tracker.dataset(packed, kind, "training")
     tokens, validator = open_packed(packed, kind, "train"), Validator.open(packed, kind, config)
     row_length_tokens = tokens.sequence_length_tokens
-    on = GoingOn(config, final_weights(start_from.path), digest=start_from.digest) if start_from else GoingOn(config)
+    on = fine_tuning(config, start_from, tokens, packed) if start_from else GoingOn(config)
     if trunk and isinstance(config, PretrainConfig):
         on = going_on(run, trunk, tokens, model_config, config)
     keeps_trunk, config = isinstance(config, PretrainConfig) and config.start == "trunk", on.config
+    if isinstance(on.replay, TextReplay):
+        tokens = beside_text(tokens, packed)
+        log.info("%-11s %.0f%% of what it reads is text of pretraining, again", run.stage, 100 * on.replay.share)
     num_steps = config.num_steps(row_length_tokens)
     identity = digest_of(
         {"model": model_config, "train": config, "data": tokens.fingerprint, "from": on.digest}
@@ -113,6 +115,7 @@ def prepare(
     return TrainingRun(
         run=run, start=start, tokens=tokens, validator=validator, phases=start.phases(num_steps), num_steps=num_steps,
         state=state, curve=curve, meters=meters, earlier_positions=on.earlier_positions, nights=on.nights,
+        pretrained=on.pretrained,
         branch_step=max(1, first_step_of_decay(config.optim, num_steps)) if keeps_trunk else None,
     )  # fmt: skip
 
@@ -213,19 +216,6 @@ def finish(training: TrainingRun) -> Outcome:
         headline="; ".join(headline),
         figures={name: values[-1] for name in FIGURES_IN_RECORD if (values := curve.values(name))},
     )
-
-
-def note_what_was_read(training: TrainingRun) -> None:
-    """Write which rows the stage read, for questions about them and for a later night that goes on from it."""
-    run, start, tokens = training.run, training.start, training.tokens
-    config = start.config
-    reading = Reading(tokens.num_rows, config.batch_rows, config.seed, training.state.step, start.replay)
-    grown = Grown(
-        branch_step=training.branch_step, nights=training.nights, earlier_positions=training.earlier_positions,
-        rows_digest=digest_of_rows(tokens, tokens.num_rows), tokenizer=start.tokens.files["tokenizer.json"],
-    )  # fmt: skip
-    write_reading(run.folder, reading, grown)
-    note_reading(run.folder, TrainingInput(start.kind, start.tokens.path, reading))
 
 
 def change_summaries(curve: Curve, phases: Sequence[Phase]) -> list[str]:

@@ -10,12 +10,13 @@ from model.config.network import ModelConfig
 from model.config.phases import Phase, phase_after, phases
 from model.config.training import TrainConfig
 from model.network.transformer import compile_blocks
-from model.tokens.order import Replay
+from model.tokens.order import Replay, TextReplay
 from model.tokens.packing import ShardedTokens
 from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.surgery import begin_phase
+from tasks.home.contents.packed import beside_text, open_packed
 from tasks.home.records import StageRecord
 from tasks.planning.machine import best_device
 from tasks.training.validator import Validator
@@ -45,6 +46,11 @@ class TrainingStart:
     """Whether it begins with the optimizer's moments of that checkpoint, too."""
     replay: Replay | None = None
     """How rows that are new to its weights mix with others; None for epochs of all rows."""
+
+    def open_rows(self) -> ShardedTokens:
+        """The packed rows that it trains on, memory-mapped."""
+        own = open_packed(self.tokens, self.kind, "train")
+        return beside_text(own, self.tokens) if isinstance(self.replay, TextReplay) else own
 
     def phases(self, num_steps: int) -> list[Phase]:
         """The phases of `num_steps` optimizer steps, in order; one if the experts never change."""

@@ -15,6 +15,7 @@ from model.training.state import TrainState
 from model.training.trainer import StepMetrics
 from tasks.home.contents.pretrained import TRUNK
 from tasks.home.contents.story import BRANCH, tell_event
+from tasks.home.records import StageRecord
 from tasks.stage import StageRun
 from tasks.training.curve import Curve
 from tasks.training.meters import StageMeters
@@ -44,6 +45,8 @@ class TrainingRun:
     """That the weights have been through, this one included."""
     earlier_positions: int = 0
     """Packed rows that the weights had read before this stage, counted each time."""
+    pretrained: StageRecord | None = None
+    """The stage whose model this one fine-tunes."""
 
     def record_step(self, step: StepMetrics) -> tuple[dict[str, float], dict[str, float]]:
         """Make what is due after a step, a change of experts or a validation, and log it.

@@ -16,6 +16,8 @@ from data.tokens.shards import open_shards
 from model.tokens.packing import ShardedTokens
 from tasks.home.records import Content, StageRecord
 
+REPLAYED_KIND = "pretrain"
+"""Of the rows that fine-tuning mixes in."""
 FIGURES, SCORED_TEXT = "figures.json", "scored-text.parquet"
 
 
@@ -44,6 +46,12 @@ def all_answers(by_source: Mapping[str, HeldAnswers]) -> HeldAnswers:
 def open_packed(tokens: StageRecord, kind: str, side: str) -> ShardedTokens:
     """Packed rows of one kind and side, memory-mapped."""
     return open_shards(tokens.path, kind, side, f"{digest_of_kind(tokens, kind)}/{kind}.{side}")
+
+
+def beside_text(rows: ShardedTokens, tokens: StageRecord) -> ShardedTokens:
+    """Packed rows, and behind them those of the pretraining text's train side."""
+    text = open_packed(tokens, REPLAYED_KIND, "train")
+    return ShardedTokens(rows.shards + text.shards, f"{rows.fingerprint} {text.fingerprint}")
 
 
 def open_segments(tokens: Content, kind: str, side: str) -> pl.DataFrame:

@@ -1,4 +1,7 @@
-"""The folder of a training stage, as far as others ask what was read, and where its trunk is."""
+"""The folder of a training stage, as far as others ask what was read, and where its trunk is.
+
+A stage that read text of another kind beside its own rows notes that in the same files in a folder `replayed`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from model.files import write_json
-from model.tokens.order import Reading, Replay
+from model.tokens.order import Part, Reading, TrunkReplay
 from model.tokens.packing import PackedTokens, ShardedTokens
 from tasks.home.records import StageRecord
 
 TRUNK = "trunk"
 """Folder of the checkpoint before the decay."""
-READING, BEFORE = "reading.json", "read-before.u4"
+READING, BEFORE, REPLAYED = "reading.json", "read-before.u4", "replayed"
 ROWS_AT_ONCE = 1 << 16
 
 
@@ -39,12 +42,21 @@ class Grown:
 
 def write_reading(folder: Path, reading: Reading, grown: Grown) -> None:
     """Note how a stage read its rows."""
+    _write(folder, reading, asdict(grown))
+
+
+def write_replayed(folder: Path, reading: Reading, rows_digest: str) -> None:
+    """Note in a folder of its own how a stage read text beside its rows; `rows_digest` is of the packed text."""
+    _write(folder, reading, {"rows": rows_digest})
+
+
+def _write(folder: Path, reading: Reading, more: dict[str, Any]) -> None:
     replay = reading.replay
     if replay is not None:
         replay.before.astype("<u4").tofile(folder / BEFORE)
     content = {
         "num_rows": reading.num_rows, "batch_rows": reading.batch_rows, "seed": reading.seed,
-        "num_steps": reading.num_steps, **asdict(grown),
+        "num_steps": reading.num_steps, **more, "part": reading.part and reading.part._asdict(),
         "replay": None if replay is None else {"share": replay.share, "salt": replay.salt},
     }  # fmt: skip
     write_json(folder / READING, content)
@@ -56,6 +68,13 @@ def read_noted(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
+def replayed_of(trained: StageRecord) -> tuple[Reading, str] | None:
+    """What a finished stage read of text beside its rows, and the digest of that packed text; None if it did not."""
+    folder = trained.path / REPLAYED
+    noted = read_noted(folder)
+    return (_as_noted(folder, noted, trained.counts["steps"]), noted["rows"]) if noted else None
+
+
 def reading_of(trained: StageRecord, num_rows: int, steps: int | None = None) -> Reading:
     """What a finished training stage read; of its first `steps` steps alone, where they are given.
 
@@ -65,11 +84,16 @@ def reading_of(trained: StageRecord, num_rows: int, steps: int | None = None) ->
     num_steps = trained.counts["steps"] if steps is None else steps
     if not noted:
         return Reading(num_rows, config["batch_rows"], config["seed"], num_steps)
-    replay = None
+    return _as_noted(trained.path, noted, num_steps)
+
+
+def _as_noted(folder: Path, noted: dict[str, Any], num_steps: int) -> Reading:
+    replay, part = None, noted.get("part")
     if noted["replay"]:
-        before = np.fromfile(trained.path / BEFORE, dtype="<u4")
-        replay = Replay(before, noted["replay"]["share"], noted["replay"]["salt"])
-    return Reading(noted["num_rows"], noted["batch_rows"], noted["seed"], num_steps, replay)
+        before = np.fromfile(folder / BEFORE, dtype="<u4")
+        replay = TrunkReplay(before, noted["replay"]["share"], noted["replay"]["salt"])
+    shared = Part(**part) if part else None
+    return Reading(noted["num_rows"], noted["batch_rows"], noted["seed"], num_steps, replay, shared)
 
 
 def digest_of_rows(tokens: ShardedTokens | PackedTokens, num_rows: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.tokens.order import Reading, Replay, mixed, rows_of_step
+from model.tokens.order import Reading, TextReplay, TrunkReplay, mixed, rows_of_step
 
 quick = settings(max_examples=60)
 
@@ -42,21 +42,23 @@ def test_the_order_stays_the_same_when_other_orders_were_asked_for() -> None:
 
 
 replays = st.builds(
-    Replay,
+    TrunkReplay,
     before=st.lists(st.integers(0, 3), min_size=1, max_size=40).map(lambda times: np.array(times, dtype=np.uint32)),
     share=st.floats(0, 1),
     salt=st.integers(0, 10**9),
 )
 
 
-def possible(replay: Replay) -> Replay:
+def possible(replay: TrunkReplay) -> TrunkReplay:
     """With the share that its pools allow."""
-    return Replay(replay.before, mixed(replay.share, 1e9, replay.before, 10**9), replay.salt)
+    return TrunkReplay(replay.before, mixed(replay.share, 1e9, replay.before, 10**9), replay.salt)
 
 
 @quick
 @given(replay=replays.map(possible), batch_rows=st.integers(1, 9), steps=st.integers(0, 30), seed=st.integers(0, 3))
-def test_what_is_read_beside_a_replay_is_that_of_a_walk(replay: Replay, batch_rows: int, steps: int, seed: int) -> None:
+def test_what_is_read_beside_a_replay_is_that_of_a_walk(
+    replay: TrunkReplay, batch_rows: int, steps: int, seed: int
+) -> None:
     num_rows = len(replay.before)
     reading = Reading(num_rows, batch_rows, seed, steps, replay)
     walked = [rows_of_step(num_rows, batch_rows, seed, step, replay).tolist() for step in range(steps)]
@@ -72,10 +74,34 @@ def test_what_is_read_beside_a_replay_is_that_of_a_walk(replay: Replay, batch_ro
 
 @quick
 @given(replay=replays.map(possible), batch_rows=st.integers(1, 9), steps=st.integers(1, 30))
-def test_replayed_rows_are_spread_as_evenly_as_can_be(replay: Replay, batch_rows: int, steps: int) -> None:
+def test_replayed_rows_are_spread_as_evenly_as_can_be(replay: TrunkReplay, batch_rows: int, steps: int) -> None:
     rows = np.concatenate([rows_of_step(len(replay.before), batch_rows, 1, n, replay) for n in range(steps)])
     replayed = np.cumsum(replay.before[rows] > 0)
     assert np.abs(replayed - replay.share * np.arange(1, len(rows) + 1)).max() <= 1 + 1e-6
+
+
+@quick
+@given(
+    replay=st.builds(TextReplay, own_rows=st.integers(1, 30), text_rows=st.integers(1, 30), share=st.floats(0, 1)),
+    batch_rows=st.integers(1, 9), steps=st.integers(0, 30), seed=st.integers(0, 3),
+)  # fmt: skip
+def test_what_is_read_of_a_stage_s_rows_and_of_text_beside_them_is_that_of_a_walk(
+    replay: TextReplay, batch_rows: int, steps: int, seed: int
+) -> None:
+    num_rows = replay.own_rows + replay.text_rows
+    walked = [rows_of_step(num_rows, batch_rows, seed, step, replay).tolist() for step in range(steps)]
+    times = Counter(row for rows in walked for row in rows)
+    last = {row: step for step, rows in enumerate(walked, start=1) for row in rows}
+    firsts = 0, replay.own_rows
+    for first, reading in zip(firsts, replay.readings(batch_rows, seed, steps), strict=True):
+        rows = range(first, first + reading.num_rows)
+        [pool] = reading.pools
+        assert reading.times_read().tolist() == [times[row] for row in rows]
+        assert reading.epochs == sum(times[row] for row in rows) / len(rows)
+        expected = [last[row] if times[row] > pool.whole_epochs else 0 for row in rows]
+        assert reading.last_steps().tolist() == expected
+    text = sum(times[row] for row in range(replay.own_rows, num_rows))
+    assert text == int(replay.share * steps * batch_rows)
 
 
 def test_new_rows_are_read_only_so_often_and_the_rest_is_replayed() -> None:
@@ -88,6 +114,6 @@ def test_new_rows_are_read_only_so_often_and_the_rest_is_replayed() -> None:
 
 def test_nights_of_one_trunk_read_in_different_orders() -> None:
     before = np.ones(50, dtype=np.uint32)
-    first, second = (rows_of_step(50, 50, 1, 0, Replay(before, 1.0, salt)).tolist() for salt in (1, 2))
+    first, second = (rows_of_step(50, 50, 1, 0, TrunkReplay(before, 1.0, salt)).tolist() for salt in (1, 2))
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second

@@ -15,13 +15,13 @@ import pytest
 from data.lookup.fates import TRAIN, fate_of
 from data.rows.keys import name_of, row_ids
 from flows.__main__ import main
-from model.tokens.order import rows_of_step
+from model.tokens.order import TextReplay, rows_of_step
 from tasks.errors import MESSAGE_LIMIT, NightStopped
 from tasks.home.journal import Journal
 from tasks.questions.answers import find_rows, who_ate, why_row
 from tasks.questions.history import History, PreparedData
 from tasks.questions.quarantine import text_of
-from tests.lived_home import LivedHome, run_id_of, trained_stage
+from tests.lived_home import REPLAY_SHARE, LivedHome, run_id_of, trained_stage
 
 ROOT = Path(__file__).resolve().parents[3]
 QUESTIONS = [["why-row", "text.jsonl:5"], ["who-ate", "2"], ["who-ate", "2", "--all"], ["quarantine"]]
@@ -106,6 +106,26 @@ def test_a_row_is_told_with_file_name_place_and_training(lived: LivedHome, data:
             assert lines == ([] if version == 1 and ".g0001." in segment.shard else expected)
             said[often.rstrip("0123456789")] += len(lines)
     assert set(said) == {"not read", "step ", "1 whole epoch", "1 whole epoch and step "}
+
+
+def test_a_row_that_fine_tuning_read_as_text_is_told(lived: LivedHome, data: PreparedData) -> None:
+    tuned, packed = trained_stage(lived, "sft", 2), lived.nights[1][3]
+    text_rows, chat_rows = (packed.counts[f"{kind}_train_rows"] for kind in ("pretrain", "chat"))
+    replay = TextReplay(chat_rows, text_rows, REPLAY_SHARE)
+    steps: dict[int, list[str]] = {}
+    for step in range(tuned.counts["steps"]):
+        for row in rows_of_step(chat_rows + text_rows, 4, 2, step, replay).tolist():
+            steps.setdefault(row - chat_rows, []).append(str(step + 1))
+    told = 0
+    fates = [fate_of(data.corpus, row) for row in range(data.corpus.ledger.next_row)]
+    for fate in [f for f in fates if f.what == TRAIN and f.place.part.kind == "pretrain" and len(f.segments) == 1]:
+        read = steps.get(fate.segments[0].packed_row)
+        often = f"step{'s' * (len(read) > 1)} {', '.join(read)}" if read else "not read"
+        place = f"{data.labels[fate.place.part.part.number]}:{fate.place.line}"
+        expected = f"    {tuned.path.name} (run {tuned.run_id}): as text beside its own rows, {often}"
+        assert expected in why_row(lived.home, place)
+        told += bool(read)
+    assert told > 5
 
 
 def test_a_row_without_spaces_and_the_end_of_a_label_are_enough(lived: LivedHome, data: PreparedData) -> None:

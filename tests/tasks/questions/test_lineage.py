@@ -9,27 +9,34 @@ from pathlib import Path
 import pytest
 
 from data.rows.keys import name_of, row_ids
+from data.rows.parts import KINDS
 from data.tokens.shards import open_segments
-from model.tokens.order import rows_of_step
+from model.tokens.order import TextReplay, rows_of_step
 from tasks.errors import NightStopped, StoreAway
 from tasks.home.journal import Journal
 from tasks.questions.answers import who_ate, who_ate_rows
 from tasks.questions.history import History
 from tasks.questions.lineage import find_model
 from tasks.questions.quarantine import text_of
-from tests.lived_home import STEPS, LivedHome, run_id_of, trained_stage
+from tests.lived_home import REPLAY_SHARE, STEPS, LivedHome, run_id_of, trained_stage
 
 
 def reference_rows(lived: LivedHome, version: int) -> Counter[str]:
     """Name → tokens read, step by step."""
     packed, data = lived.nights[version - 1][3], History(lived.home).data_of(lived.nights[version - 1][3])
+    text_rows, chat_rows = (packed.counts[f"{kind}_train_rows"] for kind in ("pretrain", "chat"))
+    first_steps, last_steps = STEPS[version - 1]
+    read = [("pretrain", row) for n in range(first_steps) for row in rows_of_step(text_rows, 4, version, n).tolist()]
+    replay = TextReplay(chat_rows, text_rows, REPLAY_SHARE) if version == 2 else None
+    num_rows = chat_rows + text_rows if replay else chat_rows
+    for step in range(last_steps):
+        for row in rows_of_step(num_rows, 4, version, step, replay).tolist():
+            read.append(("chat", row) if row < chat_rows else ("pretrain", row - chat_rows))
+    segments = {k: open_segments(packed.path, k, "train").partition_by("row", as_dict=True) for k in KINDS}
     tokens: Counter[str] = Counter()
-    for kind, steps in zip(("pretrain", "chat"), STEPS[version - 1], strict=True):
-        by_row = open_segments(packed.path, kind, "train").partition_by("row", as_dict=True)
-        for step in range(steps):
-            for row in rows_of_step(packed.counts[f"{kind}_train_rows"], 4, version, step).tolist():
-                for length, document in by_row[row,].select("length", "document").iter_rows():
-                    tokens[data.corpus.place(document).name] += length
+    for kind, row in read:
+        for length, document in segments[kind][row,].select("length", "document").iter_rows():
+            tokens[data.corpus.place(document).name] += length
     return tokens
 
 

@@ -41,6 +41,7 @@ MAY_BE_0 = {
     "AlarmConfig.repeat_days",
     "PretrainConfig.router_bias_rate", "PretrainConfig.router_bias_fade_share", "PretrainConfig.seed",
     "PretrainConfig.replay_share",
+    "SftConfig.router_bias_rate", "SftConfig.router_bias_fade_share", "SftConfig.seed", "SftConfig.replay_share",
     *(f"PretrainOptimConfig.{name}" for name in (
         "warmup_share", "stable_share", "final_lr_share", "weight_decay", "router_weight_decay",
         "embedding_weight_decay", "embedding_lr_factor", "head_lr_factor", "router_lr_factor",
