@@ -129,8 +129,8 @@ def promote(arguments: argparse.Namespace) -> int:
         missing = "the number of the version is missing" if recipe is None else f"{version!r:.80} is no version number"
         name = recipe or version
         raise NightStopped(
-            f"{missing}: python -m flows promote {name:.80} VERSION; make up starts MLflow, which lists the versions "
-            f"under Models, nightschool-{name:.80}"
+            f"{missing}: python -m flows promote {name:.80} VERSION; python -m flows registry {name:.80} lists what "
+            "was registered, and so does MLflow under Models"
         )
     from flows.promote_model import promote_model  # Prefect reads its settings when it is imported
 
