@@ -16,7 +16,8 @@ class SftConfig(TrainConfig):
     __pydantic_config__ = described_as(TrainConfig)
 
     replay_share: Share = 0.0
-    """Share of the rows that are pretraining text, so that it is not forgotten (arXiv 2203.02155, 2205.12393)."""
+    """Share of the rows that are pretraining text, so that it is not forgotten (arXiv 2203.02155, 2205.12393). Of the
+    targets it is more, as in conversations the answers alone are targets."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
