@@ -119,8 +119,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Ite
         process.wait(timeout=30)
 
 
-def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
-    """With some versions of its database library, Prefect's scheduler fails silently and no run is ever created."""
+@pytest.fixture(scope="module")
+def scheduled(server: str) -> list[dict[str, Any]]:
+    """Runs that the scheduler made once the nightly deployment was armed."""
     deployment = ask("GET", f"{server}/deployments/name/retrain-nightly/nightly").json()
     [schedule] = deployment["schedules"]
     armed = ask("PATCH", f"{server}/deployments/{deployment['id']}/schedules/{schedule['id']}", json={"active": True})
@@ -134,11 +135,17 @@ def test_the_scheduler_really_creates_the_nightly_runs(server: str) -> None:
         return ask("POST", f"{server}/flow_runs/filter", json=wanted).json()
 
     wait_until(lambda: len(runs()) >= 3)
-    times = sorted(run["expected_start_time"] for run in runs())
+    return runs()
+
+
+def test_the_scheduler_really_creates_the_nightly_runs(scheduled: list[dict[str, Any]]) -> None:
+    """With some versions of its database library, Prefect's scheduler fails silently and no run is ever created."""
+    times = sorted(run["expected_start_time"] for run in scheduled)
     assert all("T01:30:00" in at for at in times)
-    assert runs()[0]["parameters"]["recipe"]["name"] == "nightly"
+    assert scheduled[0]["parameters"]["recipe"]["name"] == "nightly"
 
 
+@pytest.mark.usefixtures("scheduled")
 def test_of_scheduled_runs_that_are_all_due_the_last_one_is_done(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked in each of the runs that the scheduler made, on the day after the last: the machine was off until then."""
     deployment = ask("GET", f"{server}/deployments/name/retrain-nightly/nightly").json()
