@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,46 +22,41 @@ import numpy as np
 import torch
 
 from model.config.network import ModelConfig
-from model.tokens.order import TextReplay
 from model.tokens.tokenizer import load_tokenizer, token_byte_lengths
 from model.training import checkpoint
 from model.training.scoring import score, totals
 from model.training.state import TrainState
 from model.training.trainer import train
 from tasks.errors import NightStopped
-from tasks.home.contents.packed import beside_text, open_packed
+from tasks.home.contents.packed import open_packed
 from tasks.home.records import StageRecord
 from tasks.planning.machine import best_device, keep_freed_memory
 from tasks.questions.history import History
 from tasks.recipes.deployments import load_recipe
 from tasks.recipes.sft_config import SftConfig
+from tasks.training.start import open_rows
 from tasks.training.trained import MODEL_CONFIG, final_weights
 
 KINDS = ("chat", "pretrain")
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One change of the recipe's fine-tuning."""
-
-    sft: dict[str, Any] = field(default_factory=dict)
-    optim: dict[str, Any] = field(default_factory=dict)
-    steps: float = 1.0
-    """Times as many steps."""
-
-
-VARIANTS = {
-    "as the recipe has it": Variant(),
-    "replay: nothing": Variant({"replay_share": 0.0}),
-    "replay: a tenth": Variant({"replay_share": 0.1}),
-    "replay: a quarter": Variant({"replay_share": 0.25}),
-    "replay: half": Variant({"replay_share": 0.5}),
-    "rate: half": Variant(optim={"peak_lr": 0.5}),
-    "rate: twice": Variant(optim={"peak_lr": 2.0}),
-    "steps: half": Variant(steps=0.5),
-    "steps: twice": Variant(steps=2.0),
+BASE: dict[str, Any] = {"sft.num_tokens": 450_000, "sft.replay_share": 0.0, "sft.optim.peak_lr": 1.5e-3}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "replay: a tenth": {"sft.replay_share": 0.1},
+    "replay: a quarter": {"sft.replay_share": 0.25},
+    "replay: half": {"sft.replay_share": 0.5},
+    "replay: a quarter, peak 0.7e-3": {"sft.replay_share": 0.25, "sft.optim.peak_lr": 0.7e-3},
+    "replay: a quarter, peak 2.2e-3": {"sft.replay_share": 0.25, "sft.optim.peak_lr": 2.2e-3},
+    "replay: a quarter, 293 steps": {"sft.replay_share": 0.25, "sft.num_tokens": 600_000},
+    "rate: peak 0.7e-3": {"sft.optim.peak_lr": 0.7e-3},
+    "rate: peak 3e-3": {"sft.optim.peak_lr": 3e-3},
+    "rate: embeddings x 5, head x 1.5": {"sft.optim.embedding_lr_factor": 5, "sft.optim.head_lr_factor": 1.5},
+    "Muon for attention": {"sft.optim.name": "muon", "sft.optim.muon_matrices": "attention"},
+    "steps: 110": {"sft.num_tokens": 225_000},
+    "steps: 439": {"sft.num_tokens": 900_000},
 }
-"""Rates are times the recipe's."""
+"""Overrides of the recipe, on top of BASE; steps are those of the demo's rows."""
 
 
 def alike(record: StageRecord, model: ModelConfig) -> bool:
@@ -70,22 +65,12 @@ def alike(record: StageRecord, model: ModelConfig) -> bool:
     return replace(kept, expert_path=model.expert_path) == model
 
 
-def changed(config: SftConfig, variant: Variant) -> SftConfig:
-    rate = config.optim.peak_lr * variant.optim.get("peak_lr", 1.0)
-    optim = replace(config.optim, **variant.optim | {"peak_lr": rate})
-    return replace(config, optim=optim, num_tokens=round(config.num_tokens * variant.steps), **variant.sft)
-
-
 def run(pretrained: StageRecord, packed: StageRecord, config: SftConfig) -> dict[str, float]:
     """Bits per byte of both kinds after fine-tuning, steps and CPU seconds."""
-    rows = open_packed(packed, "chat", "train")
+    rows, replay = open_rows(packed, "chat", config)
     model = ModelConfig(**json.loads((pretrained.path / MODEL_CONFIG).read_text(encoding="utf-8")))
     state = TrainState.create(model, config, best_device(), config.batch_rows * rows.sequence_length_tokens)
     checkpoint.load_weights(state.model, final_weights(pretrained.path))
-    replay, own_rows = None, rows.num_rows
-    if config.replay_share:
-        rows = beside_text(rows, packed)
-        replay = TextReplay(own_rows, rows.num_rows - own_rows, config.replay_share)
     began = time.process_time()
     for _ in train(state, rows, config, replay=replay):
         pass
@@ -116,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no night of recipe {recipe.name} has pretrained its model in {given.home}")
     for seed in map(int, given.seeds.split(",")):
         for name in (name for name in VARIANTS if given.only in name):
-            result = run(pretrained, packed, replace(changed(recipe.sft, VARIANTS[name]), seed=seed))
+            changed = recipe.with_overrides(BASE | VARIANTS[name] | {"sft.seed": seed})
+            result = run(pretrained, packed, changed.sft)
             print(json.dumps({"variant": name, "seed": seed} | {k: round(v, 4) for k, v in result.items()}), flush=True)
     return 0
 

@@ -33,8 +33,7 @@ MODEL = SHAPE | {
     "moe_intermediate_size": 384, "initializer_range": 0.05, "tie_word_embeddings": False,
     "embedding_initializer_range": 0.8,
 }  # fmt: skip
-"""Eight experts of 384, two a token: as many active parameters as nanochat has at this size, 4.8 M. MiniMind's defaults
-are four of 832, one a token, 5.0 M."""
+"""Eight experts of 384, two a token: as many active parameters as nanochat has at this size."""
 OPTIM: dict[str, Any] = {
     "name": "muon", "muon_matrices": "attention", "peak_lr": 4.2e-3, "embedding_lr_factor": 40, "head_lr_factor": 1.5,
     "stable_share": 0.4, "beta1": 0.8,
@@ -45,9 +44,11 @@ DENSE_RECIPE: dict[str, Any] = RECIPE | {
 }  # fmt: skip
 """One feed-forward block of the experts that a token uses; so few matrices can all be Muon's."""
 MINIMIND_RECIPE: dict[str, Any] = {
-    "model": SHAPE, "batch_rows": 32, "learning_rate": 5e-4, "accumulation_steps": 8, "grad_clip": 1.0,
+    "model": SHAPE | {"moe_intermediate_size": 768}, "batch_rows": 32, "learning_rate": 5e-4, "accumulation_steps": 8,
+    "grad_clip": 1.0,
 }  # fmt: skip
-"""The defaults of its train_pretrain.py; fp32, as it leaves autocast out on a CPU."""
+"""The defaults of its train_pretrain.py, but for the width of its four experts, one a token, which would be 832: sides
+have as many active parameters. fp32, as it leaves autocast out on a CPU."""
 NANOCHAT_RECIPE: dict[str, Any] = {
     "model": {"n_layer": 4, "n_embd": 256, "n_head": 4, "n_kv_head": 4, "window_pattern": "L"},
     "rates": {"unembedding_lr": 0.008, "embedding_lr": 0.3, "matrix_lr": 0.02, "scalar_lr": 0.5},

@@ -12,8 +12,8 @@ DENSE = "ours, dense"
 MINIMIND_SIDES = ("MiniMind", "MiniMind, no accumulation")
 NANOCHAT = "nanochat"
 WANTED_TIME_SHARE = 1 / 6
-ALLOWED_MORE = 0.02
-"""Active parameters that we may have beyond those of another side, as a share of them."""
+ALIKE = 0.02
+"""Active parameters of the sides may differ by this share."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def judged(results: Sequence[Result], name: str, in_a_sixth: bool) -> Iterator[t
         return
     wins = sum(ours.bpb < other.bpb for ours, other in pairs)
     yield f"lower than {name} in {wins} of {len(pairs)} seeds", wins == len(pairs)
-    more = max(ours.active_parameters / other.active_parameters - 1 for ours, other in pairs)
-    yield f"active parameters {more:+.2%} against {name}'s, {ALLOWED_MORE:+.0%} may be", more <= ALLOWED_MORE
+    worst = max(abs(ours.active_parameters / other.active_parameters - 1) for ours, other in pairs)
+    yield f"active parameters within {worst:.2%} of {name}'s, {ALIKE:.0%} may be", worst <= ALIKE
     if not in_a_sixth:
         return
     shares = [time_share(ours, other) for ours, other in pairs]

@@ -117,6 +117,7 @@ def read_source(path: Path, module: str, modules: frozenset[str]) -> Source:
 
 
 def source_of(text: str, module: str, modules: frozenset[str]) -> Source:
+    """What the text of a module says. Raises SyntaxError if it is no Python."""
     tree = ast.parse(text)
     imports = frozenset(name for node in running(tree) for name in imported_by(node, modules))
     if has_logger(tree):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from model.tokens.order import Replay, TextReplay, TrunkReplay, mixed
 from model.tokens.packing import ShardedTokens
 from model.training import checkpoint
 from tasks.errors import NightStopped
-from tasks.home.contents.packed import REPLAYED_KIND, open_packed
 from tasks.home.contents.pretrained import digest_of_rows, read_noted, reading_of
 from tasks.home.records import StageRecord
 from tasks.home.trunk import Start
@@ -25,7 +24,6 @@ from tasks.pages.text import plural
 from tasks.planning.cost import night_slots
 from tasks.planning.machine import held_memory_bytes
 from tasks.recipes.pretrain_config import PretrainConfig
-from tasks.recipes.sft_config import SftConfig
 from tasks.stage import StageRun
 from tasks.training.trained import final_weights
 
@@ -79,15 +77,11 @@ def going_on(run: StageRun, start: Start, tokens: ShardedTokens, model: ModelCon
     )
 
 
-def fine_tuning(config: TrainConfig, pretrained: StageRecord, own: ShardedTokens, packed: StageRecord) -> GoingOn:
-    """How a stage begins with the last weights of another, and which of its text it reads again.
-
-    own: packed rows of the stage's own kind; packed: the record that they are of.
-    """
-    on = GoingOn(config, final_weights(pretrained.path), digest=pretrained.digest, pretrained=pretrained)
-    share = config.replay_share if isinstance(config, SftConfig) else 0.0
-    text_rows = open_packed(packed, REPLAYED_KIND, "train").num_rows if share else 0
-    return replace(on, replay=TextReplay(own.num_rows, text_rows, share)) if text_rows else on
+def fine_tuning(run: StageRun, pretrained: StageRecord, config: TrainConfig, text: TextReplay | None) -> GoingOn:
+    """How a stage begins with the last weights of another, and with what `text` of that it mixes its own rows."""
+    if text:
+        log.info("%-11s %.0f%% of the rows of its steps are text of pretraining", run.stage, 100 * text.share)
+    return GoingOn(config, final_weights(pretrained.path), digest=pretrained.digest, pretrained=pretrained, replay=text)
 
 
 def budget_tokens(run: StageRun, config: PretrainConfig, model: ModelConfig, row_length_tokens: int, warm: bool) -> int:

@@ -29,7 +29,7 @@ from model.training.state import NonFiniteLoss
 from model.training.trainer import train
 from tasks.errors import NightStopped
 from tasks.planning.machine import best_device, keep_freed_memory
-from tasks.training.start import TrainingStart, phase_beginning_at
+from tasks.training.start import TrainingStart, open_rows, phase_beginning_at
 from tasks.training.validator import Validator
 
 FOLDER, MEETING = "ranks", "meeting"
@@ -193,7 +193,7 @@ def train_beside_rank_0(rank: int, start: TrainingStart, folder: Path, connectio
 
     The parameters are those of `run_rank`.
     """
-    tokens = start.open_rows()
+    tokens, _ = open_rows(start.tokens, start.kind, start.config)
     validator = Validator.open(start.tokens, start.kind, start.config) if start.config.expert_changes else None
     state = start.create_state(tokens)
     phases = start.phases(start.config.num_steps(tokens.sequence_length_tokens))

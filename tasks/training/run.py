@@ -23,11 +23,9 @@ from model.files import write_json
 from model.optim.schedule import first_step_of_decay
 from model.parallel.ranks import Ranks
 from model.precision import product_dtype
-from model.tokens.order import TextReplay
 from model.training.state import NonFiniteLoss
 from model.training.trainer import train
 from tasks.errors import Diverged, Interrupted
-from tasks.home.contents.packed import beside_text, open_packed
 from tasks.home.contents.story import ROLL_BACK, tell_event, tell_outcome, tell_plan
 from tasks.home.digests import digest_of
 from tasks.home.records import StageRecord
@@ -45,7 +43,7 @@ from tasks.training.meters import StageMeters
 from tasks.training.processes import rank_processes
 from tasks.training.progress import Progress, stop_requests
 from tasks.training.reading import note_what_was_read
-from tasks.training.start import TrainingStart
+from tasks.training.start import TrainingStart, open_rows
 from tasks.training.trained import MODEL_CONFIG
 from tasks.training.training_run import TrainingRun, checkpoints_of
 from tasks.training.validator import Validator
@@ -74,15 +72,12 @@ def prepare(
     """
     keep_freed_memory()
     run.tracker.dataset(packed, kind, "training")
-    tokens, validator = open_packed(packed, kind, "train"), Validator.open(packed, kind, config)
+    (tokens, text), validator = open_rows(packed, kind, config), Validator.open(packed, kind, config)
     row_length_tokens = tokens.sequence_length_tokens
-    on = fine_tuning(config, start_from, tokens, packed) if start_from else GoingOn(config)
+    on = fine_tuning(run, start_from, config, text) if start_from else GoingOn(config)
     if trunk and isinstance(config, PretrainConfig):
         on = going_on(run, trunk, tokens, model_config, config)
     keeps_trunk, config = isinstance(config, PretrainConfig) and config.start == "trunk", on.config
-    if isinstance(on.replay, TextReplay):
-        tokens = beside_text(tokens, packed)
-        log.info("%-11s %.0f%% of what it reads is text of pretraining, again", run.stage, 100 * on.replay.share)
     num_steps = config.num_steps(row_length_tokens)
     identity = digest_of(
         {"model": model_config, "train": config, "data": tokens.fingerprint, "from": on.digest}

@@ -16,9 +16,10 @@ from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.surgery import begin_phase
-from tasks.home.contents.packed import beside_text, open_packed
+from tasks.home.contents.packed import REPLAYED_KIND, open_packed
 from tasks.home.records import StageRecord
 from tasks.planning.machine import best_device
+from tasks.recipes.sft_config import SftConfig
 from tasks.training.validator import Validator
 
 
@@ -46,11 +47,6 @@ class TrainingStart:
     """Whether it begins with the optimizer's moments of that checkpoint, too."""
     replay: Replay | None = None
     """How rows that are new to its weights mix with others; None for epochs of all rows."""
-
-    def open_rows(self) -> ShardedTokens:
-        """The packed rows that it trains on, memory-mapped."""
-        own = open_packed(self.tokens, self.kind, "train")
-        return beside_text(own, self.tokens) if isinstance(self.replay, TextReplay) else own
 
     def phases(self, num_steps: int) -> list[Phase]:
         """The phases of `num_steps` optimizer steps, in order; one if the experts never change."""
@@ -89,6 +85,21 @@ class TrainingStart:
         if self.compile_blocks:
             compile_blocks(state.model)
         return state
+
+
+def open_rows(tokens: StageRecord, kind: str, config: TrainConfig) -> tuple[ShardedTokens, TextReplay | None]:
+    """The packed rows that a stage trains on, memory-mapped; for fine-tuning that replays text, that text behind them
+    and how both mix.
+
+    Without rows of its own the stage has nothing to replay beside, and its first batch says that there are none.
+    """
+    own = open_packed(tokens, kind, "train")
+    share = config.replay_share if isinstance(config, SftConfig) else 0.0
+    if not share or not own.num_rows:
+        return own, None
+    text = open_packed(tokens, REPLAYED_KIND, "train")
+    both = ShardedTokens(own.shards + text.shards, f"{own.fingerprint} {text.fingerprint}")
+    return both, TextReplay(own.num_rows, text.num_rows, share)
 
 
 def phase_beginning_at(stage_phases: Sequence[Phase], step: int) -> Phase | None:

@@ -165,8 +165,14 @@ def test_a_source_without_a_file_ends_with_code_2(
         (["sweep", "demo", "--over", "split.salt=a,b"], "only settings of pretrain and model are swept"),
         (["sweep", "demo", "--over", "pretrain.optim.peak_lr"], "--over takes key.path=value,value"),
         (["sweep", "demo", "--over", "model.num_experts_per_tok=2,9"], "must be at most num_experts"),
-        (["promote", "tiny"], "the number of the version is missing: python -m flows promote tiny VERSION"),
-        (["promote", "tiny", "abc"], "python -m flows promote tiny VERSION; python -m flows registry tiny lists"),
+        (
+            ["promote", "tiny"],
+            "the number of the version is missing: python -m flows promote tiny VERSION; python -m flows registry tiny",
+        ),
+        (
+            ["promote", "tiny", "abc"],
+            "'abc' is no version number: python -m flows promote tiny VERSION; python -m flows registry tiny lists",
+        ),
         (["promote", "tiny", "0"], "'0' is no version number"),
         (["promote", "tiny", "-1"], "'-1' is no version number"),
         (["promote", "tiny", "²"], "'²' is no version number"),

@@ -48,12 +48,6 @@ def open_packed(tokens: StageRecord, kind: str, side: str) -> ShardedTokens:
     return open_shards(tokens.path, kind, side, f"{digest_of_kind(tokens, kind)}/{kind}.{side}")
 
 
-def beside_text(rows: ShardedTokens, tokens: StageRecord) -> ShardedTokens:
-    """Packed rows, and behind them those of the pretraining text's train side."""
-    text = open_packed(tokens, REPLAYED_KIND, "train")
-    return ShardedTokens(rows.shards + text.shards, f"{rows.fingerprint} {text.fingerprint}")
-
-
 def open_segments(tokens: Content, kind: str, side: str) -> pl.DataFrame:
     """Which document is where in the packed rows: row, start, length, document (its number), source."""
     return segments_in(tokens.path, kind, side)

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from model.tokens.packing import ShardedTokens
 from model.training import checkpoint
-from model.training.batches import batch_of_rows
+from model.training.batches import batch_of_rows, batch_of_step
 from tasks.errors import Interrupted
 from tasks.home.contents.packed import digest_of_kind, open_packed, open_segments
 from tasks.home.contents.pretrained import reading_of, replayed_of
 from tasks.home.records import StageRecord
 from tasks.recipes.sft_config import SftConfig
 from tasks.training import run as training
+from tasks.training.start import open_rows
 from tasks.training.training_run import TrainingRun
 from tests.tasks.prepared import Prepared
 from tests.tasks.rows import stage_record
@@ -94,6 +96,22 @@ def test_two_ranks_read_what_one_does(prepared: Prepared, pretrained: StageRecor
         finished(started)
     first, second = weights(tmp_path / "1"), weights(tmp_path / "2")
     assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_without_conversations_there_is_nothing_to_replay_beside(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the first batch says what is missing, as it does without replay."""
+    recipe, packed = prepared
+
+    def opened(tokens: StageRecord, kind: str, side: str) -> ShardedTokens:
+        rows = open_packed(tokens, kind, side)
+        return ShardedTokens((rows.rows(np.array([], dtype=int)),), "") if kind == "chat" else rows
+
+    monkeypatch.setattr("tasks.training.start.open_packed", opened)
+    rows, replay = open_rows(packed, "chat", replace(recipe.sft, replay_share=SHARE))
+    with pytest.raises(ValueError, match="the training side has no packed rows"):
+        batch_of_step(rows, BATCH_ROWS, 1, 0, replay=replay)
 
 
 def test_text_alone_is_no_fine_tuning() -> None:
