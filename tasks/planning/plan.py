@@ -24,6 +24,7 @@ from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
 from tasks.planning.probe import PROBE_SECONDS, probe_state
 from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.recipes.recipe import Recipe
+from tasks.recipes.sft_config import SftConfig
 
 log = logging.getLogger("nightschool")
 LEAST_TURNS = 3
@@ -121,6 +122,12 @@ def going_on(stage: PlannedTraining, start: Start, row_length_tokens: int) -> Pl
     return replace(stage, config=stage.config.going_on(slots, warm))
 
 
+def rows_read(config: TrainConfig) -> str:
+    """How many of fine-tuning's rows are text of pretraining, for people; nothing where none are."""
+    share = config.replay_share if isinstance(config, SftConfig) else 0.0
+    return f", {share:.0%} of the rows text of pretraining" if share else ""
+
+
 def plan_text(recipe: Recipe, start: Start = FROM_SCRATCH) -> str:
     """Parameters, steps, time, memory and disk of a recipe, and the cost of similar models; for people.
 
@@ -142,8 +149,9 @@ def plan_text(recipe: Recipe, start: Start = FROM_SCRATCH) -> str:
         log.info("measuring   a few steps of %s on this machine", stage.name)
         plan = plan_stage(stage.model, stage.config, row_length_tokens)
         tokens_per_step = stage.config.batch_rows * row_length_tokens
+        rows = rows_read(stage.config)
         lines.append(
-            (stage.name, f"{plural(plan.steps, 'step')} of {tokens_per_step:,} tokens, {duration(plan.seconds)}")
+            (stage.name, f"{plural(plan.steps, 'step')} of {tokens_per_step:,} tokens{rows}, {duration(plan.seconds)}")
         )
         lines += [("change", str(phase)) for phase in stage.phases(row_length_tokens) if phase.change]
         plans.append(plan)

@@ -117,11 +117,14 @@ def test_the_plan_holds_every_training_and_the_sum_of_their_times(twin: bool, mo
     monkeypatch.setattr(plan, "time_shares", lambda model, other, *_: (0.4, 0.6) if other.dense else (0.9, 1.1))
     recipe = recipe_from(
         CONTENT
-        | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3, "start": "scratch"}, "sft": {"num_tokens": 16 * 512}}
+        | {"twin": twin, "pretrain": {"num_tokens": 16 * 512 * 3, "start": "scratch"}}
+        | {"sft": {"num_tokens": 16 * 512, "replay_share": 0.25}}
     )
     text = plan_text(recipe)
     stages = [line.split()[0] for line in text.splitlines() if " of 8,192 tokens, " in line]
     assert stages == ["pretrain", "sft", *(["twin-pretrain", "twin-sft"] if twin else [])]
+    replayed = [line.split()[0] for line in text.splitlines() if ", 25% of the rows text of pretraining, " in line]
+    assert replayed == [stage for stage in stages if stage.endswith("sft")]
     seconds = 16 * 512 * 4 * (1.5 if twin else 1.0)
     assert f"{duration(seconds)} of training on this machine" in text
     assert ("its dense twin:" in text) != twin
