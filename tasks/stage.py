@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tasks.home.code import code_version
 from tasks.home.contents.packed import digest_of_kind
 from tasks.home.digests import digest_of, plain
 from tasks.home.journal import Journal
-from tasks.home.records import LOGS, Content, StageRecord, elapsed, file_digests, stage_name
+from tasks.home.records import LOGS, BegunStage, Content, StageRecord, elapsed, file_digests, stage_name
 from tasks.home.stage_table import StageEntry, entry_of
 from tasks.home.trunk import FROM_SCRATCH, Start, start_inputs
 from tasks.pages.text import RUN_NAME_CHARACTERS, one_line
@@ -153,7 +153,9 @@ class StageFrame:
         digests, base = dict(self.inputs(night, **arguments)), None
         if self.grows and "rows" in arguments:
             base, digests["base"] = self._base(night, arguments["rows"], config, version)
-        of = {"stage": self.entry.name, "branch": night.branch, "inputs": digests, "config": config, "code": version}
+        of: dict[str, Any] = {
+            "stage": self.entry.name, "branch": night.branch, "inputs": digests, "config": config, "code": version
+        }  # fmt: skip
         if record := night.journal.finished(name, key := digest_of(of)):
             log.info("%-11s reused     %s", name, record.headline)
         else:
@@ -163,13 +165,13 @@ class StageFrame:
             on_disk = disk_faults(final, night.home, partial(disk_needed, night.recipe))
             with on_disk, self._tracked(night, name, called, key, tags, config, base) as run:
                 started = time.monotonic()
+                begun = BegunStage(**of, key=key, run_id=run.tracker.run_id, night_run=night.run_id)
+                begun.write(run.folder)
                 outcome = self.work(run, **arguments)
                 files = file_digests(run.folder, outcome.linked)
-                record = StageRecord(
-                    stage=self.entry.name, branch=night.branch, key=key, path=final,
-                    digest=digest_of(files), files=files, config=config, inputs=digests, code_version=version,
-                    counts=dict(outcome.counts), figures=dict(outcome.figures), headline=outcome.headline,
-                    seconds=elapsed(run.folder, started), run_id=run.tracker.run_id,
+                record = replace(
+                    begun.record(final), digest=digest_of(files), files=files, counts=dict(outcome.counts),
+                    figures=dict(outcome.figures), headline=outcome.headline, seconds=elapsed(run.folder, started),
                 )  # fmt: skip
                 run.tracker.params({f"stage.{count}": str(value) for count, value in record.counts.items()})
                 run.tracker.final(record.figures, record.last_step)

@@ -42,7 +42,8 @@ def prepared(command: str) -> list[str]:
     words[0] = str(Path(sys.executable).with_name(program))
     if program == "prefect":
         return [*(word for word in words if not word.startswith("retrain-nightly/")), "--help"]
-    if words[3] in ("quarantine", "why-row", "who-ate", "nights", "lineage", "registry"):  # of a home that has a night
+    of_nights = ("quarantine", "why-row", "who-ate", "replay", "nights", "lineage", "registry")
+    if words[3] in of_nights:  # and the home has none
         return [*words[:4], "--help"]
     assert "--dry-run" in words, f"{command} would train"
     return words

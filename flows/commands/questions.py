@@ -1,9 +1,11 @@
-"""Commands that answer a question from the home's files alone. None may wait for torch, Prefect or MLflow."""
+"""Commands that answer a question from the home's files alone. None may wait for torch, Prefect or MLflow; `replay`
+alone, which scores what it found, for torch."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 
 from tasks.errors import NightStopped
 from tasks.recipes.recipe_files import recipe_name
@@ -37,12 +39,17 @@ def why_row(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_who_ate_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run", metavar="RUN",
-        help="MLflow run id of a night or a training stage (or its first 8 digits), a registered version, or champion",
+        help="MLflow run id of a night or a training stage (or its first 8 digits), a night's name, a registered "
+        "version, or champion",
     )  # fmt: skip
     parser.add_argument("--recipe", help=f"whose version or champion: {LAST_RECIPE}")
+
+
+def add_who_ate_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
     parser.add_argument("--all", action="store_true", help="print every row as jsonl, and nothing else")
 
 
@@ -52,6 +59,35 @@ def who_ate(arguments: argparse.Namespace) -> int:
 
     answer = answers.who_ate_rows if arguments.all else answers.who_ate
     print_lines(answer(Settings.load().home, arguments.run, recipe_name(arguments.recipe)))
+    return 0
+
+
+def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument("--step", type=int, required=True, metavar="N", help="the optimizer step, from 1")
+    parser.add_argument(
+        "--stage", metavar="STAGE", help="pretrain or sft; the stage whose run it is, else pretrain, if left out"
+    )
+    parser.add_argument(
+        "--top", type=num_rows, metavar="K", help="rows to show; 5 in the terminal and all on the page if left out"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the whole text of the rows, too")
+
+
+def num_rows(text: str) -> int:
+    """A number of rows of at least 1; argparse shows the message of the error."""
+    return at_least_one(text, "rows")
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Print the batch of a step again, with what each of its rows and documents costs."""
+    from tasks.questions.replay import replay
+
+    lines = replay(
+        Settings.load().home, arguments.run, arguments.step, arguments.stage, recipe_name(arguments.recipe),
+        arguments.top, arguments.html,
+    )  # fmt: skip
+    print_lines(lines)
     return 0
 
 
@@ -102,8 +138,12 @@ def add_quarantine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def num_lines(text: str) -> int:
     """A number of lines of at least 1; argparse shows the message of the error."""
+    return at_least_one(text, "lines")
+
+
+def at_least_one(text: str, what: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a number of lines of at least 1, not {text!r:.40}")
+        raise argparse.ArgumentTypeError(f"must be a number of {what} of at least 1, not {text!r:.40}")
     return int(text)
 
 

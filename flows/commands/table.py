@@ -77,6 +77,10 @@ COMMANDS = (
         help="which rows a model was trained on",
     ),
     Command(
+        name="replay", run=questions.replay, add_arguments=questions.add_replay_arguments, only_reads=True,
+        help="the batch of a step again: its rows and documents, and which of them cost most",
+    ),
+    Command(
         name="lineage", run=questions.lineage, add_arguments=questions.add_lineage_arguments, only_reads=True,
         help="which nights a model's weights went through",
     ),

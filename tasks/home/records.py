@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from model.files import sha256_of, write_text
+from model.files import sha256_of, write_json, write_text
 from tasks.home.digests import digest_of
 
 LOGS = "logs"
 """Folder of a stage directory whose files carry times and do not count for the digest."""
 RECORD = "record.json"
+BEGUN = "begun.json"
+"""In the logs: what a stage is, noted when it begins, for questions about one that has not ended."""
 
 
 @runtime_checkable
@@ -88,6 +90,41 @@ class StageRecord:
             return cls(**(content | {"path": folder, "reused": True}))
         except (OSError, ValueError, TypeError):
             return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BegunStage:
+    """What is known of a stage when its work begins; the fields are those of its record to be."""
+
+    stage: str
+    branch: str
+    key: str
+    inputs: Mapping[str, str]
+    config: Any
+    code: str
+    run_id: str
+    night_run: str
+    """Run of the night that began it, or went on with it, last."""
+
+    def write(self, folder: Path) -> None:
+        """Note it in the working folder of the stage."""
+        write_json(folder / LOGS / BEGUN, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> BegunStage | None:
+        """What is noted in a stage's folder; None if there is nothing whole."""
+        try:
+            return cls(**json.loads((folder / LOGS / BEGUN).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def record(self, path: Path) -> StageRecord:
+        """Its record as far as it is known: without digest, files, counts and figures. `path`: of its folder."""
+        return StageRecord(
+            stage=self.stage, branch=self.branch, key=self.key, path=path, digest="", config=self.config,
+            inputs=self.inputs, code_version=self.code, counts={}, figures={}, headline="", seconds=0.0,
+            run_id=self.run_id,
+        )  # fmt: skip
 
 
 def stage_name(stage: str, branch: str) -> str:

@@ -84,3 +84,9 @@ def start_inputs(start: Start, home: Path) -> dict[str, str]:
     """What a start adds to the inputs of a stage: whose state it begins with, and how."""
     parent = start.record(home)
     return {"start": f"{start.how} {start.checkpoint}", "parent": parent.digest} if parent else {}
+
+
+def parent_in(inputs: Mapping[str, str]) -> tuple[str, str] | None:
+    """Of a stage's inputs: digest of the stage whose state it began with, and the folder of that state therein; None
+    from scratch."""
+    return (inputs["parent"], inputs["start"].split()[1]) if "parent" in inputs else None

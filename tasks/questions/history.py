@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from data.rows.parts import KINDS
 from data.sides.rules import SideRules
 from tasks.errors import NightStopped
 from tasks.home.contents.packed import REPLAYED_KIND, digest_of_kind
-from tasks.home.contents.pretrained import REPLAYED, reading_of, replayed_of
+from tasks.home.contents.pretrained import REPLAYED, read_noted, reading_of, replayed_of
 from tasks.home.contents.validated import PARTS, ScannedPiece, read_pieces
 from tasks.home.journal import Journal
-from tasks.home.records import StageRecord, stage_name
+from tasks.home.records import BegunStage, StageRecord, stage_name
 from tasks.home.stage_table import TRAINING_STAGES, entry_of
 
 NAMES_SHOWN = 8
@@ -126,6 +126,14 @@ class History:
                 record = StageRecord.read(folder)
                 if record and record.stage in stages and digest in ("", record.digest):
                     yield record
+
+    def begun(self) -> Iterator[tuple[StageRecord, str]]:
+        """Training stages that have begun and know the order of their rows, whether or not they have ended, each with
+        the run of its night. The record of one that has not ended has the steps that it is to make."""
+        for folder in sorted((self.home / "data").glob("*@*")):
+            if (noted := BegunStage.read(folder)) and (steps := read_noted(folder).get("num_steps")):
+                unfinished = replace(noted.record(folder), counts={"steps": int(steps)})
+                yield StageRecord.read(folder) or unfinished, noted.night_run
 
     def record_with_digest(self, stage: str, digest: str) -> StageRecord | None:
         """The record of the stage with this digest, if its folder is still there."""

@@ -34,17 +34,20 @@ class ModelLineage:
         return self.trainings + self.replayed
 
 
-def find_model(history: History, run: str, wanted: str | None = None) -> ModelLineage:
-    """The model of a run id (or a prefix of one), of a registered version or `champion`, else NightStopped.
+def find_model(history: History, run: str, wanted: str | None = None, unfinished: bool = False) -> ModelLineage:
+    """The model of a run id (or a prefix of one), of a night's name, a registered version or `champion`, else
+    NightStopped.
 
-    wanted: recipe whose version it is; the one that ran last if left out.
+    wanted: recipe whose version it is; the one that ran last if left out. unfinished: whether it may be of a night, or
+    a training stage, that has not ended: the last of its stages is then the one that began last.
     """
     if run == CHAMPION:
         recipe = history.recipe(wanted)
         version, source = champion_version(history, recipe)
         name = f"champion of {recipe}, version {version}{source}"
         return lineage_of(history, name, training_of_version(history, recipe, version))
-    if len(run) >= MIN_PREFIX and re.fullmatch("[0-9a-f]+", run) and (found := records_by_run(history, run)):
+    is_run = len(run) >= MIN_PREFIX and re.fullmatch("[0-9a-f]+", run)
+    if is_run and (found := records_by_run(history, run, unfinished)):
         if len(found) > 1:
             raise NightStopped(f"{run} is the beginning of {len(found)} run ids: {listed(sorted(found))}")
         [(run_id, record)] = found.items()
@@ -54,18 +57,35 @@ def find_model(history: History, run: str, wanted: str | None = None) -> ModelLi
     if re.fullmatch("[0-9]{1,8}", run):
         recipe = history.recipe(wanted)
         return lineage_of(history, f"version {int(run)} of {recipe}", training_of_version(history, recipe, int(run)))
+    if note := night_named(history, run, wanted):
+        return lineage_of(history, f"night {note.name}", last_training_of_night(history, note, unfinished))
     raise NightStopped(
         f"no run {run!r:.80} in {history.home}: name an MLflow run id of a night or a training stage (or its first "
-        f"{MIN_PREFIX} digits), a version number, or {CHAMPION}"
+        f"{MIN_PREFIX} digits), a night, a version number, or {CHAMPION}"
     )
 
 
-def records_by_run(history: History, prefix: str) -> dict[str, StageRecord]:
-    """Records by MLflow run id, for ids with this prefix; a night's is its last training stage."""
+def night_named(history: History, name: str, recipe: str | None) -> Note | None:
+    """The note of a night by its name: that of its note, or what its run is called. Raises NightStopped for several."""
+    named = [note for note in night_notes(history.home, recipe) if name in (note.name, note.content.get("name"))]
+    if len(named) > 1:
+        several = listed([note.name for note in named])
+        raise NightStopped(f"{len(named)} nights are called {name!r:.120}; name one of {several}")
+    return named[0] if named else None
+
+
+def records_by_run(history: History, prefix: str, unfinished: bool = False) -> dict[str, StageRecord]:
+    """Records by MLflow run id, for ids with this prefix; a night's is its last training stage.
+
+    unfinished: whether those of stages count that have not ended.
+    """
     found: dict[str, StageRecord] = {}
     for note in night_notes(history.home):
         if note.run_id and note.run_id.startswith(prefix):
-            found[note.run_id] = last_training_of_night(history, note)
+            found[note.run_id] = last_training_of_night(history, note, unfinished)
+    for begun, _ in history.begun() if unfinished else ():
+        if begun.run_id.startswith(prefix):
+            found[begun.run_id] = begun
     stages = {str(entry.get("stage")) for entry in history.entries} - {"None"}
     for entry in history.published(*stages):
         run_id = str(entry.get("run_id", ""))
@@ -77,17 +97,27 @@ def records_by_run(history: History, prefix: str) -> dict[str, StageRecord]:
     return found
 
 
-def last_training_of_night(history: History, note: Note) -> StageRecord:
-    """The last training stage of a night."""
+def last_training_of_night(history: History, note: Note, unfinished: bool = False) -> StageRecord:
+    """The last training stage of a night; `unfinished`: of one that has not ended the last that has begun."""
     trained = [note.stages[entry.name] for entry in TRAINING_STAGES if entry.name in note.stages]
+    if not trained and unfinished and (begun := last_begun(history, note)):
+        return begun
     if not trained:
-        raise NightStopped(f"the night {note.name} (run {note.run_id}) was not finished; run it again")
+        what = "has begun no training that this home knows of" if unfinished else "was not finished"
+        raise NightStopped(f"the night {note.name} (run {note.run_id}) {what}; run it again")
     record = StageRecord.read(history.home / "data" / trained[-1])
     if record is None:
         raise NightStopped(
             f"{trained[-1]}, which the night {note.name} trained, is not in {history.home / 'data'} any more"
         )
     return record
+
+
+def last_begun(history: History, note: Note) -> StageRecord | None:
+    """The last training stage of its own that a night has begun."""
+    order = [entry.name for entry in TRAINING_STAGES]
+    mine = [record for record, run in history.begun() if run == note.run_id and not record.branch]
+    return max(mine, key=lambda record: order.index(record.stage), default=None)
 
 
 def champion_version(history: History, recipe: str) -> tuple[int, str]:

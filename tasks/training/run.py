@@ -42,7 +42,7 @@ from tasks.training.going_on import GoingOn, fine_tuning, going_on
 from tasks.training.meters import StageMeters
 from tasks.training.processes import rank_processes
 from tasks.training.progress import Progress, stop_requests
-from tasks.training.reading import note_what_was_read
+from tasks.training.reading import note_order, note_what_was_read
 from tasks.training.start import TrainingStart, open_rows
 from tasks.training.trained import MODEL_CONFIG
 from tasks.training.training_run import TrainingRun, checkpoints_of
@@ -107,12 +107,15 @@ def prepare(
         at_start = validator.metrics(state.model)
         curve.add(0, at_start)
         run.tracker.metrics(at_start, step=0)
-    return TrainingRun(
+    training = TrainingRun(
         run=run, start=start, tokens=tokens, validator=validator, phases=start.phases(num_steps), num_steps=num_steps,
         state=state, curve=curve, meters=meters, earlier_positions=on.earlier_positions, nights=on.nights,
         pretrained=on.pretrained,
         branch_step=max(1, first_step_of_decay(config.optim, num_steps)) if keeps_trunk else None,
     )  # fmt: skip
+    note_order(training)
+    write_json(run.folder / MODEL_CONFIG, training.phases[-1].model.__dict__)
+    return training
 
 
 def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
@@ -188,8 +191,6 @@ def finish(training: TrainingRun) -> Outcome:
     """Pictures, curve, what was read, and the headline of a training stage that made its last step."""
     run, start, curve, state = training.run, training.start, training.curve, training.state
     note_what_was_read(training)
-    model_config = training.phases[-1].model
-    write_json(run.folder / MODEL_CONFIG, model_config.__dict__)
     losses = training_curves(curve.points, f"{start.stage}: loss and learning rate", run.logs / "loss.png")
     run.tracker.artifact(losses, "figures")
     counts_LE = training.meters.load.counts_LE
@@ -207,10 +208,13 @@ def finish(training: TrainingRun) -> Outcome:
         *change_summaries(curve, training.phases),
     ]
     return Outcome(
-        counts={"steps": state.step, "tokens_seen": state.tokens_seen, "parameters": model_config.total_parameters},
+        counts={
+            "steps": state.step, "tokens_seen": state.tokens_seen,
+            "parameters": training.phases[-1].model.total_parameters,
+        },
         headline="; ".join(headline),
         figures={name: values[-1] for name in FIGURES_IN_RECORD if (values := curve.values(name))},
-    )
+    )  # fmt: skip
 
 
 def change_summaries(curve: Curve, phases: Sequence[Phase]) -> list[str]:

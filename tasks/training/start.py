@@ -16,7 +16,7 @@ from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
 from model.training.state import TrainState
 from model.training.surgery import begin_phase
-from tasks.home.contents.packed import REPLAYED_KIND, open_packed
+from tasks.home.contents.packed import open_packed, with_text
 from tasks.home.records import StageRecord
 from tasks.planning.machine import best_device
 from tasks.recipes.sft_config import SftConfig
@@ -97,9 +97,8 @@ def open_rows(tokens: StageRecord, kind: str, config: TrainConfig) -> tuple[Shar
     share = config.replay_share if isinstance(config, SftConfig) else 0.0
     if not share or not own.num_rows:
         return own, None
-    text = open_packed(tokens, REPLAYED_KIND, "train")
-    both = ShardedTokens(own.shards + text.shards, f"{own.fingerprint} {text.fingerprint}")
-    return both, TextReplay(own.num_rows, text.num_rows, share)
+    both = with_text(own, tokens)
+    return both, TextReplay(own.num_rows, both.num_rows - own.num_rows, share)
 
 
 def phase_beginning_at(stage_phases: Sequence[Phase], step: int) -> Phase | None:

@@ -13,7 +13,7 @@ from prefect import Task, flow
 from benchmarks.data.ours import UntrackedNight, UntrackedStore
 from tasks.errors import Interrupted, NightBusy, NightStopped
 from tasks.home.journal import Journal
-from tasks.home.records import StageRecord
+from tasks.home.records import BegunStage, StageRecord
 from tasks.home.stage_table import STAGES, TRAINING_STAGES, entry_of
 from tasks.recipes.recipe import Recipe
 from tasks.sources.resolve import Resolved
@@ -74,6 +74,16 @@ def test_a_stage_is_done_once(night: Night) -> None:
     assert (first.reused, again.reused) == (False, True)
     assert first == again
     assert (again.stage, again.branch, again.name, again.inputs) == ("split", "", "split", {"rows": "d1"})
+
+
+def test_what_it_is_is_noted_before_it_works(night: Night) -> None:
+    noted: list[BegunStage | None] = []
+    record = made(lambda run: noted.append(BegunStage.read(run.folder))).fn(night, ROWS)
+    [begun] = noted
+    assert begun is not None and begun.night_run == night.run_id
+    expected = replace(record, digest="", files={}, counts={}, headline="", seconds=0.0)
+    assert begun.record(record.path) == expected
+    assert BegunStage.read(record.path) == begun
 
 
 def test_inputs_settings_code_and_branch_are_in_the_key(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,9 +43,21 @@ def all_answers(by_source: Mapping[str, HeldAnswers]) -> HeldAnswers:
     return reduce(HeldAnswers.merge, by_source.values(), HeldAnswers())
 
 
+def train_tokens(tokens: Content) -> dict[str, dict[str, int]]:
+    """Slots of the train side that hold a token, by source and domain."""
+    sizes = json.loads((tokens.path / FIGURES).read_text(encoding="utf-8")).get("sizes", {})
+    return {source: {domain: count for domain, (count, _) in of.items()} for source, of in sizes.items()}
+
+
 def open_packed(tokens: StageRecord, kind: str, side: str) -> ShardedTokens:
     """Packed rows of one kind and side, memory-mapped."""
     return open_shards(tokens.path, kind, side, f"{digest_of_kind(tokens, kind)}/{kind}.{side}")
+
+
+def with_text(own: ShardedTokens, tokens: StageRecord) -> ShardedTokens:
+    """Rows of fine-tuning, and behind them those of the text that it mixes in, numbered through."""
+    text = open_packed(tokens, REPLAYED_KIND, "train")
+    return ShardedTokens(own.shards + text.shards, f"{own.fingerprint} {text.fingerprint}")
 
 
 def open_segments(tokens: Content, kind: str, side: str) -> pl.DataFrame:

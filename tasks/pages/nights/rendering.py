@@ -24,7 +24,8 @@ def environment() -> Environment:
     """The templates of all pages, and what those of nights need beside."""
     own = rendering.environment().overlay()
     own.filters = own.filters | {
-        "say": say, "say_svg": say_in_svg, "say_plain": say_plain, "many_lines": many_lines, "signed": signed,
+        "say": say, "say_svg": say_in_svg, "say_plain": say_plain, "many_lines": many_lines, "as_it_is": as_it_is,
+        "signed": signed,
         "size": format_bytes, "long_time": long_time, "short": short_number, "css_name": css_name,
     }  # fmt: skip
     own.globals = own.globals | {"say": say_key, "phrase": Phrase, "languages": LANGUAGES}
@@ -41,7 +42,12 @@ def write_page(path: Path, template: str, **values: object) -> Path:
 def many_lines(text: str) -> Markup:
     """Text of a model with its lines, without characters that cannot be shown or turn the page around."""
     shown = text if len(text) <= TALLEST_TEXT else f"{text[: TALLEST_TEXT - 1]}…"
-    return Markup('<p class="many" dir="auto">{}</p>').format("".join(printable(shown.strip())))
+    return Markup('<p class="many" dir="auto">{}</p>').format(as_it_is(shown.strip()))
+
+
+def as_it_is(text: str) -> str:
+    """Text with its lines and spaces, without characters that cannot be shown or turn the page around."""
+    return "".join(printable(text))
 
 
 def printable(text: str) -> Iterator[str]:

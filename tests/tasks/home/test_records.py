@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.files import sha256_of
 from tasks.home.digests import digest_of
-from tasks.home.records import LOGS, RECORD, StageRecord, file_digests
+from tasks.home.records import BEGUN, LOGS, RECORD, BegunStage, StageRecord, file_digests
 from tests.tasks.rows import stage_record, write_files
 
 quick = settings(max_examples=80)
@@ -164,3 +164,28 @@ def test_a_record_with_figures_that_are_no_numbers_reads_back(tmp_path: Path) ->
     assert read is not None
     assert math.isnan(read.figures["val/bpb"])
     assert read.figures["train/loss"] == math.inf
+
+
+BEGUN_STAGE = BegunStage(
+    stage="pretrain", branch="twin", key="k", inputs={"tokens": "d"}, config={"train": {"seed": 1}}, code="c",
+    run_id="of the stage", night_run="of the night",
+)  # fmt: skip
+
+
+def test_what_a_stage_is_can_be_read_from_its_beginning_on(tmp_path: Path) -> None:
+    (tmp_path / LOGS).mkdir()
+    BEGUN_STAGE.write(tmp_path)
+    found = BegunStage.read(tmp_path)
+    assert found == BEGUN_STAGE
+    record = found.record(tmp_path)
+    assert (record.name, record.path, record.run_id) == ("twin-pretrain", tmp_path, "of the stage")
+    assert (record.inputs, record.config, record.code_version) == ({"tokens": "d"}, {"train": {"seed": 1}}, "c")
+    assert (record.digest, record.files, record.counts) == ("", {}, {})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"stage": "pretrain"}', '{"stage": "\\ud800', "\x00"])
+def test_what_is_no_beginning_of_a_stage_is_none(tmp_path: Path, content: str) -> None:
+    assert BegunStage.read(tmp_path) is None
+    (tmp_path / LOGS).mkdir()
+    (tmp_path / LOGS / BEGUN).write_text(content)
+    assert BegunStage.read(tmp_path) is None
