@@ -38,6 +38,6 @@ def test_templates_are_part_of_the_package() -> None:
     content = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = content["tool"]["setuptools"]["package-data"]["tasks.pages"]
     files = {path for path in (FOLDER / "templates").rglob("*") if path.is_file()}
-    assert len(files) == 13
+    assert len(files) == 14
     globs = {found for pattern in patterns for found in FOLDER.glob(pattern)}  # as setuptools reads them
     assert files <= globs
