@@ -51,6 +51,8 @@ class Transformer(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.blocks_compiled = False
+        """Whether `compile_blocks` was called."""
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         tied = config.tie_word_embeddings
         self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -126,3 +128,4 @@ def compile_blocks(model: Transformer) -> None:
     """Compile each block at its first training step. Evaluation runs them eagerly, see `evaluating`."""
     for block in model.layers:
         block.compile(dynamic=False)
+    model.blocks_compiled = True

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from model.config.network import ModelConfig
 from model.config.phases import phase_after, phases
@@ -18,7 +17,7 @@ from model.network.transformer import Transformer
 from model.tokens.packing import PackedTokens
 from model.training import checkpoint
 from model.training.checkpoint import Checkpoint
-from model.training.scoring import score_rows
+from model.training.scoring import score
 from tasks.errors import NightStopped
 from tasks.home.contents.pretrained import TRUNK
 from tasks.home.records import StageRecord
@@ -113,6 +112,4 @@ def nats_of(batch: StepBatch, rows: PackedTokens, found: FoundWeights) -> np.nda
     except FileNotFoundError as error:
         raise NightStopped(f"{found.folder} went while it was read: its night goes on; ask again") from error
     train: Mapping[str, Any] = record.config["train"]
-    model.to(best_device()).eval()
-    with torch.no_grad():  # not `score`: it keeps compiled blocks from running, and to say so costs seconds of imports
-        return score_rows(model, rows, train["micro_batch_rows"], train.get("precision", "auto"))
+    return score(model.to(best_device()), rows, train["micro_batch_rows"], train.get("precision", "auto"))

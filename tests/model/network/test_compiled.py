@@ -49,3 +49,13 @@ def test_evaluation_compiles_nothing() -> None:
         with evaluating(compiled.model):
             compiled.model(batch().ids_BT[:, :length])
     assert num_graphs() == before
+
+
+def test_evaluation_without_compiled_blocks_does_not_wait_for_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_for_seconds(stance: str) -> None:
+        raise AssertionError(stance)
+
+    monkeypatch.setattr(torch.compiler, "set_stance", import_for_seconds)
+    plain = state()
+    with evaluating(plain.model):
+        plain.model(batch().ids_BT)
