@@ -143,7 +143,7 @@ def write_bucket(path: Path, rows: np.ndarray) -> int:
     width = SLOTS // DOCUMENTS_PER_PACKED_ROW
     where = segments_frame(
         place // DOCUMENTS_PER_PACKED_ROW, place % DOCUMENTS_PER_PACKED_ROW * width, np.full(len(rows), width), rows,
-        pl.Series([SOURCE]).gather(np.zeros(len(rows), dtype=np.int64)),
+        *(pl.Series([name]).gather(np.zeros(len(rows), dtype=np.int64)) for name in (SOURCE, "en")),
     )  # fmt: skip
     count = int(where["row"][-1]) + 1 if len(where) else 0
     empty = np.zeros((count, SLOTS), dtype=np.uint16)

@@ -106,7 +106,9 @@ def make_stream(home: Path) -> Stream:
     encoder = Encoder.open(folder)
 
     def packed(texts: list[str], name: str) -> PackedRows:
-        rows = pl.DataFrame({"row_id": [f"{name} {n}" for n in range(len(texts))], "source": name, "text": texts})
+        rows = pl.DataFrame(
+            {"row_id": [f"{name} {n}" for n in range(len(texts))], "source": name, "domain": name, "text": texts}
+        )
         return pack_table(rows, encoder, ROW_TOKENS)
 
     return Stream(

@@ -12,6 +12,7 @@ from data.folding import number_folded
 from data.sides.read import Place, place_name
 from data.tokens.shards import (
     LOST,
+    NAMES,
     lost_path,
     num_packed_rows,
     open_shard,
@@ -83,8 +84,8 @@ def joined_segments(paths: Sequence[Path]) -> pl.DataFrame:
     for path in paths:
         frame = pl.read_parquet(f"{path}.segments.parquet")
         rows = pl.col("row").cast(pl.Int64) + base
-        frames.append(frame.with_columns(rows, pl.col("source").cast(pl.String)))
+        frames.append(frame.with_columns(rows, pl.col(NAMES).cast(pl.String)))
         base += num_packed_rows(path)
     every = pl.concat(frames)
     row, start, length, document = (every[name].to_numpy() for name in ("row", "start", "length", "document"))
-    return segments_frame(row, start, length, document, every["source"])
+    return segments_frame(row, start, length, document, every["source"], every["domain"])

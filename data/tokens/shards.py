@@ -19,8 +19,13 @@ def num_packed_rows(path: Path) -> int:
         return int(pa.ipc.open_stream(source).read_next_batch().num_rows)
 
 
-SEGMENTS = {"row": pl.UInt32, "start": pl.UInt16, "length": pl.UInt16, "document": pl.UInt32, "source": pl.Categorical}
+SEGMENTS = {
+    "row": pl.UInt32, "start": pl.UInt16, "length": pl.UInt16, "document": pl.UInt32,
+    "source": pl.Categorical, "domain": pl.Categorical,
+}  # fmt: skip
 """Where a segment lies and whose it is; `document` is the number of a row of the corpus."""
+NAMES = ("source", "domain")
+"""Columns of names, categories in the files and strings where tables of many files are joined."""
 
 
 LOST = {"document": pl.UInt32, "answer": pl.UInt32, "tokens": pl.UInt32, "needed": pl.UInt32}
@@ -87,18 +92,19 @@ def open_segments(folder: Path, kind: str, side: str) -> pl.DataFrame:
     """SEGMENTS of one side, rows numbered as in `open_shards`."""
     frames, base = [], 0
     for path in shard_paths(folder, kind, side):
-        frame = pl.read_parquet(f"{path}.segments.parquet").with_columns(pl.col("source").cast(pl.String))
+        frame = pl.read_parquet(f"{path}.segments.parquet").with_columns(pl.col(NAMES).cast(pl.String))
         frames.append(frame.with_columns(pl.col("row").cast(pl.UInt32) + base))
         base += int(frame["row"][-1]) + 1 if len(frame) else 0
-    return pl.concat(frames) if frames else pl.DataFrame(schema=SEGMENTS | {"source": pl.String})
+    return pl.concat(frames) if frames else pl.DataFrame(schema=SEGMENTS | dict.fromkeys(NAMES, pl.String))
 
 
 def segments_frame(
-    rows: np.ndarray, starts: np.ndarray, lengths: np.ndarray, documents: np.ndarray, sources: Sequence[str] | pl.Series
-) -> pl.DataFrame:
+    rows: np.ndarray, starts: np.ndarray, lengths: np.ndarray, documents: np.ndarray,
+    sources: Sequence[str] | pl.Series, domains: Sequence[str] | pl.Series,
+) -> pl.DataFrame:  # fmt: skip
     """SEGMENTS in order of row and start."""
     frame = pl.DataFrame(
-        {"row": rows, "start": starts, "length": lengths, "document": documents, "source": sources},
+        dict(zip(SEGMENTS, (rows, starts, lengths, documents, sources, domains), strict=True)),
         schema_overrides=SEGMENTS,
         strict=False,
     )

@@ -15,7 +15,7 @@ from data.sides.read import Bucket
 from data.tokens.answers import HeldAnswers
 from data.tokens.contamination import Fingerprints
 from data.tokens.encode import Encoder
-from data.tokens.shards import LOST, segments_frame, write_lost, write_shard
+from data.tokens.shards import LOST, NAMES, segments_frame, write_lost, write_shard
 from data.tokens.windows import Answers
 from model.tokens.packing import IGNORED, PackedTokens, Packing, pack, pack_documents
 from schemas.domain import DOMAINS
@@ -117,7 +117,7 @@ class PackedRows:
 
     tokens: PackedTokens
     segments: pl.DataFrame
-    """row, start, length and the columns `row_id` and `source` of the document; in order of row and start."""
+    """SEGMENTS, with the column `row_id` of the document; in order of row and start."""
     packing: Packing
     held: dict[str, HeldAnswers]
     """By source; none of text."""
@@ -142,9 +142,10 @@ def pack_table(rows: pl.DataFrame, encoder: Encoder, row_length_tokens: int) -> 
     packing, answers = pack_rows(rows, encoder, row_length_tokens)
     owners = packing.segments.owners
     numbers = rows["row"] if "row" in rows.columns else pl.Series(np.arange(len(rows), dtype=np.uint32))
-    documents, sources = numbers.to_numpy()[owners], rows["source"].gather(owners)
-    where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)
-    where = where.with_columns(pl.col("source").cast(pl.String))
+    where = segments_frame(
+        packing.rows, packing.starts, packing.segments.lengths, numbers.to_numpy()[owners],
+        rows["source"].gather(owners), rows["domain"].gather(owners),
+    ).with_columns(pl.col(NAMES).cast(pl.String))  # fmt: skip
     order = np.lexsort((packing.starts, packing.rows))
     where = where.with_columns(rows["row_id"].gather(owners[order]))
     packed = packing.fill_rows(row_length_tokens, encoder.end_of_text, encoder.id_dtype)
@@ -167,8 +168,11 @@ def tokenise(job: TokenJob) -> Tokenised:
     packing, answers = pack_rows(rows, encoder, job.row_length_tokens)
     packed = packing.fill_rows(job.row_length_tokens, encoder.end_of_text, encoder.id_dtype)
     owners = packing.segments.owners
-    documents, sources = rows["row"].to_numpy()[owners], rows["source"].gather(owners)
-    where = segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources)
+    names = pl.Series(DOMAINS).gather(rows["domain"])
+    where = segments_frame(
+        packing.rows, packing.starts, packing.segments.lengths, rows["row"].to_numpy()[owners],
+        rows["source"].gather(owners), names.gather(owners),
+    )  # fmt: skip
     write_shard(job.out, packed, where)
     if answers is not None:
         write_lost(job.out, *lost_columns(rows["row"].to_numpy(), answers, job.row_length_tokens))

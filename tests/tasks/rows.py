@@ -31,9 +31,10 @@ def text_rows(texts: Sequence[str], prefix: str = "text") -> pl.DataFrame:
         {
             "row_id": [f"{prefix}-{number}" for number in range(len(texts))],
             "source": [f"source-{number % 2}" for number in range(len(texts))],
+            "domain": ["en"] * len(texts),
             "text": list(texts),
         },
-        schema={"row_id": pl.String, "source": pl.String, "text": pl.String},
+        schema={"row_id": pl.String, "source": pl.String, "domain": pl.String, "text": pl.String},
     )
 
 
@@ -47,17 +48,17 @@ def chat_rows(conversations: Sequence[Sequence[Exchange]], prefix: str = "chat")
         {
             "row_id": [f"{prefix}-{number}" for number in range(len(conversations))],
             "source": ["talk"] * len(conversations),
+            "domain": ["en"] * len(conversations),
             "conversations": [turns_of(exchanges) for exchanges in conversations],
         },
-        schema={"row_id": pl.String, "source": pl.String, "conversations": TURNS},
+        schema={"row_id": pl.String, "source": pl.String, "domain": pl.String, "conversations": TURNS},
     )
 
 
 def split_folder(folder: Path, generation: int = 0, **tables: pl.DataFrame) -> StageRecord:
     """The split stage's output, of tables named `pretrain_train`, `chat_val` and so on; what is not given is empty.
 
-    A generation adds one bucket a kind to what the folder holds. Train rows come in the order of the table; a table
-    may say the `domain` of its rows by name.
+    A generation adds one bucket a kind to what the folder holds. Train rows come in the order of the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     first_row = generation * 10_000
@@ -72,7 +73,7 @@ def split_folder(folder: Path, generation: int = 0, **tables: pl.DataFrame) -> S
 
 def write_side(folder: Path, kind: str, side: str, generation: int, table: pl.DataFrame, first_row: int) -> None:
     """One kind and side of one generation as `data.sides` lays it out; rows are numbered from `first_row`."""
-    domains = table["domain"].to_list() if "domain" in table.columns else ["en"] * len(table)
+    domains = table["domain"].to_list()
     content = table.columns[-1]
     shared = {"row_id": table["row_id"], "row": range(first_row, first_row + len(table)), "source": table["source"]}
     if side == "val":

@@ -215,7 +215,7 @@ def test_segments_are_those_of_the_table_of_all(corpus: Corpus, fates: list[Fate
     expected = {
         (document, row, start, length)
         for kind in KINDS
-        for row, start, length, document, _ in open_segments(corpus.shards, kind, "train").iter_rows()
+        for row, start, length, document, *_ in open_segments(corpus.shards, kind, "train").iter_rows()
     }
     found = [(f.place.row, s.packed_row, s.start, s.length) for f in fates for s in f.segments]
     assert len(found) == len(set(found))

@@ -35,7 +35,12 @@ def write_night(folder: Path, generation: int, rows: int, bucket: int = 0) -> No
     ids[:, 0] = np.arange(rows)
     numbers, zeros = np.arange(rows), np.zeros(rows, dtype=np.int64)
     segments = segments_frame(
-        numbers, zeros, zeros + SLOTS, zeros + 100 * generation + numbers, [f"source {generation % 2}"] * rows
+        numbers,
+        zeros,
+        zeros + SLOTS,
+        zeros + 100 * generation + numbers,
+        [f"source {generation % 2}"] * rows,
+        [f"domain {generation % 3}"] * rows,
     )
     packed = PackedTokens(ids, ids.astype(np.int32), np.ones((rows, SLOTS), dtype=np.uint16), "")
     write_shard(path, packed, segments)

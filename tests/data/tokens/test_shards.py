@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from data.tokens.shards import (
+    NAMES,
     SEGMENTS,
     open_segments,
     open_shard,
@@ -37,7 +38,9 @@ def packing_of(lengths: list[int], seed: int = 0) -> Packing:
 def table_of(packing: Packing, first_document: int = 0) -> pl.DataFrame:
     owners = packing.segments.owners
     sources = pl.Series([f"source-{number % 3}" for number in owners], dtype=pl.String)
-    return segments_frame(packing.rows, packing.starts, packing.segments.lengths, owners + first_document, sources)
+    domains = pl.Series([f"domain-{number % 2}" for number in owners], dtype=pl.String)
+    documents = owners + first_document
+    return segments_frame(packing.rows, packing.starts, packing.segments.lengths, documents, sources, domains)
 
 
 def written(path: Path, lengths: list[int], seed: int = 0, dtype: type = np.uint16) -> tuple[PackedTokens, Packing]:
@@ -78,7 +81,7 @@ def test_the_table_says_of_each_segment_where_it_lies(lengths: list[int]) -> Non
     packing = packing_of(lengths)
     columns = packing.rows.tolist(), packing.starts.tolist(), lengths
     expected = sorted(
-        (row, start, length, number, f"source-{number % 3}")
+        (row, start, length, number, f"source-{number % 3}", f"domain-{number % 2}")
         for number, (row, start, length) in enumerate(zip(*columns, strict=True))
     )
     assert table_of(packing).rows() == expected
@@ -137,17 +140,18 @@ def test_segments_name_rows_as_the_opened_shards_number_them(tmp_path: Path) -> 
     whole = opened.rows(np.arange(opened.num_rows))
     covered = np.zeros(whole.segment_ids.shape, dtype=int)
     table = open_segments(tmp_path, "chat", "train")
-    for row, start, length, document, source in table.rows():
+    for row, start, length, document, source, domain in table.rows():
         where = row, slice(start, start + length)
         [number] = set(whole.segment_ids[where].tolist())
         assert number == covered[row].max() + 1
         covered[where] = number
         assert source == f"source-{document % 100 % 3}"
+        assert domain == f"domain-{document % 100 % 2}"
     assert (covered == whole.segment_ids).all()
     assert sorted(table["document"]) == [0, 1, 2, 200, 201, 202, 203, 204]
-    assert table.schema == pl.Schema(SEGMENTS | {"source": pl.String})
+    assert table.schema == pl.Schema(SEGMENTS | dict.fromkeys(NAMES, pl.String))
 
 
 def test_no_shards_have_no_segments(tmp_path: Path) -> None:
-    assert open_segments(tmp_path, "chat", "train").schema == pl.Schema(SEGMENTS | {"source": pl.String})
+    assert open_segments(tmp_path, "chat", "train").schema == pl.Schema(SEGMENTS | dict.fromkeys(NAMES, pl.String))
     assert open_shards(tmp_path, "chat", "train", "").num_rows == 0

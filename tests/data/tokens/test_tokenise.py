@@ -126,11 +126,11 @@ def test_figures_are_those_of_the_shard(
     used: dict[str, set[int]] = {}
     for row in table.iter_rows(named=True):
         expected[row["source"], row["domain"], "bytes"] += sum(len(text.encode()) for text in contents_of(row))
-    for row, start, length, document, source in segments.rows():
-        assert source == table["source"][document]
-        expected[source, table["domain"][document], "tokens"] += length
+    for row, start, length, document, source, domain in segments.rows():
+        assert (source, domain) == (table["source"][document], table["domain"][document])
+        expected[source, domain, "tokens"] += length
         ids = packed.input_ids[row, start : start + length]
-        used.setdefault(table["domain"][document], set()).update(ids.tolist())
+        used.setdefault(domain, set()).update(ids.tolist())
     assert {(s, d): (t, b) for s, d, t, b in told.sizes} == {
         (s, d): (expected[s, d, "tokens"], expected[s, d, "bytes"]) for s, d, _ in expected
     }

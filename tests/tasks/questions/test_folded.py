@@ -68,7 +68,7 @@ def test_every_row_is_found_where_it_was_packed(nights: tuple[Path, list[list[St
     corpus = History(home).data_of(done[-1][3]).corpus
     for kind in ("pretrain", "chat"):
         expected: dict[int, Counter[tuple[int, int, int]]] = {}
-        for row, start, length, document, _ in open_segments(corpus.shards, kind, "train").iter_rows():
+        for row, start, length, document, *_ in open_segments(corpus.shards, kind, "train").iter_rows():
             expected.setdefault(document, Counter())[row, start, length] += 1
         for document, segments in list(expected.items())[::5]:
             fate = fate_of(corpus, document)

@@ -75,7 +75,8 @@ def real_text(corpus: Path) -> dict[str, pl.DataFrame]:
     for kind, (name, dtype) in columns.items():
         lines = [line for file in sorted(corpus.glob(f"{kind}-*.jsonl")) for line in file.open(encoding="utf-8")]
         content = pl.Series(name, [json.loads(line)[name] for line in lines], dtype=dtype)
-        found[kind] = pl.DataFrame([content]).select(pl.lit("real").alias("source"), name).with_row_index("row_id")
+        names = (pl.lit("real").alias("source"), pl.lit("en").alias("domain"))
+        found[kind] = pl.DataFrame([content]).select(*names, name).with_row_index("row_id")
     return found
 
 
