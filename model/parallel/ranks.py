@@ -72,6 +72,15 @@ class Ranks:
             )
         return rows_N.reshape(-1, self.count, micro_batch_rows)[:, self.rank].reshape(-1)
 
+    def every_row(self, of_rows: Tensor, micro_batch_rows: int) -> Tensor:
+        """Values of all ranks' rows in the order of the step, (N, ...), of those of this rank's share of them."""
+        if self.group is None:
+            return of_rows
+        shape = of_rows.shape[1:]
+        dealt = of_rows.new_zeros(len(of_rows) // micro_batch_rows, self.count, micro_batch_rows, *shape)
+        dealt[:, self.rank] = of_rows.view(-1, micro_batch_rows, *shape)
+        return self.sum(dealt).view(-1, *shape)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, of any shape; the tensor itself if there is but one."""
         if self.group is None:

@@ -28,18 +28,23 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         table_VD = weight_VD.to(dtype)
         hidden_grad_MD = torch.empty_like(hidden_MD, dtype=dtype)
         weight_grad_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
         total = torch.zeros((), device=hidden_MD.device)
+        nats_M = torch.empty(len(labels_M), device=hidden_MD.device)
         for start in range(0, len(hidden_MD), CHUNK_TOKENS):
             here = slice(start, start + CHUNK_TOKENS)
             real = len(labels_M[here])
             spare = (0, 0, 0, -real % ROWS_MULTIPLE)
             chunk_CD, labels_C1 = F.pad(hidden_MD[here].to(dtype), spare), F.pad(labels_M[here, None], spare)
             scores_CV = torch.log_softmax(chunk_CD @ table_VD.T, dim=-1, dtype=torch.float32)
-            total -= scores_CV.gather(1, labels_C1)[:real].sum()
+            label_scores_C = scores_CV.gather(1, labels_C1)[:real, 0]
+            total -= label_scores_C.sum()
+            nats_M[here] = -label_scores_C
             excess_CV = scores_CV.exp_().scatter_add_(1, labels_C1, -torch.ones_like(labels_C1, dtype=torch.float32))
             excess_CV = excess_CV.to(dtype)
             excess_CV[real:] = 0
@@ -47,19 +52,21 @@ class LinearCrossEntropy(torch.autograd.Function):
             weight_grad_VD += excess_CV.T @ chunk_CD
         ctx.save_for_backward(hidden_grad_MD, weight_grad_VD)
         ctx.types = hidden_MD.dtype, weight_VD.dtype
-        return total
+        ctx.mark_non_differentiable(nats_M)
+        return total, nats_M
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, scale: Tensor, _of_nats: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden_grad_MD, weight_grad_VD = ctx.saved_tensors
         return (hidden_grad_MD.float() * scale).to(ctx.types[0]), (weight_grad_VD * scale).to(ctx.types[1]), None, None
 
 
-def cross_entropy_sum(hidden_MD: Tensor, weight_VD: Tensor, labels_M: Tensor) -> Tensor:
-    """Sum of -log p of the labels, in fp32, nats; the caller divides once by the step's token count.
+def cross_entropy_sum(hidden_MD: Tensor, weight_VD: Tensor, labels_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of -log p of the labels, in fp32, nats, and its terms, (M,), which have no gradient; the caller divides the
+    sum once by the step's token count.
 
     Hidden states (M, D), embedding table (V, D), ids (M,). Products are in the type of autocast, all else in fp32.
     """
-    total: Tensor = LinearCrossEntropy.apply(hidden_MD, weight_VD, labels_M, compute_dtype(hidden_MD))
-    return total
+    total, nats_M = LinearCrossEntropy.apply(hidden_MD, weight_VD, labels_M, compute_dtype(hidden_MD))
+    return total, nats_M

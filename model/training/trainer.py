@@ -5,7 +5,7 @@ Pretraining and SFT differ in batches and starting state. Tracking, progress and
     for step in train(state, packed, config):
         tracker.log(step.as_metrics(), step=step.number)
 
-Shapes: B = rows, T = slots, N = B*T, L = layers, E = experts.
+Shapes: B = rows, T = slots, N = B*T, M = supervised tokens, L = layers, E = experts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from model.optim.groups import set_learning_rate
 from model.optim.schedule import learning_rate
 from model.parallel.ranks import ALONE, Ranks
 from model.precision import autocast
-from model.tokens.order import Replay
+from model.tokens.order import Replay, rows_of_step
 from model.tokens.packing import IGNORED, PackedTokens, ShardedTokens
 from model.training.batches import Batch, batch_of_step
 from model.training.cross_entropy import cross_entropy_sum
@@ -56,6 +56,10 @@ class StepMetrics:
     data_seconds: float
     counts_LE: np.ndarray
     """Real tokens routed to each expert; a dense model has no rows."""
+    nats_BT: np.ndarray
+    """Loss of each slot of the whole step before the update, float32; 0 where a slot has no target."""
+    rows_B: np.ndarray
+    """Numbers of the packed rows, int64; empty where the batch was not drawn from packed rows."""
 
     def as_metrics(self) -> dict[str, float]:
         """The step under the names that go to the tracker."""
@@ -79,10 +83,13 @@ class StepMetrics:
         }
 
 
-def supervised_loss_sum(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
-    """Sum of the cross entropy over supervised slots, nats; no other slot gets logits."""
-    supervised_N = labels_BT.flatten() != IGNORED
-    return cross_entropy_sum(hidden_BTD.flatten(0, 1)[supervised_N], model.head, labels_BT.flatten()[supervised_N])
+def supervised_loss(model: Transformer, hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the cross entropy over supervised slots, nats, and without gradient that of each slot, (B, T), 0 where
+    there is no target; no other slot gets logits."""
+    labels_N = labels_BT.flatten()
+    supervised_N = labels_N != IGNORED
+    loss_sum, nats_M = cross_entropy_sum(hidden_BTD.flatten(0, 1)[supervised_N], model.head, labels_N[supervised_N])
+    return loss_sum, nats_M.new_zeros(labels_N.shape).masked_scatter_(supervised_N, nats_M).view_as(labels_BT)
 
 
 class StepSums(NamedTuple):
@@ -97,6 +104,8 @@ class StepSums(NamedTuple):
     supervised_tokens: int
     tokens: int
     """Real ones."""
+    nats_BT: Tensor
+    """Of each slot, of all ranks, float32."""
 
 
 def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig, ranks: Ranks = ALONE) -> StepSums:
@@ -117,10 +126,12 @@ def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig, 
     layers = 0 if model_config.dense else model_config.num_hidden_layers
     counts_LE = torch.zeros(layers, model_config.num_experts, dtype=torch.int64, device=device)
     sums = torch.zeros(3, dtype=torch.float64, device=device)
+    nats = []
     for micro in batch.split(config.micro_batch_rows):
         with autocast(device, config.precision):
             hidden, routing = model.hidden(micro.ids_BT, micro.segment_BT)
-            loss_sum = supervised_loss_sum(model, hidden, micro.labels_BT)
+            loss_sum, micro_nats_BT = supervised_loss(model, hidden, micro.labels_BT)
+        nats.append(micro_nats_BT)
         real_N = micro.real_N
         share = float(real_N.sum()) / real
         balance = z = hidden.new_zeros((), dtype=torch.float32)
@@ -134,8 +145,9 @@ def accumulate_gradients(model: Transformer, batch: Batch, config: TrainConfig, 
         (loss_sum / supervised + share * router_loss).backward()
         sums += torch.stack([loss_sum.detach(), share * balance.detach(), share * z.detach()]).double()
     ranks.sum_gradients(model)
-    nats, balance_mean, z_mean = ranks.sum(sums).tolist()
-    return StepSums(nats, balance_mean, z_mean, counts_LE, supervised, real)
+    nats_sum, balance_mean, z_mean = ranks.sum(sums).tolist()
+    nats_BT = ranks.every_row(torch.cat(nats), config.micro_batch_rows)
+    return StepSums(nats_sum, balance_mean, z_mean, counts_LE, supervised, real, nats_BT)
 
 
 def adjust_router_bias(
@@ -196,6 +208,7 @@ def train_step(
         grad_norm=norm, clipped=norm > config.optim.clip_norm, tokens=sums.tokens,
         supervised_tokens=sums.supervised_tokens, tokens_seen=state.tokens_seen,
         seconds=time.perf_counter() - started, data_seconds=0.0, counts_LE=sums.counts_LE.cpu().numpy(),
+        nats_BT=sums.nats_BT.cpu().numpy(), rows_B=np.empty(0, dtype=np.int64),
     )  # fmt: skip
 
 
@@ -222,4 +235,5 @@ def train(
         step = train_step(state, batch, config, num_steps, ranks)
         if state.step % config.checkpoint_every_steps == 0 or state.step == num_steps:
             ranks.require_same(state.model)
-        yield replace(step, data_seconds=waited, seconds=step.seconds + waited)
+        rows_B = rows_of_step(packed.num_rows, config.batch_rows, config.seed, step.number - 1, replay)
+        yield replace(step, data_seconds=waited, seconds=step.seconds + waited, rows_B=rows_B)

@@ -101,6 +101,7 @@ def test_gradients_of_ranks_are_those_of_one_process(scope: str, micro_batch_row
     assert sums[:3] == other_sums[:3]
     assert sums[:3] == pytest.approx(expected[:3], rel=1e-5)
     assert torch.equal(sums.counts_LE, expected.counts_LE)
+    torch.testing.assert_close(sums.nats_BT, expected.nats_BT, atol=1e-5, rtol=1e-5)
     assert sums.tokens == other_sums.tokens == expected.tokens
     for name, gradient in gradients(alone).items():
         assert torch.equal(ours[name], theirs[name]), name

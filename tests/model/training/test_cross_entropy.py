@@ -19,17 +19,20 @@ def material(tokens: int, seed: int, vocabulary: int = 10) -> tuple[torch.Tensor
 
 
 @given(st.integers(0, 8), st.integers(0, 999))
-def test_it_is_the_sum_over_the_labels(tokens: int, seed: int) -> None:
+def test_it_is_the_sum_over_the_labels_and_its_terms(tokens: int, seed: int) -> None:
     hidden, weight, labels = material(tokens, seed)
     logits = (hidden @ weight.T).detach()
-    expected = sum(target_nats(row, int(label)) for row, label in zip(logits, labels, strict=True))
-    assert float(cross_entropy_sum(hidden, weight, labels).detach()) == pytest.approx(expected, abs=1e-4)
+    expected = [target_nats(row, int(label)) for row, label in zip(logits, labels, strict=True)]
+    total, terms = cross_entropy_sum(hidden, weight, labels)
+    assert float(total.detach()) == pytest.approx(sum(expected), abs=1e-4)
+    assert terms.tolist() == pytest.approx(expected, abs=1e-4)
+    assert not terms.requires_grad
 
 
 @pytest.mark.parametrize("tokens", [1, CHUNK_TOKENS, CHUNK_TOKENS + 1, 2 * CHUNK_TOKENS + 7])
 def test_gradients_are_those_of_autograd(tokens: int) -> None:
     hidden, weight, labels = material(tokens, 1)
-    actual = torch.autograd.grad(3 * cross_entropy_sum(hidden, weight, labels), [hidden, weight])
+    actual = torch.autograd.grad(3 * cross_entropy_sum(hidden, weight, labels)[0], [hidden, weight])
     loss = torch.nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum")
     expected = torch.autograd.grad(3 * loss, [hidden, weight])
     for ours, theirs in zip(actual, expected, strict=True):
@@ -39,7 +42,7 @@ def test_gradients_are_those_of_autograd(tokens: int) -> None:
 def test_under_autocast_products_are_bf16_and_sums_are_not() -> None:
     hidden, weight, labels = material(500, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = cross_entropy_sum(hidden, weight, labels)
+        loss, _ = cross_entropy_sum(hidden, weight, labels)
         logits = hidden @ weight.T
     assert logits.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
@@ -54,10 +57,10 @@ def test_under_autocast_products_are_bf16_and_sums_are_not() -> None:
 
 def test_many_equal_terms_are_summed_in_fp32() -> None:
     hidden, weight = torch.zeros(5_000, 4, dtype=torch.bfloat16), torch.zeros(10, 4, dtype=torch.bfloat16)
-    loss = cross_entropy_sum(hidden, weight, torch.zeros(5_000, dtype=torch.int64))
+    loss, _ = cross_entropy_sum(hidden, weight, torch.zeros(5_000, dtype=torch.int64))
     assert float(loss) == pytest.approx(5_000 * math.log(10), rel=1e-5)
 
 
 def test_a_hopeless_label_costs_its_distance_and_not_infinity() -> None:
     hidden, weight = torch.tensor([[1.0]]), torch.tensor([[500.0], [-500.0]])
-    assert float(cross_entropy_sum(hidden, weight, torch.tensor([1]))) == pytest.approx(1_000)
+    assert float(cross_entropy_sum(hidden, weight, torch.tensor([1]))[0]) == pytest.approx(1_000)

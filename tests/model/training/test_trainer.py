@@ -13,10 +13,10 @@ from model.network.transformer import Transformer
 from model.optim.groups import build_optimizer
 from model.optim.schedule import learning_rate
 from model.tokens.packing import IGNORED, PackedTokens
-from model.training.batches import Batch, batch_of_step
+from model.training.batches import Batch, batch_of_rows, batch_of_step
 from model.training.cross_entropy import CHUNK_TOKENS
 from model.training.state import NonFiniteLoss, TrainState
-from model.training.trainer import StepMetrics, accumulate_gradients, supervised_loss_sum, train, train_step
+from model.training.trainer import StepMetrics, accumulate_gradients, supervised_loss, train, train_step
 from tests.model.tiny import SLOTS, batch_of, packed_rows, silenced, tiny_config, tiny_training
 from tests.reference.losses import scores_of_rows
 
@@ -96,7 +96,11 @@ def test_loss_in_chunks_of_logits_is_the_loss_at_once() -> None:
     expected = torch.nn.functional.cross_entropy(
         model.logits(hidden).flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    torch.testing.assert_close(supervised_loss_sum(model, hidden, labels), expected, rtol=1e-4, atol=1e-2)
+    total, nats = supervised_loss(model, hidden, labels)
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(nats.sum(), expected, rtol=1e-4, atol=1e-2)
+    assert nats.shape == labels.shape
+    assert not nats[labels == IGNORED].any()
 
 
 def test_step_metrics_count_what_the_step_did() -> None:
@@ -110,6 +114,7 @@ def test_step_metrics_count_what_the_step_did() -> None:
     assert step.loss == pytest.approx(sum(map(sum, scores)) / batch.num_supervised, rel=1e-5)
     assert (step.number, step.num_steps, step.tokens, step.tokens_seen) == (1, 6, real, real)
     assert step.counts_LE.sum(axis=1).tolist() == [2 * real] * 2
+    np.testing.assert_allclose(step.nats_BT, scores, atol=1e-4)
     assert (state.step, state.tokens_seen) == (1, real)
     assert all(parameter.grad is None for parameter in state.model.parameters())
     assert train_step(state, batch, config, num_steps=6).tokens_seen == 2 * real
@@ -119,7 +124,7 @@ def test_tracker_sees_expert_load_over_all_layers() -> None:
     step = StepMetrics(
         number=3, num_steps=9, loss=1.5, balance_loss=1.1, z_loss=0.2, lr=1e-3, grad_norm=2.0, clipped=True, tokens=60,
         supervised_tokens=50, tokens_seen=180, seconds=2.0, data_seconds=0.5,
-        counts_LE=np.array([[15, 15, 15, 15], [0, 1, 47, 12]]),
+        counts_LE=np.array([[15, 15, 15, 15], [0, 1, 47, 12]]), nats_BT=np.full((4, 15), 1.5), rows_B=np.arange(4),
     )  # fmt: skip
     metrics = step.as_metrics()
     assert metrics["train/loss"] == 1.5
@@ -150,6 +155,10 @@ def test_training_takes_the_steps_of_its_configuration() -> None:
     assert [step.lr for step in steps] == [learning_rate(config.optim, number, 6) for number in range(6)]
     expected_tokens = [int(batch_of_step(tokens, 4, config.seed, number).real_N.sum()) for number in range(6)]
     assert [step.tokens for step in steps] == expected_tokens
+    for number, step in enumerate(steps):
+        batch = batch_of_rows(tokens, step.rows_B)
+        assert torch.equal(batch.ids_BT, batch_of_step(tokens, 4, config.seed, number).ids_BT)
+        assert step.nats_BT[batch.labels_BT.numpy() != IGNORED].mean() == pytest.approx(step.loss, rel=1e-5)
     assert list(train(state, tokens, config)) == []
 
 

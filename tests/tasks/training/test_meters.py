@@ -18,6 +18,7 @@ from tests.reference.meters import clipped_share, expert_load, loss_average
 STEP = StepMetrics(
     number=1, num_steps=300, loss=1.0, balance_loss=1.0, z_loss=0.0, lr=1e-3, grad_norm=1.0, clipped=False, tokens=64,
     supervised_tokens=64, tokens_seen=64, seconds=1.0, data_seconds=0.0, counts_LE=np.ones((2, 4)),
+    nats_BT=np.ones((4, 16)), rows_B=np.arange(4),
 )  # fmt: skip
 LOSSES = st.lists(st.floats(1e-3, 20), min_size=1, max_size=250)
 
