@@ -216,7 +216,8 @@ def checks_of(decision: Mapping[str, Any]) -> Iterator[Check]:
     for found in decision.get("checks", ()):
         yield Check(
             name=str(found["name"]), value=shown(found.get("value")), limit=shown(found.get("limit")),
-            passed=bool(found["passed"]), sentence=str(found.get("sentence", "")),
+            passed=None if found.get("value") is None else bool(found["passed"]),
+            sentence=str(found.get("sentence", "")),
         )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +57,9 @@ def facts_of(history: History, batch: StepBatch, with_text: int | None, top: int
 def write_page(path: Path, facts: BatchFacts) -> Path:
     """Write the page. Raises NightStopped if there is no place for it."""
     try:
+        if not path.name:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         return write_batch_page(path, facts)
     except OSError as error:
-        raise NightStopped(f"the page cannot be written to {path}: {error.strerror}; give --html a file") from error
+        reason = f"the page cannot be written to {path}: {error.strerror}"
+    raise NightStopped(f"{reason}; give --html a file in a folder that can be written to")

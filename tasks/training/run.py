@@ -47,7 +47,18 @@ from tasks.training.start import TrainingStart, open_rows
 from tasks.training.trained import MODEL_CONFIG
 from tasks.training.training_run import TrainingRun, checkpoints_of
 from tasks.training.validator import Validator
-from tasks.training.watch import GO_ON, MOST_ROLLBACKS, Action, Watcher, after_non_finite, after_step, watchers_of
+from tasks.training.watching.groups import RowGroups
+from tasks.training.watching.spikes import INCIDENTS, SpikeWatcher
+from tasks.training.watching.trend import trend_summary
+from tasks.training.watching.watcher import (
+    GO_ON,
+    MOST_ROLLBACKS,
+    Action,
+    Watcher,
+    after_non_finite,
+    after_step,
+    watchers_of,
+)
 
 FIGURES_IN_RECORD = (
     "val/loss", "val/bpb", "train/loss", "train/loss_ema", "moe/balance_loss", "moe/max_load_ratio",
@@ -110,7 +121,7 @@ def prepare(
     training = TrainingRun(
         run=run, start=start, tokens=tokens, validator=validator, phases=start.phases(num_steps), num_steps=num_steps,
         state=state, curve=curve, meters=meters, earlier_positions=on.earlier_positions, nights=on.nights,
-        pretrained=on.pretrained,
+        pretrained=on.pretrained, groups=RowGroups.open(packed, kind, tokens, on.replay),
         branch_step=max(1, first_step_of_decay(config.optim, num_steps)) if keeps_trunk else None,
     )  # fmt: skip
     note_order(training)
@@ -134,7 +145,7 @@ def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
         rank_processes(training.start, training.run.logs) as ranks,
         closing(Progress(stage, num_steps, training.state.step, training.run.recipe.name)) as progress,
     ):
-        watchers = [*watchers, *watchers_of(stop_requested)]
+        watchers = [*watchers, spike_watcher(training), *watchers_of(stop_requested)]
         while training.state.step < num_steps:
             verdict = GO_ON
             try:
@@ -158,6 +169,12 @@ def drain(training: TrainingRun, watchers: Sequence[Watcher] = ()) -> None:
                 raise Diverged(f"{stage}: {verdict.reason}")
             if verdict.action is Action.ROLL_BACK:
                 roll_back(training, ranks, rollbacks, number, verdict.reason)
+
+
+def spike_watcher(training: TrainingRun) -> SpikeWatcher:
+    return SpikeWatcher(
+        training.start.stage, training.run.logs, training.tokens, training.groups, lambda: training.curve.points
+    )
 
 
 def roll_back(training: TrainingRun, ranks: Ranks, rollbacks: Counter[int], step: int, reason: str) -> None:
@@ -198,6 +215,8 @@ def finish(training: TrainingRun) -> Outcome:
         title = f"{start.stage}: expert load over the last steps"
         run.tracker.artifact(expert_load(counts_LE, title, run.logs / "expert-load.png"), "figures")
     run.tracker.artifact(curve.path, "curves")
+    if (incidents := run.logs / INCIDENTS).exists():
+        run.tracker.artifact(incidents, "curves")
     actual = StagePlan(state.step, training_seconds(curve.points), peak_memory_bytes())
     run.tracker.final(actual.as_metrics("outcome"), state.step)
     tell_outcome(run.logs, actual.as_metrics("outcome"), counts_LE.tolist())
@@ -205,6 +224,7 @@ def finish(training: TrainingRun) -> Outcome:
     headline = [
         f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {state.tokens_seen:,} tokens at "
         f"{np.median(rates):,.0f}/s",
+        *trend_summary(curve.points),
         *change_summaries(curve, training.phases),
     ]
     return Outcome(

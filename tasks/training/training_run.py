@@ -22,6 +22,7 @@ from tasks.training.meters import StageMeters
 from tasks.training.start import TrainingStart, phase_beginning_at
 from tasks.training.trained import CHECKPOINTS
 from tasks.training.validator import Validator
+from tasks.training.watching.groups import RowGroups
 
 log = logging.getLogger("nightschool")
 
@@ -47,12 +48,15 @@ class TrainingRun:
     """Packed rows that the weights had read before this stage, counted each time."""
     pretrained: StageRecord | None = None
     """The stage whose model this one fine-tunes."""
+    groups: RowGroups
+    """Of which source and domain the slots of its rows are."""
 
     def record_step(self, step: StepMetrics) -> tuple[dict[str, float], dict[str, float]]:
         """Make what is due after a step, a change of experts or a validation, and log it.
 
-        Returns what the step and a validation after it measured, and those of the validation alone, empty if there was
-        none. Figures of the meters are for the curve: what watchers decide by is in a stage's key, and meters are not.
+        Returns what the step and a validation after it measured, its loss by source and domain included, which goes to
+        the curve alone, and those of the validation, empty if there was none. Figures of the meters are for the curve:
+        what watchers decide by is in a stage's key, and meters are not.
         Raises NightBusy if the home was taken over: folder and run of the stage are another night's then.
         """
         night = self.run.night
@@ -63,10 +67,12 @@ class TrainingRun:
         elif step.number % self.start.config.eval_every_steps == 0 or step.number == self.num_steps:
             validation = self.validator.metrics(self.state.model)
         measured = step.as_metrics() | validation
+        labels_BT = self.tokens.rows(step.rows_B).labels
+        by_group = self.groups.figures(self.groups.groups_of(step.rows_B, labels_BT.shape[1]), step.nats_BT, labels_BT)
         metrics = measured | self.meters.update(step)
-        self.curve.add(step.number, metrics)
+        self.curve.add(step.number, metrics | by_group)
         self.run.tracker.metrics(metrics, step=step.number)
-        return measured, validation
+        return measured | by_group, validation
 
     def _change_experts(self, phase: Phase) -> dict[str, float]:
         """Begin a phase; returns the validation after it, with bits per byte before and after."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 from model.config.checks import STRICT, Range, field_problems, require
+from model.config.training import TrainConfig
+from tasks.errors import NightStopped
 from tasks.home.digests import digest_of
 from tasks.pages.text import plural
 from tasks.planning.machine import best_device
@@ -15,11 +17,18 @@ from tasks.planning.memory import BYTES_PER_CHECKPOINTED_PARAMETER
 from tasks.planning.plan import duration
 from tasks.planning.probe import seconds_per_token
 from tasks.recipes.overrides import as_argument
+from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.recipes.recipe import Recipe
 
 SWEPT = ("pretrain.", "model.")
-FIXED = ("pretrain.eval_rows", "model.vocab_size", "pretrain.seed")
+FIXED = ("pretrain.eval_rows", "pretrain.num_tokens", "model.vocab_size", "pretrain.seed")
 """They would change what is compared; seeds have a number of their own."""
+OF_LATER_NIGHTS = tuple(sorted({f"pretrain.{f.name}" for f in fields(PretrainConfig)} - {
+    f"pretrain.{f.name}" for f in fields(TrainConfig)
+}))  # fmt: skip
+"""They say how a night goes on from an earlier one; a training of a sweep begins from scratch."""
+FEWEST_RIVALS = 2
+"""Settings of the last rung: the best of one alone is not known to be better than anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +98,11 @@ class Sweep:
                     f"over {key}: all trainings read the same tokens and are scored on the same rows, so only settings "
                     f"of pretrain and model are swept, and not {', '.join(FIXED)}"
                 )
+            if key in OF_LATER_NIGHTS:
+                problems.append(
+                    f"over {key}: it says how a night goes on from an earlier one, and each training of a sweep begins "
+                    f"from scratch; not swept are {', '.join(OF_LATER_NIGHTS)}"
+                )
             if len({digest_of(value) for value in values}) < len(values):
                 problems.append(f"over {key}: a value is there twice among {values}")
         require(problems, "sweep")
@@ -109,8 +123,18 @@ class Sweep:
         return self.seeds if rung == self.last_rung else 1
 
     def kept(self, num_settings: int, rung: int) -> int:
-        """How many of all settings a rung trains; at least one."""
-        return max(1, round(num_settings * self.keep_share**rung))
+        """How many of all settings a rung trains; at least FEWEST_RIVALS, if there are so many."""
+        return max(min(FEWEST_RIVALS, num_settings), round(num_settings * self.keep_share**rung))
+
+    def require_choice(self, num_settings: int) -> None:
+        """Raise NightStopped if a rung would have nothing to choose."""
+        if self.rungs > 1 and self.kept(num_settings, self.last_rung - 1) <= FEWEST_RIVALS:
+            most = next(r for r in range(self.rungs) if self.kept(num_settings, r) <= FEWEST_RIVALS) + 1
+            raise NightStopped(
+                f"sweep: {plural(self.rungs, 'rung')} of {plural(num_settings, 'setting')}: in rung {most} no more "
+                f"than {FEWEST_RIVALS} are left, and later ones would choose none; set --rungs to {most}, or give more "
+                "values"
+            )
 
 
 Setting = Mapping[str, Any]
@@ -140,7 +164,7 @@ class Variant:
 def settings_of(recipe: Recipe, sweep: Sweep) -> list[Setting]:
     """Every combination; or the recipe as it is and each value by itself, but for those that it has already.
 
-    Raises NightStopped for one that is no valid recipe, before any is trained.
+    Raises NightStopped for one that is no valid recipe, or if there are too few for the rungs, before any is trained.
     """
     if sweep.alone:
         single = [{key: value} for key, values in sweep.over.items() for value in values]
@@ -149,6 +173,7 @@ def settings_of(recipe: Recipe, sweep: Sweep) -> list[Setting]:
         found = [dict(zip(sweep.over, values, strict=True)) for values in itertools.product(*sweep.over.values())]
     for setting in found:
         changed(recipe, setting)
+    sweep.require_choice(len(found))
     return found
 
 

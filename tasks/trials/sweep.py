@@ -46,7 +46,8 @@ def branch_of(night: Night, variant: Variant) -> Night:
 
 
 def try_settings(night: Night, sweep: Sweep, tokens: StageRecord) -> Iterator[Tried]:
-    """Train every setting, and in each further rung the best of the last one again, longer."""
+    """Train every setting, and in each further rung the best of the last one again, longer; the recipe as it is stays
+    as long as it ends, for the others to be compared with."""
     settings = going = settings_of(night.recipe, sweep)
     pace = noted_pace(night, settings) if sweep.equal == "seconds" else None
     for rung in range(sweep.rungs):
@@ -56,8 +57,10 @@ def try_settings(night: Night, sweep: Sweep, tokens: StageRecord) -> Iterator[Tr
             log.info("sweep       rung %d  %d/%d  %s", rung + 1, number, len(trainings), said)
             tried.append(try_variant(night, variant, tokens))
             yield tried[-1]
-        best = sorted((one for one in tried if math.isfinite(one.bpb)), key=lambda one: one.bpb)
-        going = [one.variant.values for one in best[: sweep.kept(len(settings), rung + 1)]]
+        ended = sorted((one for one in tried if math.isfinite(one.bpb)), key=lambda one: one.bpb)
+        best = [one.variant.values for one in ended]
+        kept = sweep.kept(len(settings), rung + 1)
+        going = best[:kept] if {} in best[:kept] or {} not in best else [*best[: kept - 1], {}]
 
 
 def try_variant(night: Night, variant: Variant, tokens: StageRecord) -> Tried:

@@ -123,11 +123,13 @@ class SweepReport:
         if self.best is None:
             return "every setting diverged; try lower learning rates"
         best = "best  " + (" ".join(f"--set {pair}" for pair in self.best.pairs) or AS_IT_IS)
-        if self.sweep.seeds == 1:
-            return f"{best}   (one seed each; --seeds 3 shows what chance does)"
         rivals = [r for r in self.ranked[1:] if math.isfinite(r.mean_bpb) and r.rung == self.best.rung]
         if not rivals:
-            return best
+            return f"{best}   (no other setting ended after as many steps)"
+        if rivals[0].mean_bpb == self.best.mean_bpb:
+            return f"{best}   (level with {rivals[0].setting})"
+        if self.sweep.seeds == 1:
+            return f"{best}   (one seed each; --seeds 3 shows what chance does)"
         lead, spread = rivals[0].mean_bpb - self.best.mean_bpb, max(self.best.spread_bpb, rivals[0].spread_bpb)
         verdict = "above what" if lead > spread else "no more than"
         return f"{best}   (ahead by {lead:.4f}, {verdict} seeds differ by: {spread:.4f})"

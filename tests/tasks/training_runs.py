@@ -19,7 +19,7 @@ from tasks.tracking.tracker import DictTracker
 from tasks.training import run as training
 from tasks.training.trained import final_weights
 from tasks.training.training_run import TrainingRun
-from tasks.training.watch import Watcher
+from tasks.training.watching.watcher import Watcher
 from tests.tasks.prepared import Prepared
 
 

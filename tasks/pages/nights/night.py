@@ -53,8 +53,14 @@ class Check:
     name: str
     value: str
     limit: str
-    passed: bool
+    passed: bool | None
+    """None if there was nothing to compare with."""
     sentence: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """Its word in the catalogue, under `check`."""
+        return {True: "passed", False: "failed", None: "passed_over"}[self.passed]
 
 
 @dataclass(frozen=True, kw_only=True)

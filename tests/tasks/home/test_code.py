@@ -227,7 +227,7 @@ MUST_CHANGE = {
     "data.rows.drift": {"inspect"},
     "tasks.planning.cost": TRAINING,
     "tasks.planning.probe": TRAINING,
-    "tasks.training.watch": TRAINING,
+    "tasks.training.watching.watcher": TRAINING,
     "tasks.home.links": {"validate", "deduplicate", "split", "tokens"},
     "model.generation.generate": {"evaluate"},
     "tasks.evaluation.measures.choices": {"evaluate"},

@@ -89,6 +89,10 @@ def test_a_sweep_trains_all_combinations_and_seeds_on_the_same_tokens(
         ({"over": {"split.val_share": [0.1]}}, "over split.val_share: all trainings read the same tokens"),
         ({"over": {"model.vocab_size": [500]}}, "over model.vocab_size: all trainings read the same tokens"),
         ({"over": {"pretrain.seed": [1, 2]}}, "over pretrain.seed: all trainings"),
+        ({"over": {"pretrain.num_tokens": [1, 2]}}, "over pretrain.num_tokens: all trainings"),
+        ({"over": {"pretrain.start": ["trunk"]}}, "over pretrain.start: it says how a night goes on"),
+        ({"over": {"pretrain.replay_share": [0.1, 0.5]}}, "over pretrain.replay_share: it says how a night goes on"),
+        ({"over": {"pretrain.night_tokens": [1, 2]}}, "over pretrain.night_tokens: it says how a night goes on"),
         ({"over": {PEAK: [1]}, "share": 0.0}, r"share \(0\.0\)"),
         ({"over": {PEAK: [1]}, "share": 1.5}, r"share \(1\.5\)"),
         ({"over": {PEAK: [1]}, "seeds": 0}, r"seeds \(0\)"),
@@ -109,16 +113,24 @@ def test_values_alone_are_tried_beside_the_recipe_as_it_is() -> None:
     assert trainings(base, Sweep(over=over, alone=True))[0].pairs == ()
 
 
-@pytest.mark.parametrize("num_settings", [1, 2, 9, 27, 40])
+@pytest.mark.parametrize("num_settings", [8, 9, 27, 40])
 def test_each_rung_has_fewer_settings_more_steps_and_only_the_last_its_seeds(num_settings: int) -> None:
     sweep = Sweep(over={PEAK: [1e-4 * (n + 1) for n in range(num_settings)]}, share=0.9, rungs=3, seeds=2)
     trained = [
         variants(recipe(), sweep, settings_of(recipe(), sweep)[: sweep.kept(num_settings, r)], r) for r in range(3)
     ]
     assert [len(rung) for rung in trained] == [
-        num_settings, max(1, round(num_settings / 3)), 2 * max(1, round(num_settings / 9)),
+        num_settings, round(num_settings / 3), 2 * max(2, round(num_settings / 9)),
     ]  # fmt: skip
     assert [rung[0].recipe.pretrain.num_steps(512) for rung in trained] == [20, 60, 180]
+
+
+@pytest.mark.parametrize(("num_settings", "rungs", "most"), [(1, 2, 1), (2, 2, 1), (2, 5, 1), (3, 3, 2), (7, 3, 2)])
+def test_rungs_that_would_choose_nothing_are_refused(num_settings: int, rungs: int, most: int) -> None:
+    over = {PEAK: [1e-4 * (n + 1) for n in range(num_settings)]}
+    with pytest.raises(NightStopped, match=f"set --rungs to {most}"):
+        settings_of(recipe(), Sweep(over=over, rungs=rungs))
+    assert len(settings_of(recipe(), Sweep(over=over, rungs=most))) == num_settings
 
 
 def test_what_trains_slower_gets_fewer_tokens_of_equal_seconds() -> None:

@@ -73,7 +73,8 @@ def test_the_best_setting_comes_first_and_a_diverged_one_last(tmp_path: Path) ->
         ({0.1: (2.0,), 0.2: (1.0,)}, f"best  --set {PEAK}=0.2   (one seed each; --seeds 3 shows what chance does)"),
         ({0.1: (2.0, 2.2), 0.2: (2.0, 2.3)},
          f"best  --set {PEAK}=0.1   (ahead by 0.0500, no more than seeds differ by: 0.3000)"),
-        ({0.1: (None, 2.0), 0.2: (2.0, 2.1)}, f"best  --set {PEAK}=0.2"),
+        ({0.1: (None, 2.0), 0.2: (2.0, 2.1)}, f"best  --set {PEAK}=0.2   (no other setting ended after as many steps)"),
+        ({0.1: (2.0,), 0.2: (2.0,), 0.3: (2.5,)}, f"best  --set {PEAK}=0.1   (level with {PEAK}=0.2)"),
         ({0.1: (None,), 0.2: (None,)}, "every setting diverged; try lower learning rates"),
     ],
 )  # fmt: skip
@@ -99,7 +100,7 @@ def test_a_setting_counts_in_the_last_rung_that_trained_it(tmp_path: Path) -> No
     assert report.as_text().splitlines()[0] == "Sweep demo 0123: 5 trainings of 10%, 30% of pretraining"
     cells = [(row[0], row[1], row[-1]) for row in report.ranking.rows]
     assert cells == [(f"{PEAK}=0.2", "2.5500", "2"), (f"{PEAK}=0.3", "1.9500", "1"), (f"{PEAK}=0.1", "2.0000", "1")]
-    assert report.conclusion == f"best  --set {PEAK}=0.2", "nothing else was trained as long"
+    assert report.conclusion == f"best  --set {PEAK}=0.2   (no other setting ended after as many steps)"
     lines = list(csv.DictReader(io.StringIO(report.as_csv())))
     assert [line["rung"] for line in lines] == ["1", "1", "1", "2", "2"]
     assert int(lines[3]["num_tokens"]) == pytest.approx(3 * int(lines[0]["num_tokens"]), abs=2)
