@@ -10,6 +10,7 @@ Nothing here knows which stage it is.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -50,6 +51,7 @@ from tasks.training.validator import Validator
 from tasks.training.watching.groups import RowGroups
 from tasks.training.watching.spikes import INCIDENTS, SpikeWatcher
 from tasks.training.watching.trend import trend_summary
+from tasks.training.watching.waiting import waited_share, waiting_summary
 from tasks.training.watching.watcher import (
     GO_ON,
     MOST_ROLLBACKS,
@@ -225,6 +227,7 @@ def finish(training: TrainingRun) -> Outcome:
         f"validation {bpb[0]:.3f} → {bpb[-1]:.3f} bits per byte, {state.tokens_seen:,} tokens at "
         f"{np.median(rates):,.0f}/s",
         *trend_summary(curve.points),
+        *waiting(training),
         *change_summaries(curve, training.phases),
     ]
     return Outcome(
@@ -235,6 +238,19 @@ def finish(training: TrainingRun) -> Outcome:
         headline="; ".join(headline),
         figures={name: values[-1] for name in FIGURES_IN_RECORD if (values := curve.values(name))},
     )  # fmt: skip
+
+
+def waiting(training: TrainingRun) -> list[str]:
+    """What is worth saying about the time that the stage waited for rows."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shards = training.tokens.shards
+    rows_bytes = sum(its.input_ids.nbytes + its.labels.nbytes + its.segment_ids.nbytes for its in shards)
+    told = waiting_summary(
+        waited_share(training.curve.points), rows_bytes, memory_bytes, os.getloadavg()[2], os.cpu_count() or 1
+    )
+    for sentence in told:
+        log.warning("%-11s %s", training.start.stage, sentence)
+    return told
 
 
 def change_summaries(curve: Curve, phases: Sequence[Phase]) -> list[str]:
