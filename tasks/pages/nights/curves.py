@@ -15,6 +15,22 @@ NAMED_EVENTS = ("experts", "roll_back", "branch", "mixture", "benign", "divergin
 """Kinds of events that the catalogue has words for; another shows its own."""
 EVENTS_NAMED = 12
 """At most, below a chart; all are drawn."""
+LOSS_OF_DOMAIN, TARGETS_OF_DOMAIN = "loss.domain.", "targets.domain."
+END_SHARE = 0.1
+"""Of the steps at either end of a curve, whose loss is its first and its last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainLoss:
+    """What the targets of a domain cost in training."""
+
+    name: str
+    """With the kind of its rows in front: `chat/en`."""
+    share: float
+    """Of all targets."""
+    first: float | None
+    """Nats per target over the first END_SHARE of the steps; None if they had no targets of it."""
+    last: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +74,22 @@ class Training:
             if "change/bpb_before" in p and (int(p["step"]), "experts") not in noted
         ]
         return sorted([*self.events, *changes], key=lambda event: event.step)
+
+    @property
+    def by_domain(self) -> list[DomainLoss]:
+        """The loss of each domain, the largest first; nothing for a curve that does not say it."""
+        steps = [point for point in self.points if "train/loss" in point]
+        starts = len(TARGETS_OF_DOMAIN)
+        names = sorted({key[starts:] for point in steps for key in point if key.startswith(TARGETS_OF_DOMAIN)})
+        targets = {name: sum(point.get(TARGETS_OF_DOMAIN + name, 0.0) for point in steps) for name in names}
+        end = max(1, round(END_SHARE * len(steps)))
+        return [
+            DomainLoss(
+                name=name, share=targets[name] / sum(targets.values()),
+                first=loss_of(steps[:end], name), last=loss_of(steps[-end:], name),
+            )
+            for name in sorted(names, key=lambda name: -targets[name])
+        ]  # fmt: skip
 
     @property
     def named_events(self) -> list[StageEvent]:
@@ -130,3 +162,11 @@ def values_of(points: Sequence[Mapping[str, float]], name: str) -> list[Point]:
 def before_and_after(point: Mapping[str, float]) -> str:
     after = f" → {point['change/bpb_after']:.3f}" if "change/bpb_after" in point else ""
     return f"{point['change/bpb_before']:.3f}{after}"
+
+
+def loss_of(points: Sequence[Mapping[str, float]], domain: str) -> float | None:
+    """Nats per target of a domain over some steps; None if they had no targets of it."""
+    own = [point for point in points if known(point.get(LOSS_OF_DOMAIN + domain)) is not None]
+    targets = sum(point[TARGETS_OF_DOMAIN + domain] for point in own)
+    nats = sum(point[LOSS_OF_DOMAIN + domain] * point[TARGETS_OF_DOMAIN + domain] for point in own)
+    return nats / targets if targets else None

@@ -33,8 +33,10 @@ BARE = NightFacts(recipe="demo", key="k0", day="2026-11-28", run_id="r0", ending
 
 def full(text: str = "words") -> NightFacts:
     """A night of which everything is known; every text that comes from outside is `text`."""
+    by_domain = {f"loss.domain.{text}": 2.5, f"targets.domain.{text}": 64.0}
+    changed = CURVE[4] | {"change/bpb_before": 2.5, "change/bpb_after": 2.4}
     training = Training(
-        name=text, points=[*CURVE[:4], CURVE[4] | {"change/bpb_before": 2.5, "change/bpb_after": 2.4}, *CURVE[5:]],
+        name=text, points=[*CURVE[:4], changed, *(point | by_domain for point in CURVE[5:])],
         events=[StageEvent(step=5, kind="roll_back", detail=text), StageEvent(step=6, kind=text)], tokens=1000,
         plan={"steps": 8, "seconds": 10.0, "peak_memory_mb": 100.0}, outcome={"steps": 8, "seconds": 12.0},
         load=[[1.0, 3.0], [4.0, 0.1]],
@@ -136,3 +138,29 @@ def test_what_is_not_finite_is_drawn_nowhere(tmp_path: Path) -> None:
     points = [{"step": 1, "train/loss": math.nan}, {"step": 2, "train/loss": 5.0, "train/lr": 0.1}]
     page = written(replace(BARE, trainings=[Training(name="sft", points=points)]), tmp_path)
     assert "nan" not in page.section("curves").replace("nan" + "o", "")
+
+
+def test_the_loss_by_domain_is_that_of_all_targets_at_both_ends_of_the_curve(tmp_path: Path) -> None:
+    """Of 20 steps the first two and the last two."""
+    points = [{"step": 0, "val/loss": 6.0}] + [
+        {"step": n, "train/loss": 1.0, "loss.domain.chat/en": float(n), "targets.domain.chat/en": float(n)}
+        | ({"loss.domain.pretrain/zh": math.nan, "targets.domain.pretrain/zh": 5.0} if n == 20 else {})
+        for n in range(1, 21)
+    ]
+    training = Training(name="sft", points=points)
+    chat, text = training.by_domain
+    assert (chat.name, text.name) == ("chat/en", "pretrain/zh")
+    assert chat.first == pytest.approx((1 + 4) / 3)
+    assert chat.last == pytest.approx((19**2 + 20**2) / 39)
+    assert (text.first, text.last) == (None, None)
+    assert chat.share + text.share == pytest.approx(1)
+    assert text.share == pytest.approx(5 / 215)
+    section = written(replace(BARE, trainings=[training]), tmp_path).section("curves")
+    assert "chat/en" in section and "97.7%" in section and "19.513" in section
+    assert Training(name="sft", points=CURVE).by_domain == []
+
+
+def test_a_limit_that_nothing_was_compared_with_is_not_said_to_be_met(tmp_path: Path) -> None:
+    found = [Check(name="max_rise", value="–", limit="1", passed=passed) for passed in (None, True, False)]
+    section = written(replace(BARE, checks=found), tmp_path).section("gate")
+    assert [section.count(word) for word in ("not checked", "passed", "failed")] == [1, 1, 1]
