@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model.dynamics.spikes import Incident, Judgement, Look, SpikeDetector
-from model.files import append_line
+from model.files import append_line, write_text
 from model.tokens.packing import IGNORED, ShardedTokens
 from model.training.trainer import StepMetrics
 from tasks.home.contents.story import tell_event
@@ -34,19 +36,28 @@ class SpikeWatcher(Watcher):
         """stage, logs: its name and folder of logs; tokens, groups: the rows it reads; points: of its curve, whose last
         one is the step that is looked at."""
         self.stage, self.logs, self.tokens, self.groups, self.points = stage, logs, tokens, groups, points
-        self.detector, self.last_step = detector_after(points()), last_step_of(points())
+        self.detector, self.last_step = SpikeDetector(), 0
+        self._go_on_after(points())
 
     def after_step(self, step: StepMetrics, metrics: Mapping[str, float]) -> Verdict:
         if step.number != self.last_step + 1:  # rolled back: the curve has gone back with the state
-            self.detector = detector_after(self.points()[:-1])
+            self._go_on_after(self.points()[:-1])
         self.last_step = step.number
         over = self.detector.add(look_at(step.number, metrics))
         now = over or self.detector.incident
         if now and now.peak_step == step.number:
             self._tell_evidence(step, now)
         if over:
-            self._tell(over)
+            self._tell(step.number, over)
         return GO_ON
+
+    def _go_on_after(self, points: Sequence[Mapping[str, float]]) -> None:
+        """Be as after these steps, what was told of later ones is told again as they are made again."""
+        self.detector, self.last_step = detector_after(points), int(points[-1]["step"]) if points else 0
+        path = self.logs / INCIDENTS
+        if path.exists():
+            kept = [line for line in read_lines(path) if line["told_at_step"] <= self.last_step]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _tell_evidence(self, step: StepMetrics, incident: Incident) -> None:
         """Write down what the batch of a step was; it is there when the incident is over, in whatever process."""
@@ -55,17 +66,18 @@ class SpikeWatcher(Watcher):
         nats_B = step.nats_BT.sum(axis=1, dtype=np.float64) / np.maximum(1, (labels_BT != IGNORED).sum(axis=1))
         dearest = np.argsort(-nats_B, kind="stable")[:ROWS_NAMED]
         evidence: dict[str, Any] = {
-            "step": step.number, "loss": step.loss, "grad_norm": step.grad_norm,
+            "told_at_step": step.number, "step": step.number, "loss": step.loss, "grad_norm": step.grad_norm,
             "loss_deviations": incident.loss_deviations, "norm_deviations": incident.norm_deviations,
             "shares": {name: {"batch": here, "expected": expected} for name, (here, expected) in shares.items()},
             "rows": [{"row": int(step.rows_B[place]), "loss": float(nats_B[place])} for place in dearest],
         }  # fmt: skip
         append_line(self.logs / INCIDENTS, evidence, flush=False)
 
-    def _tell(self, incident: Incident) -> None:
+    def _tell(self, step: int, incident: Incident) -> None:
         assert incident.judgement is not None
         told = {name: value for name, value in vars(incident).items() if name != "judgement"}
-        append_line(self.logs / INCIDENTS, {"judgement": incident.judgement.value, **told}, flush=False)
+        told |= {"told_at_step": step, "judgement": incident.judgement.value}
+        append_line(self.logs / INCIDENTS, told, flush=False)
         detail = summary(incident)
         tell_event(self.logs, incident.peak_step, incident.judgement.value, detail)
         level = logging.WARNING if incident.judgement is Judgement.DIVERGING else logging.INFO
@@ -88,8 +100,11 @@ def detector_after(points: Iterable[Mapping[str, float]]) -> SpikeDetector:
     return detector
 
 
-def last_step_of(points: Sequence[Mapping[str, float]]) -> int:
-    return int(points[-1]["step"]) if points else 0
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of one a line, but for a line that a kill has cut."""
+    for line in path.read_bytes().splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def look_at(step: int, metrics: Mapping[str, float]) -> Look:

@@ -40,10 +40,10 @@ def random_labels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def long_enough(prepared: Prepared) -> TrainConfig:
-    """STEPS steps, of a stage that keeps no trunk, which would be an event."""
+    """STEPS steps, of a stage that keeps no trunk, which would be an event; checkpoints are far apart."""
     recipe, _ = prepared
     per_step = recipe.pretrain.batch_rows * recipe.data.sequence_length_tokens
-    return replace(recipe.pretrain, num_tokens=STEPS * per_step, start="scratch")
+    return replace(recipe.pretrain, num_tokens=STEPS * per_step, start="scratch", checkpoint_every_steps=30)
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -71,12 +71,13 @@ def test_a_spike_is_told_with_its_evidence_and_the_same_after_a_kill(
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > over["usual_loss"]
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        at_step(STRUCK + 2, kill, patch)
-        train(run(tmp_path / "parts"), prepared, config)
+    for step in (STRUCK + 2, STRUCK + 12):  # in the middle of it, and when all was told but no checkpoint holds it
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            at_step(step, kill, patch)
+            train(run(tmp_path / "parts"), prepared, config)
     train(run(tmp_path / "parts"), prepared, config)
     assert told_events(tmp_path / "parts") == told_events(tmp_path / "whole")
-    assert [line for line in lines_of(tmp_path / "parts") if "judgement" in line] == [over]
+    assert lines_of(tmp_path / "parts") == [*evidence, over]
 
 
 def test_a_clean_training_tells_nothing(prepared: Prepared, tmp_path: Path) -> None:
