@@ -39,7 +39,7 @@ class Corpus:
     """What is left of each domain."""
     chats: list[Row] = field(init=False)
     reserved: dict[str, pl.DataFrame] = field(init=False)
-    """Of each kind, rows that no night gets: `row_id`, `source` and `text` or `conversations`."""
+    """Of each kind, rows that no night gets: `row_id`, `source`, `domain` and `text` or `conversations`."""
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -102,4 +102,5 @@ def learned_turns(conversation: Row) -> list[Row]:
 
 def as_rows(column: str, content: list[Any]) -> pl.DataFrame:
     ids = [f"reserved {number}" for number in range(len(content))]
-    return pl.DataFrame({"row_id": ids, "source": ["reserved"] * len(content), column: content})
+    same = ["reserved"] * len(content)
+    return pl.DataFrame({"row_id": ids, "source": same, "domain": same, column: content})

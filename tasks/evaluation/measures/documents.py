@@ -46,7 +46,7 @@ def score_rows(
 ) -> ScoredRows:  # fmt: skip
     """Score each row with the model's own tokenizer, so a champion with another vocabulary is asked for the same text.
 
-    rows: `row_id`, `source` and `text` or `conversations`.
+    rows: `row_id`, `source`, `domain` and `text` or `conversations`.
     max_tokens: of a packed row; a longer document takes several.
     precision: "bf16", "fp32" or "auto", what products are computed in.
     """
