@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from model.config.network import ModelConfig
@@ -14,6 +15,13 @@ from model.optim.groups import build_optimizer
 
 class NonFiniteLoss(RuntimeError):
     """The loss or the gradient is not finite; the weights are those of the last good step."""
+
+    def __init__(self, message: str, nats_BT: np.ndarray) -> None:
+        """`nats_BT`: loss of each slot of the step's batch, (rows, slots), 0 where there is no target."""
+        super().__init__(message)
+        self.nats_BT = nats_BT
+        self.rows_B: np.ndarray = np.arange(len(nats_BT))
+        """Numbers of the packed rows; their places in the batch where it was not drawn from packed rows."""
 
 
 @dataclass

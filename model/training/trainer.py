@@ -194,7 +194,8 @@ def train_step(
         state.optimizer.zero_grad(set_to_none=True)
         raise NonFiniteLoss(
             f"step {state.step + 1}: loss {loss}, gradient norm {norm}; the weights are those of step {state.step}; "
-            f"lower optim.peak_lr ({config.optim.peak_lr}) and run again"
+            f"lower optim.peak_lr ({config.optim.peak_lr}) and run again",
+            sums.nats_BT.cpu().numpy(),
         )
     lr = learning_rate(config.optim, state.step, num_steps)
     set_learning_rate(state.optimizer, lr)
@@ -232,8 +233,12 @@ def train(
             packed, config.batch_rows, config.seed, state.step, ranks, config.micro_batch_rows, replay
         ).to(device)
         waited = time.perf_counter() - started
-        step = train_step(state, batch, config, num_steps, ranks)
+        rows_B = rows_of_step(packed.num_rows, config.batch_rows, config.seed, state.step, replay)
+        try:
+            step = train_step(state, batch, config, num_steps, ranks)
+        except NonFiniteLoss as error:
+            error.rows_B = rows_B
+            raise
         if state.step % config.checkpoint_every_steps == 0 or state.step == num_steps:
             ranks.require_same(state.model)
-        rows_B = rows_of_step(packed.num_rows, config.batch_rows, config.seed, step.number - 1, replay)
         yield replace(step, data_seconds=waited, seconds=step.seconds + waited, rows_B=rows_B)

@@ -11,7 +11,7 @@ from tasks.pages.nights.charts import Chart, Event, Point, Series
 from tasks.pages.nights.numbers import css_name, known, short_number
 from tasks.pages.nights.words import Phrase, phrase
 
-NAMED_EVENTS = ("experts", "roll_back", "branch", "mixture", "benign", "diverging")
+NAMED_EVENTS = ("experts", "roll_back", "branch", "mixture", "benign", "diverging", "no_number")
 """Kinds of events that the catalogue has words for; another shows its own."""
 EVENTS_NAMED = 12
 """At most, below a chart; all are drawn."""

@@ -14,6 +14,7 @@ import numpy as np
 from model.dynamics.spikes import Incident, Judgement, Look, SpikeDetector
 from model.files import append_line, write_text
 from model.tokens.packing import IGNORED, ShardedTokens
+from model.training.state import NonFiniteLoss
 from model.training.trainer import StepMetrics
 from tasks.home.contents.story import tell_event
 from tasks.pages.text import plural
@@ -23,6 +24,8 @@ from tasks.training.watching.watcher import GO_ON, Verdict, Watcher
 INCIDENTS = "incidents.jsonl"
 """In a stage's logs: a line for each step that stood out most so far, and one for each incident that is over."""
 ROWS_NAMED = 5
+NO_NUMBER = "no_number"
+"""The kind of event of a loss that is not finite."""
 log = logging.getLogger("nightschool")
 
 
@@ -49,6 +52,18 @@ class SpikeWatcher(Watcher):
             self._tell_evidence(step, now)
         if over:
             self._tell(step.number, over)
+        return GO_ON
+
+    def after_non_finite(self, step_number: int, error: NonFiniteLoss) -> Verdict:
+        """Tell which rows gave no number; what follows is for others to decide."""
+        bad = error.rows_B[~np.isfinite(error.nats_BT).all(axis=1)].tolist()
+        told = "the loss of every row is finite, the gradient is not"
+        if bad:
+            more = f" and {plural(len(bad) - ROWS_NAMED, 'row')} more" if len(bad) > ROWS_NAMED else ""
+            named = ", ".join(map(str, bad[:ROWS_NAMED]))
+            told = f"no finite loss in {len(bad)} of {plural(len(error.rows_B), 'row')}: packed rows {named}{more}"
+        tell_event(self.logs, step_number, NO_NUMBER, told)
+        log.warning("%-11s step %d: %s", self.stage, step_number, told)
         return GO_ON
 
     def _go_on_after(self, points: Sequence[Mapping[str, float]]) -> None:

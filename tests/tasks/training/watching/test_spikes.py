@@ -15,8 +15,12 @@ from model.config.training import TrainConfig
 from model.tokens.packing import IGNORED
 from model.training import trainer
 from model.training.batches import Batch
+from model.training.state import NonFiniteLoss
+from tasks.errors import Diverged
 from tasks.home.contents.story import told_events
+from tasks.training import run as training
 from tasks.training.watching.spikes import INCIDENTS, detector_after
+from tasks.training.watching.watcher import GO_ON
 from tests.tasks.prepared import Prepared
 from tests.tasks.training_runs import Killed, at_step, kill, run, train
 
@@ -88,3 +92,27 @@ def test_a_clean_training_tells_nothing(prepared: Prepared, tmp_path: Path) -> N
     points = [json.loads(line) for line in (tmp_path / "clean" / "logs" / "curve.jsonl").read_text().splitlines()]
     assert detector_after(points).incident is None
     assert np.isfinite([value for point in points for value in point.values()]).all()
+
+
+def test_of_a_loss_that_is_no_number_the_rows_are_told(prepared: Prepared, tmp_path: Path) -> None:
+    wild = replace(prepared[0].pretrain.optim, peak_lr=1e6, clip_norm=1e9)
+    config = replace(long_enough(prepared), optim=wild, precision="fp32")
+    with pytest.raises(Diverged) as raised:
+        train(run(tmp_path / "wild"), prepared, config)
+    [event] = told_events(tmp_path / "wild")
+    assert event["kind"] == "no_number"
+    assert f"step {event['step']}: loss " in str(raised.value)
+    assert event["detail"].startswith(("no finite loss in ", "the loss of every row is finite, the gradient is not"))
+
+
+def test_rows_without_a_finite_loss_are_named(prepared: Prepared, tmp_path: Path) -> None:
+    started = training.prepare(run(tmp_path), "pretrain", prepared[1], prepared[0].model, prepared[0].pretrain)
+    nats = np.zeros((9, 4), dtype=np.float32)
+    nats[1:8, 2] = np.nan
+    error = NonFiniteLoss("loss nan", nats)
+    error.rows_B = np.arange(100, 109)
+    assert training.spike_watcher(started).after_non_finite(3, error) == GO_ON
+    [event] = told_events(tmp_path)
+    assert (event["step"], event["kind"]) == (3, "no_number")
+    expected = "no finite loss in 7 of 9 rows: packed rows 101, 102, 103, 104, 105 and 2 rows more"
+    assert event["detail"] == expected

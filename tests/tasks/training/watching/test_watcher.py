@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.usefixtures("without_prefect", "without_plan")
 TIMES = ("train/tokens_per_s", "train/data_wait_share")
 """What two runs of the same steps do not have in common."""
 
+LOSS_IS_NAN = NonFiniteLoss("loss nan", np.zeros((4, 16)))
 VALIDATED = {"val/loss", "val/bpb", "val/bpb.text", "change/bpb_before", "change/bpb_after"}
 
 
@@ -222,7 +224,7 @@ def test_a_loss_that_is_not_finite_can_be_rolled_back(
             yield step
             if step.number == 7 and not failed:
                 failed.append(8)
-                raise NonFiniteLoss("loss nan")
+                raise LOSS_IS_NAN
 
     monkeypatch.setattr(training, "train", failing_once)
     drained(back, prepared, OnNonFinite(Verdict(Action.ROLL_BACK, "the loss is not finite")))
@@ -232,10 +234,10 @@ def test_a_loss_that_is_not_finite_can_be_rolled_back(
 
 def test_without_a_decision_a_loss_that_is_not_finite_fails() -> None:
     for verdict in (GO_ON, Verdict(Action.STOP, "stop")):
-        failed = after_non_finite([OnNonFinite(verdict)], 3, NonFiniteLoss("loss nan"))
+        failed = after_non_finite([OnNonFinite(verdict)], 3, LOSS_IS_NAN)
         assert failed == Verdict(Action.FAIL, "loss nan")
     back = Verdict(Action.ROLL_BACK, "back")
-    assert after_non_finite([OnNonFinite(GO_ON), OnNonFinite(back)], 3, NonFiniteLoss("loss nan")) == back
+    assert after_non_finite([OnNonFinite(GO_ON), OnNonFinite(back)], 3, LOSS_IS_NAN) == back
 
 
 def test_a_validation_is_judged_where_there_was_one() -> None:
