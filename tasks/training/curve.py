@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from model.files import fsync, write_text
@@ -35,12 +35,22 @@ def stage_points(folder: Path) -> list[Point]:
 
 def training_seconds(points: Sequence[Mapping[str, float]]) -> float:
     """Time of all optimizer steps, without validation, checkpoints and interruptions."""
-    seconds, seen = 0.0, 0.0
+    return sum(seconds for _, seconds in timed_steps(points))
+
+
+def waited_share(points: Sequence[Mapping[str, float]]) -> float:
+    """The share of that time in which steps waited for their rows; 0 if there are none."""
+    waited = sum(point["train/data_wait_share"] * seconds for point, seconds in timed_steps(points))
+    return waited / (training_seconds(points) or 1.0)
+
+
+def timed_steps(points: Sequence[Mapping[str, float]]) -> Iterator[tuple[Mapping[str, float], float]]:
+    """The points of a curve that are steps, each with its seconds."""
+    seen = 0.0
     for point in points:
         if "train/tokens_per_s" in point:
-            seconds += (point["train/tokens_seen"] - seen) / point["train/tokens_per_s"]
+            yield point, (point["train/tokens_seen"] - seen) / point["train/tokens_per_s"]
             seen = point["train/tokens_seen"]
-    return seconds
 
 
 class Curve:

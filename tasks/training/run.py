@@ -38,7 +38,7 @@ from tasks.planning.expert_path import choose_expert_path
 from tasks.planning.machine import best_device, held_memory_bytes, keep_freed_memory, peak_memory_bytes
 from tasks.recipes.pretrain_config import PretrainConfig
 from tasks.stage import Outcome, StageRun
-from tasks.training.curve import CURVE, Curve, training_seconds
+from tasks.training.curve import CURVE, Curve, training_seconds, waited_share
 from tasks.training.going_on import GoingOn, fine_tuning, going_on
 from tasks.training.meters import StageMeters
 from tasks.training.processes import rank_processes
@@ -51,7 +51,7 @@ from tasks.training.validator import Validator
 from tasks.training.watching.groups import RowGroups
 from tasks.training.watching.spikes import INCIDENTS, SpikeWatcher
 from tasks.training.watching.trend import trend_summary
-from tasks.training.watching.waiting import waited_share, waiting_summary
+from tasks.training.watching.waiting import waiting_summary
 from tasks.training.watching.watcher import (
     GO_ON,
     MOST_ROLLBACKS,

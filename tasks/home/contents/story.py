@@ -15,7 +15,7 @@ from model.files import append_line, write_json
 from tasks.home.records import LOGS
 
 PLAN, OUTCOME, LOAD, EVENTS = "plan.json", "outcome.json", "expert-load.json", "events.jsonl"
-ROLL_BACK, BRANCH = "roll_back", "branch"
+ROLL_BACK, BRANCH, NO_NUMBER = "roll_back", "branch", "no_number"
 """Kinds of events that pages have words for; changes of experts are in the curve."""
 
 

@@ -16,7 +16,8 @@ from model.files import append_line, write_text
 from model.tokens.packing import IGNORED, ShardedTokens
 from model.training.state import NonFiniteLoss
 from model.training.trainer import StepMetrics
-from tasks.home.contents.story import tell_event
+from tasks.home.contents.story import NO_NUMBER, tell_event
+from tasks.pages.nights.words import phrase
 from tasks.pages.text import plural
 from tasks.training.watching.groups import RowGroups, domains_in
 from tasks.training.watching.watcher import GO_ON, Verdict, Watcher
@@ -24,8 +25,6 @@ from tasks.training.watching.watcher import GO_ON, Verdict, Watcher
 INCIDENTS = "incidents.jsonl"
 """In a stage's logs: a line for each step that stood out most so far, and one for each incident that is over."""
 ROWS_NAMED = 5
-NO_NUMBER = "no_number"
-"""The kind of event of a loss that is not finite."""
 log = logging.getLogger("nightschool")
 
 
@@ -95,15 +94,9 @@ class SpikeWatcher(Watcher):
         append_line(self.logs / INCIDENTS, told, flush=False)
         detail = summary(incident)
         tell_event(self.logs, incident.peak_step, incident.judgement.value, detail)
+        what = phrase(f"event.{incident.judgement.value}").as_plain("en")
         level = logging.WARNING if incident.judgement is Judgement.DIVERGING else logging.INFO
-        log.log(level, "%-11s step %d, %s: %s", self.stage, incident.peak_step, WORDS[incident.judgement], detail)
-
-
-WORDS = {
-    Judgement.MIXTURE: "a batch of other domains than usual",
-    Judgement.BENIGN: "a spike that came back",
-    Judgement.DIVERGING: "diverging",
-}
+        log.log(level, "%-11s step %d, %s: %s", self.stage, incident.peak_step, what, detail)
 
 
 def detector_after(points: Iterable[Mapping[str, float]]) -> SpikeDetector:

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from tasks.pages.text import format_bytes
 
 MOST_SHARE = 0.05
 """Of the time of the steps: more is worth a word."""
-
-
-def waited_share(points: Sequence[Mapping[str, float]]) -> float:
-    """The share of the time of all steps of a curve in which they waited for rows; 0 if there are none."""
-    waited, seconds, seen = 0.0, 0.0, 0.0
-    for point in points:
-        if "train/data_wait_share" in point:
-            took = (point["train/tokens_seen"] - seen) / max(point["train/tokens_per_s"], 1e-9)
-            waited, seconds = waited + took * point["train/data_wait_share"], seconds + took
-            seen = point["train/tokens_seen"]
-    return waited / seconds if seconds else 0.0
 
 
 def waiting_summary(share: float, rows_bytes: int, memory_bytes: int, load: float, cores: int) -> list[str]:

@@ -210,6 +210,7 @@ def test_without_weights_from_before_it_says_so_and_what_there_is(changed: Train
         ([FIRST, "--step", "1", "--stage", "x" * 5000], "or has not begun it; ask for one of pretrain, sft"),
         ([SECOND, "--step", "1", "--stage", "sft"], "has no training stage 'sft', or has not begun it"),
         ([FIRST, "--step", "1", "--recipe", "other"], "no run 'tiny@first'"),
+        ([FIRST, "--step", "1", "--html", ""], "cannot be written to .: Is a directory"),
         ([FIRST, "--step", "1", "--html", "/dev/null/page.html"], "cannot be written to /dev/null/page.html"),
     ],
 )  # fmt: skip

@@ -9,13 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tasks.trials import sweep as trials
 from tasks.trials.find_lr import CURVE, LrReport, read_curve
-from tasks.trials.plan import Sweep, settings_of, variants
-from tasks.trials.sweep import Tried
+from tasks.trials.plan import Sweep, Variant, settings_of, variants
+from tasks.trials.sweep import Tried, try_settings
 from tasks.trials.sweep_report import SweepReport
 from tests.tasks.pages.readers import cells_of_markdown
 from tests.tasks.rows import stage_record
@@ -151,3 +153,17 @@ def test_steps_without_a_finite_loss_are_no_points_of_the_curve(tmp_path: Path) 
     content = {"lr": [0.1, 0.2, 0.3], "loss": [3.0, math.inf, math.nan], "smoothed": [3.0, 2.9, 2.8]}
     (record.path / CURVE).write_text(json.dumps(content))
     assert list(read_curve(record)) == [{"rate": 0.1, "loss": 3.0, "smoothed": 3.0}]
+
+
+def test_the_recipe_as_it_is_stays_to_the_last_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is the worst of four: something has to be compared with."""
+    recipe = tiny_recipe(tmp_path / "raw")
+    sweep = Sweep(over={PEAK: [0.1, 0.2, 0.3]}, alone=True, rungs=2, seeds=2)
+
+    def tried(night: Any, variant: Variant, tokens: Any) -> Tried:
+        score = variant.values.get(PEAK, 9.0)
+        return Tried(variant, stage_record(tmp_path, figures={"val/bpb": score}))
+
+    monkeypatch.setattr(trials, "try_variant", tried)
+    done = list(try_settings(SimpleNamespace(recipe=recipe), sweep, stage_record(tmp_path)))
+    assert [dict(one.variant.values) for one in done if one.variant.rung == 1] == [{PEAK: 0.1}] * 2 + [{}] * 2

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.training.watching.waiting import waited_share, waiting_summary
+from tasks.training.curve import waited_share
+from tasks.training.watching.waiting import waiting_summary
 
 GB = 10**9
 
